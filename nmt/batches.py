@@ -1,0 +1,119 @@
+"""From the packed corpus to tensors: the plan of an epoch, and one batch.
+
+The only place where BOS, EOS and PAD are added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nmt.corpus import PackedSet, Side
+from nmt.symbols import BOS, EOS, PAD
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sentences side by side, padded behind.
+
+    Attributes:
+        src: `[batch, src_len]`.
+        src_mask: True on real tokens, `[batch, src_len]`.
+        trg_in: BOS + tokens, `[batch, trg_len]`.
+        trg_out: tokens + EOS, `[batch, trg_len]`.
+        trg_tokens: real tokens of trg_out, EOS counted.
+    """
+
+    src: Tensor
+    src_mask: Tensor
+    trg_in: Tensor
+    trg_out: Tensor
+    trg_tokens: int
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device, without waiting for the copy."""
+        if device.type == "cpu":
+            return self
+        moved = [
+            part.pin_memory().to(device, non_blocking=True)
+            for part in (self.src, self.src_mask, self.trg_in, self.trg_out)
+        ]
+        return Batch(*moved, trg_tokens=self.trg_tokens)
+
+
+def plan_epoch(
+    src_lengths: Indices, trg_lengths: Indices, batch_tokens: int, seed: int, epoch: int
+) -> list[Indices]:
+    """Cut the corpus into batches: a pure function of its arguments.
+
+    Sentences are sorted by both lengths, equal ones in random order, and cut so that
+    every batch has about `batch_tokens` target tokens, EOS counted; then the batches are
+    shuffled. A sentence longer than that makes a batch of its own.
+
+    Args:
+        src_lengths: source tokens of each sentence, `[sentences]`.
+        trg_lengths: target tokens of each sentence without EOS, `[sentences]`.
+        batch_tokens: real target tokens in a batch.
+        seed: of the training.
+        epoch: from 0.
+
+    Returns:
+        Sentence numbers of each batch; every sentence stands in exactly one.
+    """
+    random = np.random.default_rng([seed, epoch])
+    mixed = random.permutation(len(trg_lengths))
+    order = mixed[np.lexsort((src_lengths[mixed], trg_lengths[mixed]))]
+    # Cutting the running sum at multiples of the budget needs no loop over sentences.
+    ends = np.cumsum(trg_lengths[order] + 1)
+    number = (ends - 1) // batch_tokens
+    cuts = np.flatnonzero(np.diff(number)) + 1
+    batches = np.split(order, cuts)
+    return [batches[i] for i in random.permutation(len(batches))]
+
+
+def make_batch(corpus: PackedSet, sentences: Indices) -> Batch:
+    """Gather sentences of the packed corpus into tensors."""
+    src, src_mask = _gather(corpus.src, sentences)
+    trg, trg_mask = _gather(corpus.trg, sentences)
+    rows, longest = trg.shape
+    trg_in = np.full((rows, longest + 1), PAD, dtype=np.int64)
+    trg_out = trg_in.copy()
+    trg_in[:, 0] = BOS
+    trg_in[:, 1:] = trg
+    trg_out[:, :-1] = trg
+    trg_out[np.arange(rows), trg_mask.sum(axis=1)] = EOS
+    return Batch(
+        torch.from_numpy(src),
+        torch.from_numpy(src_mask),
+        torch.from_numpy(trg_in),
+        torch.from_numpy(trg_out),
+        int(trg_mask.sum()) + rows,
+    )
+
+
+def pad_sources(sources: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Source ids and their mask, for translation; no sentence may be empty."""
+    longest = max(map(len, sources))
+    src = torch.full((len(sources), longest), PAD)
+    for row, ids in enumerate(sources):
+        src[row, : len(ids)] = torch.as_tensor(ids)
+    return src, src != PAD
+
+
+def _gather(side: Side, sentences: Indices) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    ends = side.ends[sentences]
+    begins = np.where(sentences > 0, side.ends[sentences - 1], 0)
+    lengths = ends - begins
+    columns = np.arange(lengths.max())
+    mask: NDArray[Any] = columns < lengths[:, None]
+    padded = np.full(mask.shape, PAD, dtype=np.int64)
+    padded[mask] = side.ids[(begins[:, None] + columns)[mask]]
+    return padded, mask

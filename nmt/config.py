@@ -1,0 +1,316 @@
+"""The configuration: one YAML file, every key typed, ranged and explained where it stands.
+
+What changes the *model* is here; what changes *where or whether* something runs
+(device, batch size of the search, files) is on the command line. Relative paths
+start at the folder the command is run in.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from nmt.errors import NmtError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class HskSource(_Section):
+    """The built-in sample: 4,354 graded sentences of the package ``hsk-sentences-audio``."""
+
+    source: Literal["hsk"]
+    glosses: bool = Field(
+        True, description="also train on the word glosses of its rows (never dev or test)"
+    )
+
+
+class TsvSource(_Section):
+    """One file, one pair a line: Chinese, a tab, English."""
+
+    source: Literal["tsv"]
+    path: Path = Field(description="the file; .gz, .bz2 and .xz are decompressed")
+
+
+class ParallelSource(_Section):
+    """Two files whose lines correspond."""
+
+    source: Literal["parallel"]
+    src: Path = Field(description="Chinese, one sentence a line")
+    trg: Path = Field(description="English, the same number of lines")
+
+
+Source = Annotated[HskSource | TsvSource | ParallelSource, Field(discriminator="source")]
+
+
+class CleanConfig(_Section):
+    """Which pairs are dropped. Every drop is counted under the name of its rule."""
+
+    max_chars: int = Field(400, ge=1, description="longest side, in characters")
+    max_pieces: int = Field(100, ge=2, description="longest training side, in pieces")
+    max_ratio: float = Field(
+        9.0, gt=1, description="most English characters per Chinese one, or a ninth of it back"
+    )
+    require_han: bool = Field(True, description="drop Chinese sides without a Han character")
+    forbid_han: bool = Field(True, description="drop English sides with a Han character")
+    max_sources_per_target: int | Literal["auto"] = Field(
+        "auto",
+        description="drop a target that stands against more different sources than this "
+        "(a place-holder, a boilerplate line); auto: 20, or one in a thousand pairs if more",
+    )
+    duplicates: bool = Field(True, description="keep the first of identical pairs")
+
+
+class DataConfig(_Section):
+    """What ``nmt prepare`` reads and makes."""
+
+    dir: Path = Field(description="where the packed corpus goes")
+    sources: list[Source] = Field(min_length=1, description="where training pairs come from")
+    dev: int | Source = Field(500, description="pairs to hold out, or a source of its own")
+    test: int | Source = Field(500, description="pairs to hold out, or a source of its own")
+    seed: int = Field(1, ge=0, description="which pairs are held out")
+    simplify: bool = Field(True, description="Traditional to Simplified on the model's side")
+    src_vocab: int | Literal["auto"] = Field("auto", description="Chinese pieces")
+    trg_vocab: int | Literal["auto"] = Field("auto", description="English pieces")
+    clean: CleanConfig = Field(default_factory=lambda: CleanConfig())
+
+    @model_validator(mode="after")
+    def _ranges(self) -> DataConfig:
+        for key in ("dev", "test"):
+            value = getattr(self, key)
+            if isinstance(value, int) and value < 1:
+                raise ValueError(f"data.{key}: must be at least 1, not {value}")
+        for key in ("src_vocab", "trg_vocab"):
+            value = getattr(self, key)
+            if isinstance(value, int) and not 300 <= value <= 1_000_000:
+                raise ValueError(f"data.{key}: must lie in 300 to 1000000, not {value}")
+        return self
+
+
+class ModelConfig(_Section):
+    """The network of Bahdanau et al. (2015), and its size."""
+
+    attention: Literal["additive", "none"] = Field(
+        "additive", description="none: one fixed context vector, the baseline"
+    )
+    embedding: int = Field(256, ge=1, description="both sides")
+    encoder: int = Field(256, ge=1, description="GRU units in each direction")
+    encoder_layers: int = Field(1, ge=1, le=8)
+    decoder: int = Field(512, ge=1, description="GRU units")
+    attention_size: int = Field(512, ge=1, description="units of the additive score")
+    dropout: float = Field(0.2, ge=0, lt=1, description="embeddings, encoder states, readout")
+    word_dropout: float = Field(0.0, ge=0, lt=1, description="whole tokens, both sides")
+
+
+class TrainConfig(_Section):
+    """How the network is trained and when that ends."""
+
+    seed: int = Field(1, ge=0, description="weights, order, dropout")
+    batch_tokens: int = Field(2048, ge=1, description="target tokens in an update, EOS counted")
+    epochs: int = Field(20, ge=1, description="passes over train")
+    max_updates: int | None = Field(None, ge=1, description="stop after so many updates")
+    max_minutes: float | None = Field(
+        None, gt=0, description="stop in time to validate and save within so many minutes"
+    )
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="the highest one")
+    warmup: int = Field(200, ge=0, description="updates of linear growth up to it")
+    schedule: Literal["constant", "linear", "cosine", "inverse_sqrt"] = Field(
+        "linear", description="what follows the warm-up"
+    )
+    hold: float = Field(
+        0.3, ge=0, le=1, description="linear, cosine: share of all updates before decay begins"
+    )
+    adam_betas: tuple[float, float] = Field((0.9, 0.98))
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    ema: float = Field(
+        0.0, ge=0, lt=1, description="decay of the averaged weights that are validated and used"
+    )
+    validate_every: float = Field(1.0, gt=0, description="epochs between validations")
+    validate_sentences: int = Field(500, ge=1, description="of dev, from its start")
+    patience: int = Field(10, ge=1, description="validations without a better dev BLEU")
+    keep_best: int = Field(1, ge=1, description="checkpoints kept by dev BLEU, besides the last")
+    save_every: float = Field(1.0, gt=0, description="minutes between checkpoints")
+    samples: int = Field(4, ge=0, description="dev sentences shown at each validation")
+
+
+class SearchConfig(_Section):
+    """How translations are searched for, in validation and by default afterwards."""
+
+    beam: int = Field(5, ge=1, le=1000)
+    alpha: float = Field(0.8, ge=0, le=5, description="exponent of the length penalty")
+    max_ratio: float = Field(3.0, gt=0, description="most output tokens per source token")
+
+
+class Config(_Section):
+    """A whole configuration."""
+
+    run: Path = Field(description="where the trained model and its journal go")
+    data: DataConfig
+    model: ModelConfig = Field(default_factory=lambda: ModelConfig())
+    train: TrainConfig = Field(default_factory=lambda: TrainConfig())
+    search: SearchConfig = Field(default_factory=lambda: SearchConfig())
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: repeated keys are errors, ``1e-3`` is a number."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is not a word", key_node.start_mark
+                )
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def load_config(path: Path, overrides: list[str] | None = None) -> Config:
+    """Read a configuration file and apply ``section.key=value`` overrides.
+
+    Raises:
+        NmtError: missing file, not YAML, or a key that is unknown, repeated, of
+            the wrong type or out of range; the message names the key.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise NmtError(
+            f"{path}: no such configuration file", "configs/quickstart.yaml is one to start from"
+        ) from None
+    except UnicodeDecodeError:
+        raise NmtError(f"{path}: not valid UTF-8, so not a configuration file") from None
+    except OSError as error:
+        raise NmtError(f"{path}: {error.strerror}") from error
+    tree = _parse(text, str(path))
+    if not isinstance(tree, dict):
+        raise NmtError(f"{path}: not a configuration: no sections in it")
+    for override in overrides or []:
+        _override(tree, override)
+    return build_config(tree, str(path))
+
+
+def build_config(tree: dict[str, Any], origin: str) -> Config:
+    """Check a tree of plain values and make it a `Config`.
+
+    Raises:
+        NmtError: with `origin`, the key, and what would have been right.
+    """
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise _explain(error, origin, tree) from None
+
+
+def dump_config(config: Config) -> str:
+    """The configuration as YAML, every default written out."""
+    return yaml.safe_dump(
+        config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100
+    )
+
+
+def _parse(text: str, origin: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 (a subclass of SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = origin if mark is None else f"{origin}:{mark.line + 1}"
+        raise NmtError(f"{place}: not YAML: {getattr(error, 'problem', None) or error}") from None
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise NmtError(
+            f"--set {override}: not of the form section.key=value",
+            "for example: --set train.epochs=5",
+        )
+    node: Any = tree
+    parts = key.split(".")
+    for depth, part in enumerate(parts):
+        last = depth == len(parts) - 1
+        if isinstance(node, list):
+            if not part.isdigit() or int(part) >= len(node):
+                raise NmtError(
+                    f"--set {override}: {'.'.join(parts[:depth])} is a list of {len(node)}, "
+                    f"{part} is not a place in it"
+                )
+            index: Any = int(part)
+        elif isinstance(node, dict):
+            index = part
+            if not last:
+                node.setdefault(part, {})
+        else:
+            raise NmtError(f"--set {override}: {'.'.join(parts[:depth])} has no keys under it")
+        if last:
+            node[index] = _parse(value, f"--set {override}")
+        else:
+            node = node[index]
+
+
+def _explain(error: ValidationError, origin: str, tree: dict[str, Any]) -> NmtError:
+    first = error.errors()[0]
+    # A discriminated union puts its tag into the location; it is no key of the file.
+    tags = {"hsk", "tsv", "parallel", "int", "float", "literal['auto']", "constrained-int"}
+    parts = [str(part) for part in first["loc"]]
+    key = ".".join(p for p in parts if p not in tags and not p.startswith("tagged-union"))
+    kind, given = first["type"], first.get("input")
+    if kind == "extra_forbidden":
+        known = _known_keys(tree, parts)
+        close = difflib.get_close_matches(parts[-1], known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(known))}"
+        return NmtError(f"{origin}: unknown key {key}", hint)
+    if kind == "missing":
+        return NmtError(f"{origin}: key {key} is missing")
+    if kind == "value_error":
+        return NmtError(f"{origin}: {str(first['msg']).removeprefix('Value error, ')}")
+    if kind == "union_tag_invalid":
+        return NmtError(
+            f"{origin}: {key}: unknown source {_get(given, 'source')!r}", _close_source(given)
+        )
+    if kind == "union_tag_not_found":
+        return NmtError(f"{origin}: {key}: key source is missing", "one of: hsk, tsv, parallel")
+    message = str(first["msg"])
+    return NmtError(f"{origin}: {key}: {message[0].lower()}{message[1:]}, not {given!r}")
+
+
+def _get(value: Any, key: str) -> Any:
+    return value.get(key) if isinstance(value, dict) else value
+
+
+def _close_source(given: Any) -> str:
+    names = ["hsk", "tsv", "parallel"]
+    close = difflib.get_close_matches(str(_get(given, "source")), names, n=1)
+    return f"did you mean {close[0]}?" if close else f"one of: {', '.join(names)}"
+
+
+def _known_keys(tree: dict[str, Any], parts: list[str]) -> list[str]:
+    """The keys allowed beside the unknown one, read off the models themselves."""
+    sections: dict[str, type[BaseModel]] = {
+        "data": DataConfig, "model": ModelConfig, "train": TrainConfig, "search": SearchConfig,
+        "clean": CleanConfig, "hsk": HskSource, "tsv": TsvSource, "parallel": ParallelSource,
+    }  # fmt: skip
+    for part in reversed(parts[:-1]):
+        if part in sections:
+            return list(sections[part].model_fields)
+    return list(Config.model_fields)

@@ -1,0 +1,1 @@
+"""``nmt evaluate``: scores with their signatures, and a gate for CI."""

@@ -1,0 +1,71 @@
+"""The encoder: one state h_j for each source token, read from both sides (section 3.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from nmt.model.regularise import WordDropout
+from nmt.symbols import PAD
+
+
+class Encoder(nn.Module):
+    """Bidirectional GRU over embedded source tokens.
+
+    Args:
+        vocab: source pieces.
+        embedding: size of a token's vector.
+        hidden: GRU units in each direction.
+        layers: stacked bidirectional layers.
+        dropout: on embeddings, between layers, and on the states.
+        word_dropout: share of tokens whose whole vector is dropped in training.
+    """
+
+    def __init__(
+        self,
+        vocab: int,
+        embedding: int,
+        hidden: int,
+        layers: int,
+        dropout: float,
+        word_dropout: float,
+    ) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab, embedding, padding_idx=PAD)
+        self.word_dropout = WordDropout(word_dropout)
+        self.dropout = nn.Dropout(dropout)
+        self.gru = nn.GRU(
+            embedding,
+            hidden,
+            layers,
+            batch_first=True,
+            bidirectional=True,
+            dropout=dropout if layers > 1 else 0.0,
+        )
+
+    def forward(self, src: Tensor, src_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode a batch.
+
+        Args:
+            src: ids, PAD behind each sentence, `[batch, src_len]`.
+            src_mask: True where a real token is, `[batch, src_len]`; every sentence
+                has at least one.
+
+        Returns:
+            encoder_states: h_j = [forward state; backward state], zero on padding,
+                `[batch, src_len, 2*hidden]`.
+            summary: the forward state at the last token and the backward state at the
+                first, each of which has read the whole sentence, `[batch, 2*hidden]`.
+        """
+        embedded = self.dropout(self.word_dropout(self.embedding(src)))
+        # Packing makes the backward GRU start at each sentence's own last token, so
+        # that a padded neighbour changes nothing.
+        lengths = src_mask.sum(dim=1).cpu()
+        packed = pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
+        states, last = self.gru(packed)
+        encoder_states, _ = pad_packed_sequence(
+            states, batch_first=True, total_length=src.shape[1]
+        )
+        summary = torch.cat([last[-2], last[-1]], dim=1)
+        return self.dropout(encoder_states), summary

@@ -1,0 +1,101 @@
+"""The whole network: source ids and target ids in, what predicts the next token out."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from nmt.model.attention import AdditiveAttention, FixedContext
+from nmt.model.decoder import Decoder, Memory
+from nmt.model.encoder import Encoder
+from nmt.model.recurrence import unroll
+
+
+class Seq2Seq(nn.Module):
+    """Encoder, attention and decoder.
+
+    Args:
+        src_vocab: source pieces.
+        trg_vocab: target pieces.
+        attention: ``additive``, or ``none`` for one fixed context vector.
+        embedding: size of token vectors on both sides.
+        encoder: encoder GRU units in each direction.
+        encoder_layers: stacked encoder layers.
+        decoder: decoder GRU units.
+        attention_size: units of the additive score.
+        dropout: on embeddings, encoder states and readout.
+        word_dropout: share of whole tokens dropped on both sides.
+    """
+
+    def __init__(
+        self,
+        *,
+        src_vocab: int,
+        trg_vocab: int,
+        attention: Literal["additive", "none"],
+        embedding: int,
+        encoder: int,
+        encoder_layers: int,
+        decoder: int,
+        attention_size: int,
+        dropout: float,
+        word_dropout: float,
+    ) -> None:
+        super().__init__()
+        states = 2 * encoder
+        looks = AdditiveAttention(states, attention_size) if attention == "additive" else FixedContext()
+        self.encoder = Encoder(src_vocab, embedding, encoder, encoder_layers, dropout, word_dropout)
+        self.decoder = Decoder(
+            trg_vocab, embedding, states, decoder, looks, dropout, word_dropout
+        )
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Uniform by fan (Glorot & Bengio 2010), recurrent blocks orthogonal, biases zero."""
+        for name, parameter in self.named_parameters():
+            if parameter.dim() < 2:
+                nn.init.zeros_(parameter)
+            elif "embedding" in name:
+                nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
+            else:
+                nn.init.xavier_uniform_(parameter)
+        for embedding in (self.encoder.embedding, self.decoder.embedding):
+            with torch.no_grad():
+                embedding.weight[embedding.padding_idx].zero_()
+        recurrent = [
+            parameter for name, parameter in self.encoder.gru.named_parameters() if "_hh_" in name
+        ]
+        for weight in [*(p for p in recurrent if p.dim() == 2), self._decoder_gates()]:
+            for block in weight.data.chunk(3):
+                nn.init.orthogonal_(block)
+        if isinstance(self.decoder.attention, AdditiveAttention):
+            nn.init.normal_(self.decoder.attention.score, std=self.decoder.attention.query_size**-0.5)
+
+    def _decoder_gates(self) -> Tensor:
+        return self.decoder.recurrent.weight[: 3 * self.decoder.hidden]
+
+    def encode(self, src: Tensor, src_mask: Tensor) -> tuple[Memory, Tensor]:
+        """Read the source: the decoder's memory, and its first state `[batch, hidden]`."""
+        encoder_states, summary = self.encoder(src, src_mask)
+        memory = self.decoder.begin(encoder_states, summary, src_mask)
+        return memory, self.decoder.first_state(summary)
+
+    def forward(self, src: Tensor, src_mask: Tensor, trg_in: Tensor) -> tuple[Tensor, Tensor]:
+        """Teacher forcing: features that predict each next token.
+
+        Args:
+            src: `[batch, src_len]`.
+            src_mask: True on real tokens, `[batch, src_len]`.
+            trg_in: BOS and the target tokens, `[batch, trg_len]`.
+
+        Returns:
+            features for `decoder.logits`, `[batch, trg_len, embedding]`, and attention
+            a_ij, `[batch, trg_len, src_len]`.
+        """
+        memory, state = self.encode(src, src_mask)
+        embedded = self.decoder.embed(trg_in)
+        gates = self.decoder.word_gates(embedded)
+        states, contexts, attention = unroll(self.decoder, gates, state, memory)
+        return self.decoder.read_out(states, contexts, embedded), attention

@@ -1,0 +1,1 @@
+"""``nmt prepare``: from sentence pairs to a clean, split, packed corpus."""

@@ -1,0 +1,214 @@
+"""Text to pieces and back: one SentencePiece model a side, and the one road through it.
+
+Normalisation is ours (`nmt.text.normalise`); SentencePiece's own is switched off, so
+that what reaches the model is decided in one place. Byte fallback spells a character
+outside the vocabulary as its UTF-8 bytes: nothing becomes ``<unk>``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import sentencepiece
+
+from nmt import symbols
+from nmt.errors import NmtError
+from nmt.text import normalise
+
+_TOO_LARGE = re.compile(r"set it to a value <= (\d+)")
+_TOO_SMALL = re.compile(r"required_chars\. (\d+) vs (\d+)")
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One piece of an encoded text.
+
+    Attributes:
+        id: its number in the vocabulary.
+        begin: first character it covers, in the *normalised* text.
+        end: one past the last. Byte pieces of one character share its span.
+    """
+
+    id: int
+    begin: int
+    end: int
+
+
+class Tokenizer:
+    """One side's SentencePiece model.
+
+    Args:
+        model: the serialized SentencePiece model.
+        simplify: convert Traditional to Simplified before encoding (Chinese side).
+    """
+
+    def __init__(self, model: bytes, *, simplify: bool) -> None:
+        self.model = model
+        self.simplify = simplify
+        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+
+    @classmethod
+    def load(cls, path: Path, *, simplify: bool) -> Tokenizer:
+        """Read a ``.model`` file.
+
+        Raises:
+            NmtError: missing, damaged, or not made by this program.
+        """
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise NmtError(f"{path}: {error.strerror or error}") from error
+        try:
+            tokenizer = cls(data, simplify=simplify)
+        except (RuntimeError, OSError) as error:
+            raise NmtError(f"{path}: not a SentencePiece model, or damaged") from error
+        specials = [tokenizer._processor.id_to_piece(i) for i in symbols.SPECIALS]
+        ours = [
+            symbols.PAD_PIECE, symbols.UNK_PIECE, symbols.BOS_PIECE, symbols.EOS_PIECE,
+        ]  # fmt: skip
+        if specials != ours:
+            raise NmtError(
+                f"{path}: its special pieces are {specials}, {ours} are needed",
+                "make the model with nmt prepare",
+            )
+        return tokenizer
+
+    def __len__(self) -> int:
+        """Number of pieces, special ones included."""
+        return int(self._processor.get_piece_size())
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the model: same hash, same ids."""
+        return hashlib.sha256(self.model).hexdigest()
+
+    def normalise(self, text: str) -> str:
+        """The form of `text` that `encode` sees."""
+        return normalise(text, simplify=self.simplify)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the pieces of `text`, without BOS and EOS. Empty for a blank text."""
+        ids: list[int] = self._processor.encode(self.normalise(text))
+        return ids
+
+    def encode_all(self, texts: Iterable[str], threads: int = 1) -> list[list[int]]:
+        """`encode` of many texts, on several threads; the same ids in the same order."""
+        batch = [self.normalise(text) for text in texts]
+        ids: list[list[int]] = self._processor.encode(batch, num_threads=threads)
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of the ids, on one line; special ids and broken byte sequences vanish.
+
+        Never holds ``▁``, ``<unk>``, a line end, or U+FFFD.
+        """
+        real = [i for i in ids if i not in symbols.SPECIALS]
+        text: str = self._processor.decode(real)
+        # Byte pieces may spell anything, a line end or half a character included.
+        text = text.replace(symbols.SPACE_MARK, " ").replace("\ufffd", "")
+        return " ".join(text.split())
+
+    def piece(self, id_: int) -> str:
+        """The piece as it stands in the vocabulary (``▁the``, ``<0xE4>``)."""
+        text: str = self._processor.id_to_piece(id_)
+        return text
+
+    def pieces(self, text: str) -> list[Piece]:
+        """`encode` with the characters of the normalised text that each piece covers.
+
+        Worked out from the pieces themselves, since SentencePiece has changed its
+        own calls for this between releases.
+        """
+        normalised = self.normalise(text)
+        found: list[Piece] = []
+        at, pending = 0, 0  # characters used up; bytes still owed by the current one
+        for id_ in self.encode(text):
+            surface = self.piece(id_)
+            if _BYTE.fullmatch(surface):
+                if pending == 0:
+                    pending = len(normalised[at].encode())
+                    at += 1
+                pending -= 1
+                found.append(Piece(id_, at - 1, at))
+            else:
+                length = len(surface)
+                if at == 0 and surface.startswith(symbols.SPACE_MARK) and normalised[:1] != " ":
+                    length -= 1  # the dummy space before the first word
+                found.append(Piece(id_, at, at + length))
+                at += length
+        return found
+
+
+def train_tokenizer(
+    lines: Iterable[str],
+    *,
+    vocab: int,
+    simplify: bool,
+    character_coverage: float,
+    space_first: bool,
+    name: str,
+    threads: int = 1,
+) -> tuple[Tokenizer, str | None]:
+    """Train a unigram model with byte fallback (Kudo 2018) on *normalised* lines.
+
+    Args:
+        lines: normalised text, read once.
+        vocab: pieces wanted, special and byte pieces included.
+        simplify: recorded in the tokenizer.
+        character_coverage: share of characters that get a piece of their own; the
+            rest is spelled in bytes.
+        space_first: put a space before the first word, so that a word is the same
+            piece at the start of a sentence as inside it (languages with spaces).
+        name: the configuration key, for messages.
+        threads: for SentencePiece; the model does not depend on it.
+
+    Returns:
+        The tokenizer, and a warning if the corpus has too little text for `vocab`.
+
+    Raises:
+        NmtError: `vocab` does not hold the characters of the corpus.
+    """
+    held = [line for line in lines if line]
+
+    def train(size: int) -> bytes:
+        out = io.BytesIO()
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(held),
+            model_writer=out,
+            vocab_size=size,
+            model_type="unigram",
+            byte_fallback=True,
+            character_coverage=character_coverage,
+            normalization_rule_name="identity",
+            add_dummy_prefix=space_first,
+            pad_id=symbols.PAD, unk_id=symbols.UNK, bos_id=symbols.BOS, eos_id=symbols.EOS,
+            pad_piece=symbols.PAD_PIECE, unk_piece=symbols.UNK_PIECE,
+            bos_piece=symbols.BOS_PIECE, eos_piece=symbols.EOS_PIECE,
+            unk_surface="",
+            max_sentence_length=65536,
+            num_threads=threads,
+            minloglevel=2,
+        )  # fmt: skip
+        return out.getvalue()
+
+    try:
+        return Tokenizer(train(vocab), simplify=simplify), None
+    except RuntimeError as error:
+        if too_small := _TOO_SMALL.search(str(error)):
+            raise NmtError(
+                f"{name}: {vocab} pieces, but the characters of the corpus and the bytes need "
+                f"{too_small[2]}",
+                f"set {name} to at least {int(too_small[2]) + 100}, or leave it out",
+            ) from None
+        too_large = _TOO_LARGE.search(str(error))
+        if too_large is None:
+            raise
+    largest = int(too_large[1])
+    warning = f"{name}: the corpus has text for {largest} pieces only, not {vocab}; made {largest}"
+    return Tokenizer(train(largest), simplify=simplify), warning

@@ -1,0 +1,1 @@
+"""``nmt train``: the loop, its loss, its schedule and its journal."""

@@ -1,0 +1,97 @@
+"""From attention over pieces to the user's own characters and words."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nmt.symbols import EOS, SPACE_MARK
+from nmt.text import normalise
+from nmt.tokenizer import Tokenizer
+from nmt.translate.search import Hypothesis
+
+Matrix = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How much each word of a translation looked at each character of its source.
+
+    Attributes:
+        characters: of the source as the user wrote it.
+        words: of the translation, split at spaces.
+        weights: `[words, characters]`, rows sum to 1 (a word is the mean of its
+            pieces; a piece's weight is shared evenly by its characters). What was
+            looked at when the sentence ended is left out.
+    """
+
+    characters: list[str]
+    words: list[str]
+    weights: Matrix
+
+
+def align(source: str, hypothesis: Hypothesis, src: Tokenizer, trg: Tokenizer) -> Alignment:
+    """Merge the attention of a hypothesis from pieces to characters and words."""
+    spread = _pieces_to_characters(source, src)  # [pieces, characters]
+    words, of_word = _pieces_to_words(hypothesis.ids, trg)  # [words, target pieces]
+    attention = hypothesis.attention.numpy()[: len(hypothesis.ids), : len(spread)]
+    return Alignment(list(source), words, of_word @ attention @ spread)
+
+
+def _pieces_to_characters(source: str, tokenizer: Tokenizer) -> Matrix:
+    pieces = tokenizer.pieces(source)
+    origin = character_origins(source, tokenizer.normalise(source), simplify=tokenizer.simplify)
+    spread = np.zeros((len(pieces), len(source)), dtype=np.float32)
+    for row, piece in enumerate(pieces):
+        characters = sorted({origin[at] for at in range(piece.begin, piece.end)})
+        spread[row, characters] = 1 / len(characters)
+    return spread
+
+
+def character_origins(original: str, normalised: str, *, simplify: bool) -> list[int]:
+    """For each character of `normalised`, the character of `original` it came from.
+
+    Characters are normalised one at a time and matched with the whole; only where
+    neighbours changed each other (composition, phrase conversion) is it a guess.
+    """
+    changed: list[str] = []
+    owner: list[int] = []
+    for index, character in enumerate(original):
+        single = " " if character.isspace() else unicodedata.normalize("NFKC", character)
+        if simplify and not single.isspace():
+            single = normalise(single, simplify=True)
+        changed.extend(single)
+        owner.extend([index] * len(single))
+    origins = [-1] * len(normalised)
+    matcher = SequenceMatcher(None, "".join(changed), normalised, autojunk=False)
+    for _, a0, a1, b0, b1 in matcher.get_opcodes():
+        for offset in range(b1 - b0):
+            nearest = min(a0 + offset, max(a1 - 1, a0), len(owner) - 1)
+            origins[b0 + offset] = owner[nearest]
+    return origins
+
+
+def _pieces_to_words(ids: list[int], tokenizer: Tokenizer) -> tuple[list[str], Matrix]:
+    groups: list[list[int]] = []
+    for index, id_ in enumerate(ids):
+        starts = tokenizer.piece(id_).startswith(SPACE_MARK) or not groups
+        if id_ == EOS:
+            continue
+        if starts:
+            groups.append([index])
+        else:
+            groups[-1].append(index)
+    words, kept = [], []
+    for group in groups:
+        word = tokenizer.decode([ids[index] for index in group])
+        if word:  # a lone space mark is no word
+            words.append(word)
+            kept.append(group)
+    matrix = np.zeros((len(words), len(ids)), dtype=np.float32)
+    for row, group in enumerate(kept):
+        matrix[row, group] = 1 / len(group)
+    return words, matrix
