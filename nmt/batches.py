@@ -42,11 +42,17 @@ class Batch:
         """The same on another device, without waiting for the copy."""
         if device.type == "cpu":
             return self
-        moved = [
-            part.pin_memory().to(device, non_blocking=True)
-            for part in (self.src, self.src_mask, self.trg_in, self.trg_out)
-        ]
-        return Batch(*moved, trg_tokens=self.trg_tokens)
+
+        def move(part: Tensor) -> Tensor:
+            return part.pin_memory().to(device, non_blocking=True)
+
+        return Batch(
+            move(self.src),
+            move(self.src_mask),
+            move(self.trg_in),
+            move(self.trg_out),
+            self.trg_tokens,
+        )
 
 
 def plan_epoch(

@@ -237,7 +237,9 @@ class Run:
         self._prune()
         return Checkpoint(folder, full)
 
-    def last_good(self, device: torch.device) -> tuple[Checkpoint, dict[str, dict[str, Tensor]]] | None:
+    def last_good(
+        self, device: torch.device
+    ) -> tuple[Checkpoint, dict[str, dict[str, Tensor]]] | None:
         """The newest checkpoint that can be read, with its tensors; None without any."""
         for checkpoint in reversed(self.checkpoints()):
             try:
@@ -293,7 +295,8 @@ def newest_run(parent: Path) -> Path:
             finished.append((when, path.parent))
     if not finished:
         raise NmtError(
-            f"{parent}/: no finished run in it", "train one with nmt train, or name one with --model"
+            f"{parent}/: no finished run in it",
+            "train one with nmt train, or name one with --model",
         )
     newest = max(finished)[1]
     say(f"model: {newest}")

@@ -165,7 +165,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key {key!r} is not a word", key_node.start_mark
@@ -219,7 +219,7 @@ def build_config(tree: dict[str, Any], origin: str) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise _explain(error, origin, tree) from None
+        raise _explain(error, origin) from None
 
 
 def dump_config(config: Config) -> str:
@@ -231,7 +231,7 @@ def dump_config(config: Config) -> str:
 
 def _parse(text: str, origin: str) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 (a subclass of SafeLoader)
+        return yaml.load(text, Loader=_Loader)  # a subclass of SafeLoader
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = origin if mark is None else f"{origin}:{mark.line + 1}"
@@ -268,7 +268,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
             node = node[index]
 
 
-def _explain(error: ValidationError, origin: str, tree: dict[str, Any]) -> NmtError:
+def _explain(error: ValidationError, origin: str) -> NmtError:
     first = error.errors()[0]
     # A discriminated union puts its tag into the location; it is no key of the file.
     tags = {"hsk", "tsv", "parallel", "int", "float", "literal['auto']", "constrained-int"}
@@ -276,7 +276,7 @@ def _explain(error: ValidationError, origin: str, tree: dict[str, Any]) -> NmtEr
     key = ".".join(p for p in parts if p not in tags and not p.startswith("tagged-union"))
     kind, given = first["type"], first.get("input")
     if kind == "extra_forbidden":
-        known = _known_keys(tree, parts)
+        known = _known_keys(parts)
         close = difflib.get_close_matches(parts[-1], known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(known))}"
         return NmtError(f"{origin}: unknown key {key}", hint)
@@ -304,7 +304,7 @@ def _close_source(given: Any) -> str:
     return f"did you mean {close[0]}?" if close else f"one of: {', '.join(names)}"
 
 
-def _known_keys(tree: dict[str, Any], parts: list[str]) -> list[str]:
+def _known_keys(parts: list[str]) -> list[str]:
     """The keys allowed beside the unknown one, read off the models themselves."""
     sections: dict[str, type[BaseModel]] = {
         "data": DataConfig, "model": ModelConfig, "train": TrainConfig, "search": SearchConfig,

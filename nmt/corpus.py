@@ -85,7 +85,9 @@ class PackedSet:
                 ) from error
         ids, ends = arrays
         if len(ends) and ends[-1] != len(ids):
-            raise NmtError(f"{folder / stem}: ids and sentence ends differ", "run nmt prepare again")
+            raise NmtError(
+                f"{folder / stem}: ids and sentence ends differ", "run nmt prepare again"
+            )
         return Side(ids, ends)
 
 

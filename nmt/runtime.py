@@ -75,7 +75,7 @@ def stopping_on_signals() -> Iterator[Stop]:
     """Within, the first Ctrl-C or SIGTERM only sets the flag; a second Ctrl-C interrupts."""
     stop = Stop()
 
-    def ask(number: int, frame: FrameType | None) -> None:
+    def ask(number: int, _frame: FrameType | None) -> None:
         if stop.signal is not None:
             raise KeyboardInterrupt
         stop.signal = number

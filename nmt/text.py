@@ -1,7 +1,7 @@
-"""Text in and out: lines, compression by suffix, the one `normalise`, safe file replacement.
+r"""Text in and out: lines, compression by suffix, the one `normalise`, safe file replacement.
 
-A line ends at ``\\n`` and nowhere else. Python's own line iteration also splits
-at ``\\r``, and `str.splitlines` at U+2028, NUL-adjacent controls and more; either
+A line ends at ``\n`` and nowhere else. Python's own line iteration also splits
+at ``\r``, and `str.splitlines` at U+2028, NUL-adjacent controls and more; either
 would shift a parallel corpus silently, so bytes are split here by hand.
 """
 
@@ -22,15 +22,11 @@ import unicodedata
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from nmt.errors import NmtError, where
 
-_OPENERS: dict[str, Callable[[Path], IO[bytes]]] = {
-    ".gz": lambda path: gzip.open(path, "rb"),  # type: ignore[return-value,unused-ignore]
-    ".bz2": lambda path: bz2.open(path, "rb"),  # type: ignore[return-value,unused-ignore]
-    ".xz": lambda path: lzma.open(path, "rb"),  # type: ignore[return-value,unused-ignore]
-}
+_OPENERS: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _BOM = b"\xef\xbb\xbf"
 _SPACES = re.compile(r"\s+")
 # Neither line ends nor spaces, and nothing a reader would see: they only split
@@ -45,7 +41,9 @@ def open_bytes(path: Path) -> IO[bytes]:
         NmtError: the file is missing, a directory, or may not be read.
     """
     try:
-        return _OPENERS.get(path.suffix, lambda p: p.open("rb"))(path)
+        opener = _OPENERS.get(path.suffix)
+        file: IO[bytes] = path.open("rb") if opener is None else opener(path)
+        return file
     except FileNotFoundError:
         raise NmtError(f"{path}: no such file", _similar_file(path)) from None
     except IsADirectoryError:

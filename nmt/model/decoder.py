@@ -117,11 +117,11 @@ class Decoder(nn.Module):
         """
         recurrent = self.recurrent(state)
         own, query = recurrent.split([3 * self.hidden, self.attention.query_size], dim=2)
-        context, attention = self.attention(query, memory.keys, memory.encoder_states, memory.src_mask)
-        given = word_gates + self.context_gates(context)
-        reset_update = torch.sigmoid(
-            given[..., : 2 * self.hidden] + own[..., : 2 * self.hidden]
+        context, attention = self.attention(
+            query, memory.keys, memory.encoder_states, memory.src_mask
         )
+        given = word_gates + self.context_gates(context)
+        reset_update = torch.sigmoid(given[..., : 2 * self.hidden] + own[..., : 2 * self.hidden])
         reset, update = reset_update.chunk(2, dim=2)
         candidate = torch.tanh(given[..., 2 * self.hidden :] + reset * own[..., 2 * self.hidden :])
         return candidate + update * (state - candidate), context, attention

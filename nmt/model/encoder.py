@@ -64,8 +64,6 @@ class Encoder(nn.Module):
         lengths = src_mask.sum(dim=1).cpu()
         packed = pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
         states, last = self.gru(packed)
-        encoder_states, _ = pad_packed_sequence(
-            states, batch_first=True, total_length=src.shape[1]
-        )
+        encoder_states, _ = pad_packed_sequence(states, batch_first=True, total_length=src.shape[1])
         summary = torch.cat([last[-2], last[-1]], dim=1)
         return self.dropout(encoder_states), summary

@@ -25,7 +25,7 @@ def unroll(
     """
     state = first_state.unsqueeze(1)  # [batch, 1, hidden]: a beam of one
     states, contexts, attentions = [], [], []
-    for gates in word_gates.split(1, dim=1):
+    for gates in torch.split(word_gates, 1, dim=1):
         state, context, attention = decoder.step(gates, state, memory)
         states.append(state)
         contexts.append(context)

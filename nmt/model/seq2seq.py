@@ -45,11 +45,11 @@ class Seq2Seq(nn.Module):
     ) -> None:
         super().__init__()
         states = 2 * encoder
-        looks = AdditiveAttention(states, attention_size) if attention == "additive" else FixedContext()
-        self.encoder = Encoder(src_vocab, embedding, encoder, encoder_layers, dropout, word_dropout)
-        self.decoder = Decoder(
-            trg_vocab, embedding, states, decoder, looks, dropout, word_dropout
+        looks = (
+            AdditiveAttention(states, attention_size) if attention == "additive" else FixedContext()
         )
+        self.encoder = Encoder(src_vocab, embedding, encoder, encoder_layers, dropout, word_dropout)
+        self.decoder = Decoder(trg_vocab, embedding, states, decoder, looks, dropout, word_dropout)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -71,7 +71,9 @@ class Seq2Seq(nn.Module):
             for block in weight.data.chunk(3):
                 nn.init.orthogonal_(block)
         if isinstance(self.decoder.attention, AdditiveAttention):
-            nn.init.normal_(self.decoder.attention.score, std=self.decoder.attention.query_size**-0.5)
+            nn.init.normal_(
+                self.decoder.attention.score, std=self.decoder.attention.query_size**-0.5
+            )
 
     def _decoder_gates(self) -> Tensor:
         return self.decoder.recurrent.weight[: 3 * self.decoder.hidden]

@@ -149,7 +149,7 @@ class _Preparation:
         held = {split.DEV: self._held(split.DEV, "dev"), split.TEST: self._held(split.TEST, "test")}
         self._fence_files(places, held)
         for place, name in ((split.DEV, "dev"), (split.TEST, "test")):
-            pairs = held[place] or [pair for pair in self._kept(places, place)]
+            pairs = held[place] or list(self._kept(places, place))
             self._write_text(name, pairs)
             held[place] = pairs
         tokenizers = self._train_tokenizers(places)
@@ -184,7 +184,8 @@ class _Preparation:
     def _nothing_left(self) -> NmtError:
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.dropped.most_common())
         return NmtError(
-            f"no pair is left of {sum(self.read.values())} after cleaning ({reasons or 'no lines'})",
+            f"no pair is left of {sum(self.read.values())} after cleaning "
+            f"({reasons or 'no lines'})",
             "check that the Chinese side comes first; rules are set under data.clean",
         )
 
@@ -192,8 +193,8 @@ class _Preparation:
         """A place for every kept pair; those after `ordinary` are for training only."""
         src, trg = self._keys(self.src_keys), self._keys(self.trg_keys)
         places = np.zeros(len(src), dtype=np.uint8)
-        most = self.data.clean.max_sources_per_target
-        most = max(20, ordinary // 1000) if most == "auto" else most
+        limit = self.data.clean.max_sources_per_target
+        most = max(20, ordinary // 1000) if limit == "auto" else limit
         holders = split.find_place_holders(src, trg, most)
         self._drop_all(places, holders, f"one target for over {most} sources")
         if self.data.clean.duplicates:
@@ -317,7 +318,9 @@ class _Preparation:
                     tokenizers[side].encode_all((pair[side] for pair in chunk), _threads())
                     for side in (0, 1)
                 )
-                fits = [0 < len(s) <= most and 0 < len(t) <= most for s, t in zip(src, trg)]  # noqa: B905
+                fits = [
+                    0 < len(s) <= most and 0 < len(t) <= most for s, t in zip(src, trg, strict=True)
+                ]
                 for pair, fit in zip(chunk, fits, strict=True):
                     if not fit:
                         self._drop(f"over {most} pieces", pair)
@@ -328,7 +331,9 @@ class _Preparation:
                 counts["trg_pieces"] += sum(map(len, trg))
                 bar.update(len(chunk))
         if not counts["pairs"]:
-            raise NmtError(f"no training pair has at most {most} pieces", "raise data.clean.max_pieces")
+            raise NmtError(
+                f"no training pair has at most {most} pieces", "raise data.clean.max_pieces"
+            )
         return dict(counts)
 
     def _write_manifest(

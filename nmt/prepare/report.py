@@ -23,7 +23,9 @@ def summary(manifest: Manifest) -> str:
     ]
     lines += ["kept", *_rows(kept)]
     sizes = manifest["tokenizers"]
-    lines.append(f"vocabulary: {sizes['src']['pieces']:,} Chinese, {sizes['trg']['pieces']:,} English")
+    lines.append(
+        f"vocabulary: {sizes['src']['pieces']:,} Chinese, {sizes['trg']['pieces']:,} English"
+    )
     return "\n".join(lines)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nmt.config import HskSource, ParallelSource, Source, TsvSource
 from nmt.errors import NmtError, where
@@ -80,7 +80,7 @@ def _read_parallel(source: ParallelSource) -> Iterator[Pair]:
         yield Pair(src, trg)
 
 
-def _hsk_rows() -> list[dict[str, object]]:
+def _hsk_rows() -> list[dict[str, Any]]:
     try:
         from hsk_sentences_audio import load_sentences
     except ImportError:
@@ -88,7 +88,7 @@ def _hsk_rows() -> list[dict[str, object]]:
             "source hsk: the package hsk-sentences-audio is not installed",
             "pip install 'nmt-zh-en[sample]', or in a clone: pip install -e '.[sample]'",
         ) from None
-    rows: list[dict[str, object]] = load_sentences()
+    rows: list[dict[str, Any]] = load_sentences()
     return rows
 
 
@@ -104,7 +104,7 @@ def _hsk_glosses() -> Iterator[Pair]:
     """
     seen: set[tuple[str, str]] = set()
     for row in _hsk_rows():
-        for token in row["tokens"]:  # type: ignore[attr-defined]
+        for token in row["tokens"]:
             word, gloss = token["word"], token["gloss_en"]
             key = (word, gloss)
             if key in seen:
@@ -115,6 +115,6 @@ def _hsk_glosses() -> Iterator[Pair]:
 
 
 def _senses(gloss: str) -> list[str]:
-    strip: Callable[[str], str] = lambda text: text.strip(" .,;")  # noqa: E731
-    senses = (strip(_ASIDE.sub("", sense)).removeprefix("to ") for sense in gloss.split(";"))
+    bare = (_ASIDE.sub("", sense).strip(" .,") for sense in gloss.split(";"))
+    senses = [sense.removeprefix("to ") for sense in bare]
     return [sense for sense in senses if sense][:_MAX_SENSES]

@@ -233,7 +233,7 @@ class _Training:
         batch = make_batch(self.corpus, sentences).to(self.device)
         self.model.train()
         loss = batch_loss(self.model, batch, config.label_smoothing)
-        (loss.smoothed / loss.tokens).backward()
+        torch.autograd.backward(loss.smoothed / loss.tokens)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
         if not bool(torch.isfinite(norm)):
             self._skip()

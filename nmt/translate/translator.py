@@ -117,8 +117,7 @@ class Translator:
     def alignments(self, translation: Translation) -> list[Alignment]:
         """What each part of a translation attended to."""
         return [
-            align(part.source, part.hypotheses[0], self.src, self.trg)
-            for part in translation.parts
+            align(part.source, part.hypotheses[0], self.src, self.trg) for part in translation.parts
         ]
 
     def _translate_window(
@@ -200,7 +199,11 @@ class Translator:
         while start < len(pieces):
             stop = min(start + self.max_pieces, len(pieces))
             # Never between the bytes of one character.
-            while stop < len(pieces) and stop > start + 1 and pieces[stop].begin < pieces[stop - 1].end:
+            while (
+                stop < len(pieces)
+                and stop > start + 1
+                and pieces[stop].begin < pieces[stop - 1].end
+            ):
                 stop -= 1
             end = pieces[stop].begin if stop < len(pieces) else len(normalised)
             cuts.append(normalised[begin:end])

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# All checks: style, types, tests. The same command runs in CI. Arguments go to pytest.
+set -euo pipefail
+NMT_EXTRAS=sample,plots,dev
+source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+
+ruff check .
+ruff format --check .
+mypy
+python -m pytest "$@"
