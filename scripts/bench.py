@@ -1,0 +1,139 @@
+#!/usr/bin/env python3
+"""Benchmarks: each subcommand measures one thing, prints one line, and writes one JSON.
+
+    python scripts/bench.py train --shape small --corpus data/tatoeba
+
+Machines are shared and noisy, so speed is given as a share of what the same machine's
+matrix multiply did in the same run, and as medians of repeated runs.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import statistics
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from nmt.batches import make_batch, plan_epoch
+from nmt.corpus import PackedSet
+from nmt.model import Seq2Seq
+from nmt.prepare.pipeline import load_manifest
+from nmt.train.journal import environment
+from nmt.train.loss import batch_loss
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None)
+RESULTS = Path("docs/benchmarks")
+
+SHAPES: dict[str, dict[str, int]] = {
+    "small": {"embedding": 256, "encoder": 256, "decoder": 512, "attention_size": 512},
+    "base": {"embedding": 512, "encoder": 512, "decoder": 1024, "attention_size": 1024},
+    "large": {"embedding": 620, "encoder": 1000, "decoder": 1000, "attention_size": 1000},
+}
+
+
+@app.callback()
+def main() -> None:
+    """Measure this program on this machine."""
+
+
+@app.command()
+def train(
+    corpus: Annotated[Path, typer.Option(help="a prepared corpus, data/tatoeba for example")],
+    shape: Annotated[str, typer.Option(help=", ".join(SHAPES))] = "small",
+    batch_tokens: int = 2048,
+    updates: int = 40,
+    repeats: int = 5,
+) -> None:
+    """Training speed, and its share of the machine's matrix multiply."""
+    manifest = load_manifest(corpus)
+    packed = PackedSet.open(corpus, "train")
+    vocab = {side: manifest["tokenizers"][side]["pieces"] for side in ("src", "trg")}
+    sizes = SHAPES[shape]
+    torch.manual_seed(1)
+    model = Seq2Seq(
+        src_vocab=vocab["src"], trg_vocab=vocab["trg"], attention="additive",
+        encoder_layers=1, dropout=0.2, word_dropout=0.1, **sizes,
+    )  # fmt: skip
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    plan = plan_epoch(packed.src.lengths, packed.trg.lengths, batch_tokens, 1, 0)
+    rates, ceilings, flops_per_token, padding = [], [], 0.0, 0.0
+    for repeat in range(repeats + 1):
+        ceilings.append(matmul_rate())
+        batches = [make_batch(packed, s) for s in plan[repeat * updates : (repeat + 1) * updates]]
+        tokens = sum(batch.trg_tokens for batch in batches)
+        began = time.perf_counter()
+        for batch in batches:
+            loss = batch_loss(model, batch, 0.1)
+            torch.autograd.backward(loss.smoothed / loss.tokens)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+        rates.append(tokens / (time.perf_counter() - began))
+        flops = sum(update_flops(sizes, vocab["trg"], batch) for batch in batches)
+        flops_per_token = flops / tokens
+        cells = sum(batch.trg_out.numel() for batch in batches)
+        padding = 1 - tokens / cells
+    rate = statistics.median(rates[1:])  # the first repeat warms up
+    ceiling = statistics.median(ceilings[1:])
+    record = {
+        "shape": shape,
+        "target_tokens_per_second": round(rate),
+        "mflop_per_target_token": round(flops_per_token / 1e6, 2),
+        "matmul_gflops": round(ceiling / 1e9, 1),
+        "utilisation": round(rate * flops_per_token / ceiling, 3),
+        "target_padding": round(padding, 4),
+        "peak_rss_mib": round(peak_rss() / 2**20),
+        "batch_tokens": batch_tokens,
+    }
+    write(f"train-{shape}", record)
+
+
+def update_flops(sizes: dict[str, int], vocab: int, batch: Any) -> float:
+    """Multiply-adds times two, forward and backward (three times forward), of real tokens.
+
+    Counted: GRU and attention products, readout, output layer. Not counted: element-wise
+    work, so that the utilisation is one of matrix products.
+    """
+    e, h, d, a = (sizes[k] for k in ("embedding", "encoder", "decoder", "attention_size"))
+    src, trg = float(batch.src_mask.sum()), float(batch.trg_tokens)
+    encoder = 2 * 3 * h * (e + h)
+    keys = 2 * h * a
+    decoder = 3 * d * (e + 2 * h + d) + d * a
+    looks = float(batch.src_mask.sum(dim=1).double().mean()) * (a + 2 * h)
+    readout = e * (d + 2 * h + e) + vocab * e
+    return 3 * 2 * (src * (encoder + keys) + trg * (decoder + looks + readout))
+
+
+def matmul_rate(size: int = 2048, seconds: float = 0.5) -> float:
+    """Floating-point operations a second in a square float32 product, now."""
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    a @ b
+    done, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        a @ b
+        done += 1
+    return done * 2 * size**3 / (time.perf_counter() - began)
+
+
+def peak_rss() -> int:
+    """Most memory this process has held, in bytes."""
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if platform.system() == "Darwin" else used * 1024
+
+
+def write(name: str, record: dict[str, Any]) -> None:
+    """Print one line and write ``docs/benchmarks/NAME.json``."""
+    full = {"benchmark": name, **record, **environment(torch.device("cpu"))}
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(full, indent=1) + "\n")
+    print(name, " ".join(f"{key}={value}" for key, value in record.items()))
+
+
+if __name__ == "__main__":
+    app()
