@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+import nmt
 from nmt.errors import NmtError
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ RUNS = Path("runs")
 
 app = typer.Typer(
     name="nmt",
-    help="Train a Chinese to English translator on your own text, use it, look into it, gate it.",
     epilog="Start: nmt prepare --config configs/quickstart.yaml",
     no_args_is_help=True,
     add_completion=False,
@@ -70,6 +70,22 @@ BatchOption = Annotated[
     int,
     typer.Option("--batch-size", min=1, help="Lines searched together; changes no translation."),
 ]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"nmt {nmt.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def top(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Train a Chinese to English translator on your own text, use it, look into it, gate it."""
 
 
 @app.command()

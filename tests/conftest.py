@@ -1,0 +1,130 @@
+"""Fixtures: a corpus small enough to write by hand, and a model trained on it once."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+SUBJECTS = {"我": "I", "他": "he", "她": "she", "我们": "we", "他们": "they", "老师": "the teacher",
+            "学生": "the student", "医生": "the doctor"}  # fmt: skip
+VERBS = {"爱": "love", "看见": "see", "喜欢": "like", "认识": "know", "找": "look for"}
+OBJECTS = {"中国": "China", "音乐": "music", "猫": "cats", "书": "books", "茶": "tea",
+           "北京": "Beijing", "米饭": "rice", "电影": "films", "大海": "the sea"}  # fmt: skip
+
+
+def toy_pairs() -> list[tuple[str, str]]:
+    """360 sentences of three words, each with one right translation."""
+    pairs = []
+    for (s, subject), (v, verb), (o, object_) in itertools.product(
+        SUBJECTS.items(), VERBS.items(), OBJECTS.items()
+    ):
+        third = subject not in ("I", "we", "they")
+        english = f"{subject} {verb}{'s' if third and ' ' not in verb else ''} {object_}."
+        pairs.append((f"{s}{v}{o}。", english[0].upper() + english[1:]))
+    return pairs
+
+
+TOY_CONFIG = """\
+run: {folder}/run
+data:
+  dir: {folder}/corpus
+  sources:
+    - source: tsv
+      path: {folder}/toy.tsv
+  dev: 12
+  test: 12
+  src_vocab: 330
+  trg_vocab: 330
+model:
+  embedding: 24
+  encoder: 24
+  decoder: 32
+  attention_size: 24
+  dropout: 0.0
+train:
+  epochs: 4
+  batch_tokens: 256
+  learning_rate: 0.01
+  warmup: 10
+  validate_sentences: 12
+  samples: 1
+search:
+  beam: 3
+"""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+Nmt = Callable[..., Result]
+
+
+@pytest.fixture(scope="session")
+def nmt_command() -> Nmt:
+    """Run ``nmt`` as its user would: another process, bytes in and out."""
+
+    def run(*arguments: object, stdin: bytes = b"", cwd: Path | None = None) -> Result:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-m", "nmt", *map(str, arguments)],
+            input=stdin,
+            capture_output=True,
+            cwd=cwd,
+            timeout=300,
+            env={
+                **os.environ,
+                "PYTHONPATH": str(Path(__file__).parents[1]),
+                "COLUMNS": "80",
+                "OMP_NUM_THREADS": "1",
+            },
+        )
+        return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    return run
+
+
+def write_toy(folder: Path) -> Path:
+    """Write the toy corpus and its configuration; returns the configuration's path."""
+    rows = (f"{zh}\t{en}\n" for zh, en in toy_pairs())
+    (folder / "toy.tsv").write_text("".join(rows), encoding="utf-8")
+    config = folder / "toy.yaml"
+    config.write_text(TOY_CONFIG.format(folder=folder), encoding="utf-8")
+    return config
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    """A fresh toy configuration; its corpus stands beside it and is not prepared yet."""
+    return write_toy(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on the toy corpus. Shared: tests must not write into it."""
+    from nmt.config import load_config
+    from nmt.prepare.pipeline import prepare
+    from nmt.train.loop import train
+
+    config = load_config(write_toy(tmp_path_factory.mktemp("toy")), ["train.epochs=30"])
+    prepare(config)
+    run, _ = train(config, "cpu")
+    return run.folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Models this small are faster on one thread, above all on a busy machine."""
+    torch.set_num_threads(1)

@@ -1,0 +1,64 @@
+"""The command line as such: help, usage errors, exit codes, start-up time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Nmt
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+COMMANDS = ("", "prepare", "train", "translate", "evaluate")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_as_pinned(command: str, nmt_command: Nmt) -> None:
+    """Changed on purpose? ``python tests/golden/update.py`` writes the new texts."""
+    result = nmt_command(*command.split(), "--help")
+    assert result.code == 0
+    assert result.err == ""
+    assert result.out == (GOLDEN / f"help-{command or 'nmt'}.txt").read_text(encoding="utf-8")
+
+
+def test_version(nmt_command: Nmt) -> None:
+    import nmt
+
+    assert nmt_command("--version").out == f"nmt {nmt.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "error: no such command 'trian'"),
+        (["train"], "error: missing option '--config'"),
+        (["translate", "--bem", "3"], "error: no such option: --bem"),
+        (["translate", "--beam", "0", "x"], "error: invalid value for '--beam'"),
+    ],
+)
+def test_usage_errors_have_the_house_form(
+    arguments: list[str], message: str, nmt_command: Nmt
+) -> None:
+    result = nmt_command(*arguments)
+    assert result.code == 2
+    assert result.out == ""
+    assert result.err.startswith(message)
+    assert "hint: " in result.err
+    assert "Traceback" not in result.err
+
+
+def test_help_does_not_import_torch() -> None:
+    code = "import sys, nmt.cli; sys.exit('torch' in sys.modules or 'sacrebleu' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_help_answers_at_once(nmt_command: Nmt) -> None:
+    best = 9.0
+    for _ in range(5):
+        began = time.perf_counter()
+        nmt_command("--help")
+        best = min(best, time.perf_counter() - began)
+    assert best < 0.4

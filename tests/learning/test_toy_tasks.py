@@ -1,0 +1,80 @@
+"""A tiny model must learn to copy and to reverse: padding, order and search all right."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from nmt.batches import Batch
+from nmt.model import Seq2Seq
+from nmt.symbols import BOS, EOS, PAD
+from nmt.train.loss import batch_loss
+from nmt.translate.search import beam_search
+
+VOCAB = 14
+
+
+def toy_batch(reverse: bool, size: int, seed: int) -> tuple[Batch, list[list[int]]]:
+    draw = random.Random(seed)
+    sources = [[draw.randrange(4, VOCAB) for _ in range(draw.randint(1, 6))] for _ in range(size)]
+    targets = [row[::-1] if reverse else row for row in sources]
+
+    def pad(rows: list[list[int]]) -> torch.Tensor:
+        longest = max(map(len, rows))
+        return torch.tensor([row + [PAD] * (longest - len(row)) for row in rows])
+
+    src = pad(sources)
+    batch = Batch(
+        src, src != PAD, pad([[BOS, *t] for t in targets]), pad([[*t, EOS] for t in targets]),
+        sum(map(len, targets)) + size,
+    )  # fmt: skip
+    return batch, targets
+
+
+def learn(reverse: bool, updates: int) -> Seq2Seq:
+    torch.manual_seed(0)
+    model = Seq2Seq(
+        src_vocab=VOCAB, trg_vocab=VOCAB, attention="additive", embedding=24, encoder=24,
+        encoder_layers=1, decoder=32, attention_size=24, dropout=0.0, word_dropout=0.0,
+    )  # fmt: skip
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for update in range(updates):
+        batch, _ = toy_batch(reverse, 64, seed=update)
+        loss = batch_loss(model, batch, 0.0)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss.smoothed / loss.tokens)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    return model.eval()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reverse", [False, True], ids=["copy", "reverse"])
+def test_a_tiny_model_learns(reverse: bool) -> None:
+    model = learn(reverse, updates=500)
+    batch, targets = toy_batch(reverse, 100, seed=10**6)
+    found = beam_search(
+        model, batch.src, batch.src_mask, beam=3, alpha=0.6,
+        max_lengths=torch.full((100,), 12),
+    )  # fmt: skip
+    right = sum(best[0].ids == target for best, target in zip(found, targets, strict=True))
+    assert right >= 95
+
+
+def test_one_batch_can_be_learned_by_heart() -> None:
+    torch.manual_seed(0)
+    model = Seq2Seq(
+        src_vocab=VOCAB, trg_vocab=VOCAB, attention="additive", embedding=16, encoder=16,
+        encoder_layers=1, decoder=24, attention_size=16, dropout=0.0, word_dropout=0.0,
+    )  # fmt: skip
+    batch, _ = toy_batch(reverse=True, size=6, seed=1)
+    assert (batch.trg_out == EOS).sum() == 6
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(150):
+        loss = batch_loss(model, batch, 0.0)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss.smoothed / loss.tokens)
+        optimizer.step()
+    assert float(loss.plain) / loss.tokens < 0.05

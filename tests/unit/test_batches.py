@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nmt.batches import make_batch, pad_sources, plan_epoch
+from nmt.corpus import PackedSet, PackedWriter
+from nmt.symbols import BOS, EOS, PAD
+
+
+def random_lengths(n: int, seed: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    trg = random.geometric(0.1, n).clip(1, 60)
+    return (trg * random.uniform(0.5, 1.5, n)).astype(np.int64).clip(1, 80), trg
+
+
+def test_every_sentence_stands_in_exactly_one_batch() -> None:
+    src, trg = random_lengths(5000)
+    plan = plan_epoch(src, trg, 500, seed=1, epoch=0)
+    assert sorted(np.concatenate(plan).tolist()) == list(range(5000))
+
+
+def test_batches_keep_near_the_budget_and_pad_little() -> None:
+    src, trg = random_lengths(20_000)
+    plan = plan_epoch(src, trg, 1000, seed=1, epoch=0)
+    sizes = np.array([(trg[batch] + 1).sum() for batch in plan])
+    assert (sizes <= 1000 + 61).all()
+    assert np.median(sizes) > 900
+    cells = sum((trg[b].max() + 1) * len(b) + src[b].max() * len(b) for b in plan)
+    real = (trg + 1).sum() + src.sum()
+    assert 1 - real / cells < 0.08
+
+
+def test_the_plan_is_a_pure_function_of_seed_and_epoch() -> None:
+    lengths = random_lengths(1000)
+
+    def flat(seed: int, epoch: int) -> list[int]:  # fmt: skip
+        return np.concatenate(plan_epoch(*lengths, 200, seed, epoch)).tolist()  # type: ignore[no-any-return]
+
+    assert flat(1, 0) == flat(1, 0)
+    assert flat(1, 0) != flat(1, 1)
+    assert flat(1, 0) != flat(2, 0)
+
+
+def test_a_sentence_longer_than_the_budget_is_kept() -> None:
+    lengths = np.array([3, 100, 4])
+    plan = plan_epoch(lengths, lengths, 10, 1, 0)
+    assert sorted(np.concatenate(plan).tolist()) == [0, 1, 2]
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> PackedSet:
+    with PackedWriter(tmp_path, "train", (100, 70_000)) as out:
+        out.add([[5, 6, 7], [8]], [[9], [10, 11]])
+        out.add([[12, 13]], [[69_999, 4, 5]])
+    return PackedSet.open(tmp_path, "train")
+
+
+def test_a_batch_has_bos_eos_and_padding_in_their_places(packed: PackedSet) -> None:
+    batch = make_batch(packed, np.array([1, 2]))
+    assert batch.src.tolist() == [[8, PAD], [12, 13]]
+    assert batch.src_mask.tolist() == [[True, False], [True, True]]
+    assert batch.trg_in.tolist() == [[BOS, 10, 11, PAD], [BOS, 69_999, 4, 5]]
+    assert batch.trg_out.tolist() == [[10, 11, EOS, PAD], [69_999, 4, 5, EOS]]
+    assert batch.trg_tokens == 7
+
+
+def test_the_first_sentence_is_gathered_too(packed: PackedSet) -> None:
+    batch = make_batch(packed, np.array([0]))
+    assert batch.src.tolist() == [[5, 6, 7]]
+    assert batch.trg_out.tolist() == [[9, EOS]]
+
+
+def test_pad_sources() -> None:
+    src, mask = pad_sources([[4, 5], [6]])
+    assert src.tolist() == [[4, 5], [6, PAD]]
+    assert torch.equal(mask, torch.tensor([[True, True], [True, False]]))

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nmt.config import dump_config, load_config
+from nmt.errors import NmtError
+
+SMALL = """\
+run: r
+data:
+  dir: d
+  sources: [{source: tsv, path: x.tsv}]
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "c.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def fails(path: Path, *overrides: str) -> NmtError:
+    with pytest.raises(NmtError) as caught:
+        load_config(path, list(overrides))
+    return caught.value
+
+
+def test_defaults_are_filled_in_and_survive_a_round_trip(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, SMALL))
+    assert config.train.learning_rate == 1e-3
+    again = load_config(write(tmp_path, dump_config(config)))
+    assert again == config
+
+
+def test_exponents_are_numbers(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, SMALL + "train: {learning_rate: 2e-3}\n"))
+    assert config.train.learning_rate == 0.002
+
+
+def test_overrides_reach_into_sections_and_lists(tmp_path: Path) -> None:
+    config = load_config(
+        write(tmp_path, SMALL), ["train.epochs=3", "data.sources.0.path=y.tsv", "run=elsewhere"]
+    )
+    assert config.train.epochs == 3
+    assert config.data.sources[0].path == Path("y.tsv")  # type: ignore[union-attr]
+    assert config.run == Path("elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("train: {bach_tokens: 5}", "unknown key train.bach_tokens", "did you mean batch_tokens?"),
+        ("trian: {}", "unknown key trian", "did you mean train?"),
+        ("train: {epochs: many}", "train.epochs: input should be a valid integer, unable to "
+         "parse string as an integer, not 'many'", None),
+        ("train: {epochs: 0}", "train.epochs: input should be greater than or equal to 1, not 0",
+         None),
+        ("model: {dropout: 1.5}", "model.dropout: input should be less than 1, not 1.5", None),
+        ("model: {attention: dott}", "model.attention: input should be 'additive' or 'none', "
+         "not 'dott'", None),
+    ],
+)  # fmt: skip
+def test_a_bad_key_is_named(tmp_path: Path, text: str, message: str, hint: str | None) -> None:
+    path = write(tmp_path, f"{SMALL}{text}\n")
+    error = fails(path)
+    assert error.message == f"{path}: {message}"
+    assert error.hint == hint
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path, "run: r\n")
+    assert fails(path).message == f"{path}: key data is missing"
+
+
+def test_a_repeated_key_is_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path, SMALL + "run: again\n")
+    assert fails(path).message == f"{path}:5: not YAML: key run stands twice"
+
+
+def test_not_yaml(tmp_path: Path) -> None:
+    path = write(tmp_path, "run: [r\n")
+    assert fails(path).message.startswith(f"{path}:2: not YAML: ")
+
+
+def test_not_a_mapping(tmp_path: Path) -> None:
+    path = write(tmp_path, "just words\n")
+    assert fails(path).message == f"{path}: not a configuration: no sections in it"
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    error = fails(tmp_path / "no.yaml")
+    assert error.message == f"{tmp_path / 'no.yaml'}: no such configuration file"
+    assert error.hint == "configs/quickstart.yaml is one to start from"
+
+
+def test_unknown_source(tmp_path: Path) -> None:
+    path = write(tmp_path, "run: r\ndata: {dir: d, sources: [{source: tvs, path: x}]}\n")
+    error = fails(path)
+    assert "unknown source 'tvs'" in error.message
+    assert error.hint == "did you mean tsv?"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.epochs", "--set train.epochs: not of the form section.key=value"),
+        ("data.sources.7.path=x", "--set data.sources.7.path=x: data.sources is a list of 1, "
+         "7 is not a place in it"),
+        ("run.x=1", "--set run.x=1: run has no keys under it"),
+    ],
+)  # fmt: skip
+def test_bad_overrides(tmp_path: Path, override: str, message: str) -> None:
+    assert fails(write(tmp_path, SMALL), override).message == message
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=lambda p: p.name)
+def test_the_shipped_configurations_are_valid(path: Path) -> None:
+    config = load_config(path)
+    assert config.run == Path("runs") / path.stem
+    assert config.data.dir == Path("data") / path.stem
