@@ -1,0 +1,78 @@
+"""Equality 5: the fast recurrence equals the step loop, forward and gradient."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from nmt.model import Seq2Seq
+from nmt.model.recurrence import unroll, unroll_by_step
+from tests.unit.test_model import KINDS, SOURCES, TARGETS, Kind, batch_of, build
+
+INPUTS = ("word_gates", "first_state", "encoder_states", "keys")
+
+
+def parts(model: Seq2Seq) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Inputs of the recurrence as leaves of their own."""
+    batch = batch_of(SOURCES, TARGETS)
+    memory, first = model.encode(batch.src, batch.src_mask)
+    gates = model.decoder.word_gates(model.decoder.embed(batch.trg_in))
+    leaves = [
+        t.detach().requires_grad_() for t in (gates, first, memory.encoder_states, memory.keys)
+    ]
+    return (*leaves, batch.src_mask)  # type: ignore[return-value]
+
+
+def run(model: Seq2Seq, how: object, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    from nmt.model.decoder import Memory
+
+    gates, first, encoder_states, keys, mask = inputs
+    return how(model.decoder, gates, first, Memory(encoder_states, keys, mask))  # type: ignore[operator, no-any-return]
+
+
+@pytest.mark.parametrize("attention", KINDS)
+def test_outputs_and_all_gradients_agree(attention: Kind) -> None:
+    model = build(attention).double()
+    seen = []
+    for how in (unroll, unroll_by_step):
+        inputs = parts(model)
+        model.zero_grad()
+        states, contexts, looked = run(model, how, inputs)
+        torch.manual_seed(5)
+        loss = (states * torch.randn(states.shape, dtype=states.dtype)).sum()
+        loss = loss + (contexts * torch.randn(contexts.shape, dtype=contexts.dtype)).sum()
+        torch.autograd.backward(loss)
+        of_inputs = [torch.zeros_like(t) if t.grad is None else t.grad for t in inputs[:4]]
+        of_weights = {
+            name: p.grad.clone()
+            for name, p in model.decoder.named_parameters()
+            if p.grad is not None and name.startswith(("recurrent", "context", "attention.score"))
+        }
+        seen.append((states, contexts, looked, *of_inputs, *of_weights.values()))
+        assert "recurrent.weight" in of_weights
+        assert ("attention.score" in of_weights) == (attention == "additive")
+    for fast, plain in zip(*seen, strict=True):
+        torch.testing.assert_close(fast, plain)
+
+
+def test_gradcheck() -> None:
+    model = build("additive").double()
+    inputs = parts(model)
+    decoder = model.decoder
+    weights = (decoder.recurrent.weight, decoder.context_gates.weight, decoder.attention.score)
+
+    def function(*tensors: Tensor) -> tuple[Tensor, Tensor]:
+        states, contexts, _ = run(model, unroll, (*tensors[:4], inputs[4]))
+        return states, contexts
+
+    assert torch.autograd.gradcheck(function, (*inputs[:4], *weights))
+
+
+def test_single_precision_stays_close() -> None:
+    model = build("additive")
+    inputs = parts(model)
+    for fast, plain in zip(
+        run(model, unroll, inputs), run(model, unroll_by_step, inputs), strict=True
+    ):
+        torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-6)
