@@ -52,6 +52,7 @@ class Tokenizer:
         self.model = model
         self.simplify = simplify
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self._space_first = self._puts_space_first()
 
     @classmethod
     def load(cls, path: Path, *, simplify: bool) -> Tokenizer:
@@ -126,23 +127,28 @@ class Tokenizer:
         own calls for this between releases.
         """
         normalised = self.normalise(text)
+        # What SentencePiece really cuts: spaces as marks, with one before the first word.
+        lead = symbols.SPACE_MARK if self._space_first and normalised else ""
+        marked = lead + normalised.replace(" ", symbols.SPACE_MARK)
         found: list[Piece] = []
         at, pending = 0, 0  # characters used up; bytes still owed by the current one
         for id_ in self.encode(text):
             surface = self.piece(id_)
-            if _BYTE.fullmatch(surface):
-                if pending == 0:
-                    pending = len(normalised[at].encode())
-                    at += 1
-                pending -= 1
-                found.append(Piece(id_, at - 1, at))
+            begin = at
+            if not _BYTE.fullmatch(surface):
+                at += len(surface)
+            elif pending:
+                begin, pending = at - 1, pending - 1
             else:
-                length = len(surface)
-                if at == 0 and surface.startswith(symbols.SPACE_MARK) and normalised[:1] != " ":
-                    length -= 1  # the dummy space before the first word
-                found.append(Piece(id_, at, at + length))
-                at += length
+                pending = len(marked[at].encode()) - 1
+                at += 1
+            found.append(Piece(id_, max(begin - len(lead), 0), at - len(lead)))
         return found
+
+    def _puts_space_first(self) -> bool:
+        """Whether this model writes a mark before the first word, in one piece or in bytes."""
+        first = self.piece(self._processor.encode("a")[0])
+        return first.startswith(symbols.SPACE_MARK) or first == "<0xE2>"
 
 
 def train_tokenizer(

@@ -1,0 +1,334 @@
+"""`nmt prepare` through the command line: what it makes, and every mistake with its message."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from nmt import cli
+
+NOUNS = ["猫 cat", "狗 dog", "书 book", "茶 tea", "花 flower", "山 hill", "鱼 fish", "门 door"]
+VERBS = ["看见 saw", "喜欢 liked", "找到 found", "画了 drew", "买了 bought", "忘了 forgot"]
+WHO = ["我 I", "你 you", "他 he", "她 she", "老师 the teacher", "妹妹 my sister"]
+
+
+def sentences() -> list[tuple[str, str]]:
+    """288 pairs, all different on both sides."""
+    found = []
+    for who in WHO:
+        for verb in VERBS:
+            for noun in NOUNS:
+                (a, x), (b, y), (c, z) = (part.split(" ", 1) for part in (who, verb, noun))
+                found.append((f"{a}昨天{b}一{c}。", f"{x} {y} a {z} yesterday.".capitalize()))
+    return found
+
+
+@dataclass
+class Result:
+    code: int
+    err: str
+    out: str
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run `nmt ARGUMENTS` in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["nmt", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capfd.readouterr()
+        code = ended.value.code
+        return Result(code if isinstance(code, int) else 0, err, out)
+
+    return run
+
+
+def write_tsv(path: Path, pairs: list[tuple[str, str]]) -> None:
+    path.write_text("".join(f"{a}\t{b}\n" for a, b in pairs), encoding="utf-8", newline="\n")
+
+
+def write_config(sources: str, data: str = "") -> None:
+    Path("c.yaml").write_text(
+        "run: runs/t\n"
+        "data:\n"
+        "  dir: data/t\n"
+        f"  sources: [{sources}]\n"
+        "  dev: 10\n  test: 20\n  src_vocab: 400\n  trg_vocab: 400\n" + data,
+        encoding="utf-8",
+    )
+
+
+@pytest.fixture
+def corpus(run: Run) -> Run:
+    """A folder with a good corpus `a.tsv` and its configuration `c.yaml`."""
+    write_tsv(Path("a.tsv"), sentences())
+    write_config("{source: tsv, path: a.tsv}")
+    return run
+
+
+def manifest() -> dict:
+    return json.loads(Path("data/t/manifest.json").read_text(encoding="utf-8"))
+
+
+def snapshot(folder: str = "data/t") -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(Path(folder).iterdir())}
+
+
+def assert_refused(result: Result, message: str, hint: str | None = None) -> None:
+    lines = [line for line in result.err.splitlines() if line.startswith(("error: ", "hint: "))]
+    expected = [f"error: {message}"] + ([f"hint: {hint}"] if hint else [])
+    assert lines == expected
+    assert result.code == 2
+    assert result.out == ""
+
+
+def test_makes_a_packed_corpus_and_says_what_it_did(corpus: Run) -> None:
+    result = corpus("prepare", "--config", "c.yaml")
+    assert result.code == 0, result.err
+    assert result.out == ""  # stdout is for results
+    made = manifest()
+    assert made["read"] == {"a.tsv": 288}
+    assert made["train"]["pairs"] + made["dev"]["pairs"] + made["test"]["pairs"] == 288
+    assert (made["dev"]["pairs"], made["test"]["pairs"]) == (10, 20)
+    assert "  a.tsv         288" in result.err
+    assert "data/t: prepared" in result.err
+
+
+def test_held_out_text_is_raw_and_shares_no_sentence_with_the_rest(corpus: Run) -> None:
+    assert corpus("prepare", "--config", "c.yaml").code == 0
+    all_pairs = set(sentences())
+    for name, count in (("dev", 10), ("test", 20)):
+        sides = [
+            Path(f"data/t/{name}.{side}.txt").read_text(encoding="utf-8").splitlines()
+            for side in ("src", "trg")
+        ]
+        assert len(sides[0]) == count
+        assert set(zip(*sides, strict=True)) <= all_pairs
+
+
+def test_run_again_does_nothing_until_something_changes(corpus: Run) -> None:
+    assert corpus("prepare", "--config", "c.yaml").code == 0
+    before = snapshot()
+    again = corpus("prepare", "--config", "c.yaml")
+    assert again.err.endswith("data/t: unchanged, nothing to do\n")
+    assert snapshot() == before
+    changed = corpus("prepare", "--config", "c.yaml", "--set", "data.seed=2")
+    assert changed.err.endswith("data/t: prepared\n")
+    assert snapshot()["dev.src.txt"] != before["dev.src.txt"]
+
+
+def test_same_input_same_bytes(corpus: Run) -> None:
+    assert corpus("prepare", "--config", "c.yaml").code == 0
+    before = snapshot()
+    moved = corpus("prepare", "--config", "c.yaml", "--set", "data.dir=data/u")
+    assert moved.code == 0
+    assert snapshot("data/u") == before
+
+
+def test_a_damaged_output_is_made_again(corpus: Run) -> None:
+    assert corpus("prepare", "--config", "c.yaml").code == 0
+    before = snapshot()
+    Path("data/t/dev.src.txt").write_text("x\n", encoding="utf-8")
+    assert corpus("prepare", "--config", "c.yaml").err.endswith("data/t: prepared\n")
+    assert snapshot() == before
+
+
+def test_missing_corpus_names_a_similar_one(corpus: Run) -> None:
+    result = corpus("prepare", "--config", "c.yaml", "--set", "data.sources.0.path=b.tsv")
+    assert_refused(result, "b.tsv: no such file", "did you mean a.tsv?")
+
+
+def test_corpus_that_is_a_folder(corpus: Run) -> None:
+    Path("folder").mkdir()
+    result = corpus("prepare", "--config", "c.yaml", "--set", "data.sources.0.path=folder")
+    assert_refused(result, "folder: is a directory, a file is needed")
+
+
+def test_missing_configuration(run: Run) -> None:
+    assert_refused(
+        run("prepare", "--config", "no.yaml"),
+        "no.yaml: no such configuration file",
+        "configs/quickstart.yaml is one to start from",
+    )
+
+
+def test_unknown_key_gets_a_suggestion(corpus: Run) -> None:
+    assert_refused(
+        corpus("prepare", "--config", "c.yaml", "--set", "data.clean.max_char=9"),
+        "c.yaml: unknown key data.clean.max_char",
+        "did you mean max_chars?",
+    )
+
+
+def test_unknown_source_gets_a_suggestion(corpus: Run) -> None:
+    result = corpus("prepare", "--config", "c.yaml", "--set", "data.sources.0.source=tsw")
+    assert_refused(result, "c.yaml: data.sources.0: unknown source 'tsw'", "did you mean tsv?")
+
+
+def test_unequal_line_counts_give_both_numbers(run: Run) -> None:
+    pairs = sentences()
+    Path("a.zh").write_text("".join(a + "\n" for a, _ in pairs), encoding="utf-8")
+    Path("a.en").write_text("".join(b + "\n" for _, b in pairs[:-3]), encoding="utf-8")
+    write_config("{source: parallel, src: a.zh, trg: a.en}")
+    assert_refused(
+        run("prepare", "--config", "c.yaml"),
+        "288 lines in a.zh, 285 in a.en: the shorter one ends before line 286",
+        "the two files must correspond line by line",
+    )
+
+
+def test_parallel_files_make_the_same_corpus_as_a_table(corpus: Run) -> None:
+    assert corpus("prepare", "--config", "c.yaml").code == 0
+    before = snapshot()
+    pairs = sentences()
+    Path("a.zh").write_text("".join(a + "\n" for a, _ in pairs), encoding="utf-8")
+    Path("a.en").write_text("".join(b + "\n" for _, b in pairs), encoding="utf-8")
+    write_config("{source: parallel, src: a.zh, trg: a.en}")
+    assert corpus("prepare", "--config", "c.yaml").code == 0
+    after = snapshot()
+    for name in before:
+        if name not in ("manifest.json", "report.html"):
+            assert after[name] == before[name], name
+
+
+def test_not_utf8_names_file_and_line(corpus: Run) -> None:
+    with Path("a.tsv").open("ab") as file:
+        file.write("\xe9t\xe9\tsummer\n".encode("latin-1"))
+    result = corpus("prepare", "--config", "c.yaml")
+    first = result.err.splitlines()[-2]
+    assert first.startswith("error: a.tsv:289: not valid UTF-8 (byte 1 of the line is 0xe9)")
+    assert result.code == 2
+
+
+def test_cut_off_compression_names_file_and_line(corpus: Run) -> None:
+    whole = gzip.compress(Path("a.tsv").read_bytes(), mtime=0)
+    Path("a.tsv.gz").write_bytes(whole[: len(whole) // 2])
+    result = corpus("prepare", "--config", "c.yaml", "--set", "data.sources.0.path=a.tsv.gz")
+    assert result.code == 2
+    assert "error: a.tsv.gz:" in result.err
+    assert "compressed data is damaged or cut off" in result.err
+    assert not Path("data/t").exists()
+
+
+def test_not_compressed_at_all(corpus: Run) -> None:
+    Path("a.tsv").rename("a.tsv.gz")
+    result = corpus("prepare", "--config", "c.yaml", "--set", "data.sources.0.path=a.tsv.gz")
+    assert result.code == 2
+    assert "error: a.tsv.gz:" in result.err
+
+
+@pytest.mark.parametrize(("line", "columns"), [("只有中文", 1), ("一\tone\tuno", 3)])
+def test_other_than_two_columns(corpus: Run, line: str, columns: int) -> None:
+    with Path("a.tsv").open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+    assert_refused(
+        corpus("prepare", "--config", "c.yaml"),
+        f"a.tsv:289: {columns} columns, 2 are needed (Chinese, tab, English)",
+        "a tab inside a sentence counts as a column; replace it by a space",
+    )
+
+
+def test_nothing_left_after_cleaning(run: Run) -> None:
+    write_tsv(Path("a.tsv"), [("Nothing at all.", b) for _, b in sentences()])
+    write_config("{source: tsv, path: a.tsv}")
+    assert_refused(
+        run("prepare", "--config", "c.yaml"),
+        "no pair is left of 288 after cleaning (288 no Chinese in source)",
+        "check that the Chinese side comes first; rules are set under data.clean",
+    )
+
+
+def test_empty_file(run: Run) -> None:
+    Path("a.tsv").touch()
+    write_config("{source: tsv, path: a.tsv}")
+    assert_refused(
+        run("prepare", "--config", "c.yaml"),
+        "no pair is left of 0 after cleaning (no lines)",
+        "check that the Chinese side comes first; rules are set under data.clean",
+    )
+
+
+def test_fewer_pairs_than_are_to_be_held_out(run: Run) -> None:
+    write_tsv(Path("a.tsv"), sentences()[:25])
+    write_config("{source: tsv, path: a.tsv}")
+    assert_refused(
+        run("prepare", "--config", "c.yaml"),
+        "25 pairs after cleaning: too few to hold out 30 in groups that share no sentence "
+        "with the rest",
+        "lower data.dev and data.test, or name files of their own for them",
+    )
+
+
+def test_vocabulary_too_small_for_the_characters(corpus: Run) -> None:
+    rare = [(f"他写了一个{chr(0x4E00 + 7 * i)}字{i}。", f"He wrote sign {i}.") for i in range(300)]
+    write_tsv(Path("a.tsv"), rare)
+    result = corpus("prepare", "--config", "c.yaml", "--set", "data.src_vocab=300")
+    assert result.code == 2
+    assert "error: data.src_vocab: 300 pieces, but the characters of the corpus" in result.err
+    assert "hint: set data.src_vocab to at least " in result.err
+
+
+def test_missing_sample_package(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "hsk_sentences_audio", None)
+    write_config("{source: hsk}")
+    assert_refused(
+        run("prepare", "--config", "c.yaml"),
+        "source hsk: the package hsk-sentences-audio is not installed",
+        "pip install 'nmt-zh-en[sample]', or in a clone: pip install -e '.[sample]'",
+    )
+
+
+def test_a_folder_that_is_not_ours_is_not_replaced(corpus: Run) -> None:
+    Path("data/t").mkdir(parents=True)
+    Path("data/t/thesis.doc").write_text("mine", encoding="utf-8")
+    assert_refused(
+        corpus("prepare", "--config", "c.yaml"),
+        "data/t: is there and was not made by nmt prepare; it will not be replaced",
+        "name another folder in data.dir, or move this one away",
+    )
+    assert Path("data/t/thesis.doc").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_mistake_leaves_the_old_corpus(corpus: Run) -> None:
+    assert corpus("prepare", "--config", "c.yaml").code == 0
+    before = snapshot()
+    with Path("a.tsv").open("a", encoding="utf-8") as file:
+        file.write("only one column\n")
+    assert corpus("prepare", "--config", "c.yaml").code == 2
+    assert snapshot() == before
+    assert [p.name for p in Path("data").iterdir()] == ["t"]  # no scratch left
+
+
+def test_dev_and_test_from_files_are_taken_as_they_are(run: Run) -> None:
+    pairs = sentences()
+    write_tsv(Path("a.tsv"), pairs)
+    own = [pairs[5], ("２０ 个苹果！", "Twenty apples!"), pairs[5]]
+    write_tsv(Path("d.tsv"), own)
+    write_config("{source: tsv, path: a.tsv}")
+    held = [f"data.{name}={{source: tsv, path: d.tsv}}" for name in ("dev", "test")]
+    result = run("prepare", "--config", "c.yaml", "--set", held[0], "--set", held[1])
+    assert result.code == 0, result.err
+    lines = Path("data/t/dev.src.txt").read_text(encoding="utf-8").splitlines()
+    assert lines == [a for a, _ in own]  # repeated lines and full-width digits included
+    assert manifest()["dropped"] == {"meets dev or test": 1}
+
+
+def test_training_text_that_is_all_in_the_test_file(corpus: Run) -> None:
+    held = [f"data.{name}={{source: tsv, path: a.tsv}}" for name in ("dev", "test")]
+    assert_refused(
+        corpus("prepare", "--config", "c.yaml", "--set", held[0], "--set", held[1]),
+        "every training pair shares a sentence with dev or test",
+        "data.dev and data.test must be other text than data.sources",
+    )

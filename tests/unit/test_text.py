@@ -1,0 +1,157 @@
+"""Lines, compression, `normalise`, the fence's key, safe replacement."""
+
+from __future__ import annotations
+
+import bz2
+import errno
+import gzip
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nmt.errors import NmtError
+from nmt.text import (
+    decode_line,
+    fence_key,
+    normalise,
+    open_bytes,
+    read_lines,
+    replacing,
+    replacing_folder,
+    writing_to,
+)
+
+
+def lines_of(tmp_path: Path, data: bytes) -> list[str]:
+    path = tmp_path / "f.txt"
+    path.write_bytes(data)
+    return list(read_lines(path))
+
+
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [
+        (b"", []),
+        (b"\n", [""]),
+        (b"a\nb", ["a", "b"]),
+        (b"a\nb\n", ["a", "b"]),
+        (b"a\r\nb\r\n", ["a", "b"]),
+        (b"a\rb\n", ["a\rb"]),
+        (b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n", ["a", "\ufeffb"]),
+        ("a\u2028b\u0085c\x0bd\x1ee\n".encode(), ["a\u2028b\u0085c\x0bd\x1ee"]),
+        (b"a\0b\n", ["a\0b"]),
+        (b"\n\n\n", ["", "", ""]),
+    ],
+)
+def test_a_line_ends_at_newline_and_nowhere_else(
+    tmp_path: Path, data: bytes, lines: list[str]
+) -> None:
+    assert lines_of(tmp_path, data) == lines
+
+
+@pytest.mark.parametrize(
+    ("suffix", "compress"), [("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress)]
+)
+def test_compression_by_suffix(
+    tmp_path: Path, suffix: str, compress: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / f"f.{suffix}"
+    path.write_bytes(compress("一\n二".encode()))
+    assert list(read_lines(path)) == ["一", "二"]
+    path.write_bytes(compress(b"a\n" * 100000)[:-20])
+    with pytest.raises(NmtError, match=r"compressed data is damaged or cut off"):
+        list(read_lines(path))
+
+
+def test_bytes_that_are_not_utf8() -> None:
+    with pytest.raises(NmtError) as caught:
+        decode_line("好\n".encode("gb18030"), "a.tsv", 7)
+    assert caught.value.message.startswith("a.tsv:7: not valid UTF-8 (byte 1 of the line is 0xba)")
+
+
+def test_missing_file_suggests_one(tmp_path: Path) -> None:
+    (tmp_path / "train.zh").touch()
+    with pytest.raises(NmtError) as caught:
+        open_bytes(tmp_path / "trian.zh")
+    assert caught.value.message == f"{tmp_path / 'trian.zh'}: no such file"
+    assert caught.value.hint == f"did you mean {tmp_path / 'train.zh'}?"
+
+
+@pytest.mark.parametrize(
+    ("text", "simplify", "expected"),
+    [
+        ("ＡＢＣ１２３，。！", False, "ABC123,。!"),
+        ("  a \t b\u3000c\u00a0d\u2028e  ", False, "a b c d e"),
+        ("a\u200bb\u00adc\ufeffd\x00e", False, "abcde"),
+        ("電腦裡的後面", True, "电脑里的后面"),
+        ("電腦裡的後面", False, "電腦裡的後面"),
+        ("", True, ""),
+        ("👩\u200d🚀", False, "👩\u200d🚀"),
+    ],
+)
+def test_normalise(text: str, simplify: bool, expected: str) -> None:
+    assert normalise(text, simplify=simplify) == expected
+
+
+@given(st.text(), st.booleans())
+def test_normalise_twice_is_normalise_once(text: str, simplify: bool) -> None:
+    once = normalise(text, simplify=simplify)
+    assert normalise(once, simplify=simplify) == once
+    assert once == " ".join(once.split())  # so a tab or a line end can separate such texts
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
+def test_normalise_leaves_nothing_that_ends_a_line(text: str) -> None:
+    assert not set(normalise(text, simplify=False)) & set("\n\r\t\0\u2028\u2029\u0085")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("Hello, World!", "hello world", True),
+        ("２５。", "25", True),
+        ("?!", "...", False),
+        ("你好", "您好", False),
+        ("", "", True),
+    ],
+)
+def test_fence_key(one: str, other: str, same: bool) -> None:
+    assert (fence_key(one) == fence_key(other)) is same
+
+
+def test_replacing_keeps_the_old_bytes_on_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    with replacing(path) as file:
+        file.write(b"old")
+    with pytest.raises(ZeroDivisionError), replacing(path) as file:
+        file.write(b"new" * (1 // 0))
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_replacing_a_folder_is_all_or_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    for text in ("one", "two"):
+        with replacing_folder(folder) as scratch:
+            (scratch / "f").write_text(text, encoding="utf-8")
+    with pytest.raises(ZeroDivisionError), replacing_folder(folder) as scratch:
+        (scratch / "f").write_text("three" * (1 // 0), encoding="utf-8")
+    assert (folder / "f").read_text(encoding="utf-8") == "two"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_full_disk_is_the_users_to_mend(tmp_path: Path) -> None:
+    with pytest.raises(NmtError) as caught, writing_to(tmp_path / "f"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.message == f"{tmp_path / 'f'}: the disk is full; nothing was left " + (
+        "half-written"
+    )
+
+
+def test_another_os_error_stays_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="strange"), writing_to(tmp_path / "f"):
+        raise OSError(errno.EIO, "strange")
