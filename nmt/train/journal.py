@@ -32,8 +32,10 @@ class Journal:
         self.path = folder / NAME
         if self.path.exists():
             kept = [r for r in read_journal(folder) if r.get("update", 0) <= update]
-            with replacing(self.path) as file:
-                file.writelines(_line(record) for record in kept)
+            text = b"".join(map(_line, kept))
+            if text != self.path.read_bytes():
+                with replacing(self.path) as file:
+                    file.write(text)
 
     def write(self, kind: str, **values: Any) -> None:
         """Append one record.

@@ -180,12 +180,15 @@ class _Training:
             for sentences in self._batches(stop):
                 self._update(sentences)
                 bar.update()
-                if progress.update % _LOG_EVERY == 0:
+                validate = self._validation_due()
+                if progress.update % _LOG_EVERY == 0 or validate:
                     self._log(bar)
-                if self._validation_due():
+                if validate:
                     self._validate_and_save()
                 elif time.monotonic() - self.saved_at > config.save_every * 60:
                     self._save()
+            if self.window.tokens:
+                self._log(bar)
             if stop and progress.stopped_by is None:
                 self._save()
                 say(f"saved at update {progress.update:,}; the same command goes on from there")

@@ -1,0 +1,260 @@
+"""``nmt train`` through the command line: what it makes, and what it refuses."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from toy import Result, nmt, write_config
+
+from nmt.checkpoint import Run
+from nmt.train.journal import read_journal
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """A finished training: its configuration and what the command said."""
+    config = write_config(tmp_path_factory.mktemp("trained"))
+    assert nmt("prepare", "--config", config).code == 0
+    return config, nmt("train", "--config", config, "--device", "cpu")
+
+
+@pytest.fixture
+def run(trained: tuple[Path, Result], tmp_path: Path) -> Path:
+    """A copy of the finished run, to be damaged."""
+    return shutil.copytree(trained[0].parent / "run", tmp_path / "run")
+
+
+def fails(result: Result, *lines: str) -> None:
+    """Exit code 2, and these the last lines on stderr; nothing on stdout."""
+    assert result.code == 2, result.err
+    assert result.out == ""
+    assert result.err.splitlines()[-len(lines) :] == list(lines)
+
+
+def test_training_ends_with_0_and_says_why(trained: tuple[Path, Result]) -> None:
+    result = trained[1]
+    assert result.code == 0, result.err
+    assert result.out == ""
+    assert "finished: 2 epochs are done; best dev BLEU" in result.err
+
+
+def test_run_holds_all_that_translation_needs(trained: tuple[Path, Result]) -> None:
+    run = trained[0].parent / "run"
+    names = {
+        "run.json", "config.yaml", "src.model", "trg.model", "manifest.json", "train.jsonl",
+        "dev.src.txt", "dev.trg.txt", "test.src.txt", "test.trg.txt", "checkpoints",
+    }  # fmt: skip
+    assert names <= {path.name for path in run.iterdir()}
+    assert Run.open(run).info["finished"] is not None
+    assert not list(run.rglob("*.pt")) + list(run.rglob("*.pkl"))
+
+
+def test_first_loss_is_near_the_logarithm_of_the_vocabulary(tmp_path: Path) -> None:
+    config = write_config(tmp_path, train={"max_updates": 1, "warmup": 100})
+    nmt("prepare", "--config", config)
+    assert nmt("train", "--config", config, "--device", "cpu").code == 0
+    run = Run.open(tmp_path / "run")
+    logged = [r for r in read_journal(run.folder) if r["kind"] == "log"]
+    assert logged[0]["loss"] == pytest.approx(math.log(len(run.trg)), rel=0.05)
+
+
+def test_journal_tells_the_whole_training(trained: tuple[Path, Result]) -> None:
+    records = read_journal(trained[0].parent / "run")
+    assert records[0]["kind"] == "start"
+    assert records[0]["torch"] == torch.__version__
+    validations = [r for r in records if r["kind"] == "validation"]
+    assert [r["epoch"] for r in validations] == [1.0, 2.0]
+    for record in validations:
+        assert 0 <= record["dev_bleu"] <= 100
+        assert 0 <= record["dev_chrf"] <= 100
+        assert record["signature"].startswith("nrefs:1|")
+    sources = [[s["source"] for s in r["samples"]] for r in validations]
+    assert sources[0] == sources[1]
+    assert len(sources[0]) == 2
+
+
+def test_finished_training_is_not_done_again(trained: tuple[Path, Result]) -> None:
+    files = {path: path.stat().st_mtime_ns for path in (trained[0].parent / "run").rglob("*")}
+    result = nmt("train", "--config", trained[0], "--device", "cpu")
+    assert result.code == 0
+    assert "training is finished (2 epochs are done)" in result.err
+    assert files == {p: p.stat().st_mtime_ns for p in (trained[0].parent / "run").rglob("*")}
+
+
+def test_auto_says_which_device_it_chose(tmp_path: Path) -> None:
+    config = write_config(tmp_path, train={"max_updates": 1})
+    nmt("prepare", "--config", config)
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    assert f"device: {expected} (" in nmt("train", "--config", config).err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_cuda_without_a_gpu_is_refused(trained: tuple[Path, Result]) -> None:
+    fails(
+        nmt("train", "--config", trained[0], "--device", "cuda"),
+        f"error: --device cuda: PyTorch {torch.__version__} sees no GPU",
+        "hint: use --device cpu, or install a PyTorch build for your GPU",
+    )
+
+
+def test_unknown_device_is_refused(trained: tuple[Path, Result]) -> None:
+    fails(
+        nmt("train", "--config", trained[0], "--device", "tpu"),
+        "error: --device tpu: unknown device",
+        "hint: one of: auto, cpu, cuda, cuda:N",
+    )
+
+
+def test_no_prepared_corpus_is_refused(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    fails(
+        nmt("train", "--config", config, "--device", "cpu"),
+        f"error: {tmp_path / 'corpus'}: no prepared corpus here",
+        "hint: run nmt prepare with the same --config first",
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_folder_in_the_way_is_left_alone(trained: tuple[Path, Result]) -> None:
+    folder = trained[0].parent / "photos"
+    folder.mkdir()
+    (folder / "cat.jpg").write_text("meow")
+    fails(
+        nmt("train", "--config", trained[0], "--device", "cpu", "--set", f"run={folder}"),
+        f"error: {folder}: is there, and not a run of nmt train",
+        "hint: name another folder in run, or move this one away",
+    )
+    assert [path.name for path in folder.iterdir()] == ["cat.jpg"]
+
+
+def test_keys_that_differ_are_refused_by_name(trained: tuple[Path, Result]) -> None:
+    changes = ("train.learning_rate=1e-3", "model.dropout=0.5", "train.epochs=9")
+    sets = [word for change in changes for word in ("--set", change)]
+    fails(
+        nmt("train", "--config", trained[0], "--device", "cpu", *sets),
+        f"error: {trained[0].parent / 'run'}: was started with another configuration: "
+        "model.dropout was 0.1, is 0.5; train.learning_rate was 0.005, is 0.001",
+        "hint: name another folder in run for a new training, or put the keys back",
+    )
+
+
+def test_another_corpus_is_refused(trained: tuple[Path, Result], tmp_path: Path) -> None:
+    run = trained[0].parent / "run"
+    config = write_config(tmp_path, data={"dev": 20})
+    nmt("prepare", "--config", config)
+    fails(
+        nmt("train", "--config", config, "--device", "cpu", "--set", f"run={run}"),
+        f"error: {run}: was started on another corpus than {tmp_path / 'corpus'} holds now",
+        f"hint: name another folder in run, or remove {run} to start again",
+    )
+
+
+def test_run_without_run_json_is_incomplete(run: Path) -> None:
+    (run / "run.json").unlink()
+    fails(
+        nmt("translate", "--device", "cpu", "--model", run, "书"),
+        f"error: {run}: not a run directory, or incomplete: run.json is missing",
+    )
+
+
+def test_run_that_is_not_there(tmp_path: Path) -> None:
+    fails(
+        nmt("translate", "--device", "cpu", "--model", tmp_path / "none", "书"),
+        f"error: {tmp_path / 'none'}: no such run directory",
+        "hint: nmt train makes one; see runs/",
+    )
+
+
+def test_run_of_a_newer_format_is_refused(run: Path) -> None:
+    info = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**info, "format": 99}))
+    fails(
+        nmt("translate", "--device", "cpu", "--model", run, "书"),
+        f"error: {run / 'run.json'}: format 99, this program reads up to 1",
+        "hint: it was made by a newer nmt: pip install --upgrade nmt-zh-en",
+    )
+
+
+@pytest.mark.parametrize("damage", ["", "[]", "{", '{"format": null}'])
+def test_damaged_run_json_is_refused(run: Path, damage: str) -> None:
+    (run / "run.json").write_text(damage)
+    result = nmt("translate", "--device", "cpu", "--model", run, "书")
+    assert result.code == 2
+    assert f"error: {run / 'run.json'}: damaged (" in result.err
+
+
+def test_run_without_its_configuration_is_refused(run: Path) -> None:
+    (run / "config.yaml").unlink()
+    result = nmt("translate", "--device", "cpu", "--model", run, "书")
+    assert result.code == 2
+    assert f"error: {run / 'config.yaml'}: missing or damaged (" in result.err
+
+
+def test_tokenizer_of_another_run_is_refused(run: Path) -> None:
+    shutil.copyfile(run / "trg.model", run / "src.model")
+    fails(
+        nmt("translate", "--device", "cpu", "--model", run, "书"),
+        f"error: {run / 'src'}.model: is not the tokenizer this run was trained with",
+        "hint: put the original file back: weights and pieces belong together",
+    )
+
+
+def test_checkpoint_of_another_network_is_refused(run: Path) -> None:
+    tree = yaml.safe_load((run / "config.yaml").read_text())
+    tree["model"]["decoder"] = 48
+    (run / "config.yaml").write_text(yaml.safe_dump(tree))
+    result = nmt("translate", "--device", "cpu", "--model", run, "书")
+    assert result.code == 2
+    assert "belongs to another run (other tokenizers or network)" in result.err
+
+
+def test_run_without_a_checkpoint_cannot_translate(run: Path) -> None:
+    shutil.rmtree(run / "checkpoints")
+    fails(
+        nmt("translate", "--device", "cpu", "--model", run, "书"),
+        f"error: {run}: no checkpoint yet",
+        "hint: let nmt train run until its first save",
+    )
+
+
+def test_damaged_weights_are_never_translated_with(run: Path) -> None:
+    for path in run.glob("checkpoints/*/model.safetensors"):
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+    result = nmt("translate", "--device", "cpu", "--model", run, "书")
+    assert result.code == 2
+    assert "damaged: its checksum differs from the one recorded" in result.err
+    assert result.out == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_saves_and_ends_with_130(tmp_path: Path, number: signal.Signals) -> None:
+    config = write_config(tmp_path, train={"epochs": 10_000, "patience": 10_000})
+    nmt("prepare", "--config", config)
+    command = [sys.executable, "-m", "nmt", "train", "--config", str(config), "--device", "cpu"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
+    journal = tmp_path / "run" / "train.jsonl"
+    waited = time.monotonic()
+    while not journal.exists() or journal.read_text().count('"validation"') < 2:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() - waited < 60
+        time.sleep(0.05)
+    process.send_signal(number)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, errors
+    assert "stopping: saving first (Ctrl-C again to stop without)" in errors
+    run = Run.open(tmp_path / "run")
+    saved = run.checkpoints()[-1]
+    assert f"saved at update {saved.update:,}; the same command goes on from there" in errors
+    assert run.last_good(torch.device("cpu")) is not None
+    assert run.info["finished"] is None

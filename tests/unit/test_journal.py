@@ -1,0 +1,53 @@
+import json
+from pathlib import Path
+
+import torch
+
+from nmt.train.journal import NAME, Journal, environment, read_journal
+
+
+def test_records_come_back_in_order(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, 0)
+    journal.write("start", update=0)
+    journal.write("log", update=50, loss=2.5, text="我")
+    assert read_journal(tmp_path) == [
+        {"kind": "start", "update": 0},
+        {"kind": "log", "update": 50, "loss": 2.5, "text": "我"},
+    ]
+
+
+def test_each_record_is_one_line_of_readable_text(tmp_path: Path) -> None:
+    Journal(tmp_path, 0).write("log", update=1, text="一\n二\u2028三")
+    lines = (tmp_path / NAME).read_text(encoding="utf-8").split("\n")
+    assert len(lines) == 2
+    assert lines[1] == ""
+    assert "一" in lines[0]
+
+
+def test_going_on_removes_what_will_come_again(tmp_path: Path) -> None:
+    before = Journal(tmp_path, 0)
+    for update in (0, 50, 100, 150):
+        before.write("log", update=update)
+    Journal(tmp_path, 100).write("start", update=100)
+    assert [r["update"] for r in read_journal(tmp_path)] == [0, 50, 100, 100]
+
+
+def test_a_line_cut_off_by_a_kill_is_left_out_and_removed(tmp_path: Path) -> None:
+    Journal(tmp_path, 0).write("log", update=50)
+    with (tmp_path / NAME).open("a", encoding="utf-8") as file:
+        file.write('{"kind": "log", "upd')
+    assert [r["update"] for r in read_journal(tmp_path)] == [50]
+    Journal(tmp_path, 50).write("log", update=100)
+    text = (tmp_path / NAME).read_text(encoding="utf-8")
+    assert [json.loads(line)["update"] for line in text.splitlines()] == [50, 100]
+
+
+def test_no_journal_is_an_empty_one(tmp_path: Path) -> None:
+    assert read_journal(tmp_path) == []
+
+
+def test_environment_says_what_a_repetition_needs() -> None:
+    found = environment(torch.device("cpu"))
+    assert found["torch"] == torch.__version__
+    assert found["device"] == "cpu"
+    assert {"program", "git", "python", "device_name", "threads"} <= set(found)
