@@ -321,11 +321,11 @@ def _given_hypotheses(
         raise NmtError("--hypotheses needs --ref, the references to score against")
     if model is not None or src is not None:
         raise NmtError("--hypotheses takes no --model and no --src: nothing is translated")
-    named = {str(path): reports.read_texts(path), str(ref): reports.read_texts(ref)}
+    hypotheses, references = reports.read_texts(path), reports.read_texts(ref)
+    named = {str(path): hypotheses, str(ref): references}
     reports.check_same_length(named)
     for name, lines in named.items():
         reports.check_is_raw(name, lines)
-    hypotheses, references = named.values()
     return {"hypotheses": hypotheses, "reference": references}, {"hypotheses": str(path)}, None
 
 
@@ -346,13 +346,14 @@ def _translated(
     folder = model if model is not None else newest_run(RUNS)
     run = Run.open(folder)
     if src is not None and ref is not None:
-        named = {str(src): reports.read_texts(src), str(ref): reports.read_texts(ref)}
+        sources, references = reports.read_texts(src), reports.read_texts(ref)
+        named = {str(src): sources, str(ref): references}
     else:
-        named = {"test.src.txt": run.text("test", "src"), "test.trg.txt": run.text("test", "trg")}
+        sources, references = run.text("test", "src"), run.text("test", "trg")
+        named = {"test.src.txt": sources, "test.trg.txt": references}
     reports.check_same_length(named)
     for name, lines in named.items():
         reports.check_is_raw(name, lines)
-    sources, references = named.values()
     translator = _translator(folder, device, beam, alpha)
     texts = {
         "source": sources,
