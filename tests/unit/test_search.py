@@ -1,0 +1,245 @@
+"""The search against brute force, greedy search, teacher forcing and a slow twin of itself."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from nmt.batches import pad_sources
+from nmt.model import Seq2Seq
+from nmt.symbols import BOS, EOS, SPECIALS
+from nmt.translate.search import Hypothesis, beam_search, length_penalty, max_length
+
+KINDS = ["additive", "none"]
+SOURCES = [[4, 5, 6, 7, 8, 9], [5, 5, 4], [9], [8, 6, 7, 4]]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Networks this small only lose by a second thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def random_model(seed: int, kind: str = "additive", trg_vocab: int = 7) -> Seq2Seq:
+    """A small network with weights large enough for its choices to be sharp."""
+    torch.manual_seed(seed)
+    model = Seq2Seq(
+        src_vocab=12, trg_vocab=trg_vocab, attention=kind, embedding=6, encoder=5,
+        encoder_layers=1, decoder=8, attention_size=7, dropout=0.3, word_dropout=0.1,
+    )  # fmt: skip
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.7)
+    return model.eval()
+
+
+def search(
+    model: Seq2Seq, sources: Sequence[list[int]], longest: int | list[int] = 4, **options: object
+) -> list[list[Hypothesis]]:
+    src, src_mask = pad_sources(sources)
+    limits = [longest] * len(sources) if isinstance(longest, int) else longest
+    settings = {"beam": 5, "alpha": 0.8, **options}
+    return beam_search(model, src, src_mask, max_lengths=torch.tensor(limits), **settings)
+
+
+def next_log_probs(model: Seq2Seq, source: list[int], prefixes: list[list[int]]) -> Tensor:
+    """Teacher forcing over prefixes of one length: log-probabilities of what may follow BOS
+    and each id, `[prefixes, len + 1, vocab]`."""
+    src, src_mask = pad_sources([source])
+    count = len(prefixes)
+    trg_in = torch.tensor([[BOS, *ids] for ids in prefixes])
+    with torch.no_grad():
+        features, _ = model(src.expand(count, -1), src_mask.expand(count, -1), trg_in)
+        return torch.log_softmax(model.decoder.logits(features), dim=2)
+
+
+def forced(model: Seq2Seq, source: list[int], same_length: list[list[int]]) -> list[float]:
+    """Teacher-forced log-probabilities of ids and EOS."""
+    log_probs = next_log_probs(model, source, same_length)
+    out = torch.tensor([[*ids, EOS] for ids in same_length])
+    return log_probs.gather(2, out.unsqueeze(2)).sum(dim=(1, 2)).tolist()
+
+
+def brute_force(
+    model: Seq2Seq, source: list[int], alpha: float, vocab: int, longest: int
+) -> list[tuple[float, list[int]]]:
+    """Every sequence there is: (score, ids), best first."""
+    words = [id_ for id_ in range(vocab) if id_ not in SPECIALS]
+    scored = []
+    for length in range(1, longest + 1):
+        sequences = [list(ids) for ids in itertools.product(words, repeat=length)]
+        penalty = length_penalty(length, alpha)
+        log_probs = forced(model, source, sequences)
+        scored += [(value / penalty, ids) for value, ids in zip(log_probs, sequences, strict=True)]
+    return sorted(scored, reverse=True)
+
+
+def slow_beam(
+    model: Seq2Seq, source: list[int], beam: int, alpha: float, longest: int
+) -> list[tuple[float, list[int]]]:
+    """Beam search in plain Python that never stops early: (score, ids), best first."""
+    alive: list[tuple[float, list[int]]] = [(0.0, [])]
+    finished: list[tuple[float, list[int]]] = []
+    for length in range(longest + 1):
+        if not alive:
+            break
+        follow = next_log_probs(model, source, [ids for _, ids in alive])[:, -1].tolist()
+        allowed = [id_ for id_ in range(len(follow[0])) if id_ not in SPECIALS]
+        allowed = [EOS] if length == longest else allowed + [EOS] * (length > 0)
+        candidates = [
+            (log_prob + values[token], ids, token)
+            for (log_prob, ids), values in zip(alive, follow, strict=True)
+            for token in allowed
+        ]
+        candidates = sorted(candidates, reverse=True)[: beam - len(finished)]
+        alive = [(value, [*ids, token]) for value, ids, token in candidates if token != EOS]
+        penalty = length_penalty(length, alpha)
+        finished += [(value / penalty, ids) for value, ids, token in candidates if token == EOS]
+    return sorted(finished, reverse=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("alpha", [0.0, 0.8, 2.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_beam_as_wide_as_the_tree_is_brute_force(kind: str, alpha: float, seed: int) -> None:
+    model = random_model(seed, kind)
+    found = search(model, SOURCES, longest=4, beam=3**4 + 3**3 + 9 + 3, alpha=alpha, n_best=10)
+    for source, hypotheses in zip(SOURCES, found, strict=True):
+        expected = brute_force(model, source, alpha, vocab=7, longest=4)[:10]
+        assert [h.ids for h in hypotheses] == [ids for _, ids in expected]
+        assert [h.score for h in hypotheses] == pytest.approx([s for s, _ in expected], abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(5))
+def test_a_beam_of_one_is_greedy_search(kind: str, seed: int) -> None:
+    model = random_model(seed, kind, trg_vocab=30)
+    found = search(model, SOURCES, longest=12, beam=1)
+    lengths = set()
+    for source, (hypothesis,) in zip(SOURCES, found, strict=True):
+        ids: list[int] = []
+        while len(ids) < 12:
+            values = next_log_probs(model, source, [ids])[0, -1]
+            values[[id_ for id_ in SPECIALS if id_ != EOS or not ids]] = -torch.inf
+            best = int(values.argmax())
+            if best == EOS:
+                break
+            ids.append(best)
+        assert hypothesis.ids == ids
+        lengths.add(len(ids))
+    assert len(lengths) > 1 or lengths == {12}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("beam", [1, 2, 5, 12])
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 1.5])
+def test_log_probability_is_the_teacher_forced_one(kind: str, beam: int, alpha: float) -> None:
+    model = random_model(7, kind, trg_vocab=40)
+    found = search(model, SOURCES, longest=[9, 2, 14, 5], beam=beam, alpha=alpha, n_best=beam)
+    for source, hypotheses in zip(SOURCES, found, strict=True):
+        assert len(hypotheses) == beam
+        for hypothesis in hypotheses:
+            (expected,) = forced(model, source, [hypothesis.ids])
+            assert hypothesis.log_prob == pytest.approx(expected, rel=1e-4, abs=1e-4)
+            penalty = length_penalty(len(hypothesis.ids), alpha)
+            assert hypothesis.score == pytest.approx(expected / penalty, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.8, 2.0])
+@pytest.mark.parametrize("beam", [1, 2, 3, 6])
+def test_stopping_early_misses_nothing(beam: int, alpha: float) -> None:
+    for seed in range(6):
+        model = random_model(seed, trg_vocab=9)
+        found = search(model, SOURCES, longest=9, beam=beam, alpha=alpha)
+        for source, hypotheses in zip(SOURCES, found, strict=True):
+            best, _ = slow_beam(model, source, beam, alpha, longest=9)[0]
+            assert hypotheses[0].score >= best - 1e-4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("beam", [1, 4])
+def test_neighbours_and_padding_change_nothing(kind: str, beam: int) -> None:
+    model = random_model(3, kind, trg_vocab=40)
+    limits = [11, 4, 15, 7]
+    together = search(model, SOURCES, longest=limits, beam=beam, n_best=beam)
+    turned = search(model, SOURCES[::-1], longest=limits[::-1], beam=beam, n_best=beam)[::-1]
+    alone = [
+        search(model, [source], longest=limit, beam=beam, n_best=beam)[0]
+        for source, limit in zip(SOURCES, limits, strict=True)
+    ]
+    for others in (turned, alone):
+        for ours, theirs in zip(together, others, strict=True):
+            assert [h.ids for h in ours] == [h.ids for h in theirs]
+            for mine, its in zip(ours, theirs, strict=True):
+                assert mine.log_prob == pytest.approx(its.log_prob, rel=1e-5, abs=1e-5)
+                length = min(mine.attention.shape[1], its.attention.shape[1])
+                torch.testing.assert_close(
+                    mine.attention[:, :length], its.attention[:, :length], rtol=1e-4, atol=1e-5
+                )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_attention_is_zero_on_padding_and_sums_to_one(kind: str) -> None:
+    model = random_model(5, kind, trg_vocab=40)
+    for source, hypotheses in zip(SOURCES, search(model, SOURCES, 10, n_best=5), strict=True):
+        for hypothesis in hypotheses:
+            attention = hypothesis.attention
+            assert attention.shape[0] == len(hypothesis.ids) + 1  # EOS looked somewhere too
+            assert attention[:, len(source) :].count_nonzero() == 0
+            torch.testing.assert_close(attention.sum(dim=1), torch.ones(len(attention)))
+
+
+def test_attention_follows_its_hypothesis_through_the_beam() -> None:
+    model = random_model(5, trg_vocab=40)
+    for source, hypotheses in zip(SOURCES, search(model, SOURCES, 10, n_best=5), strict=True):
+        src, src_mask = pad_sources([source])
+        for hypothesis in hypotheses:
+            with torch.inference_mode():
+                _, expected = model(src, src_mask, torch.tensor([[BOS, *hypothesis.ids]]))
+            given = hypothesis.attention[:, : len(source)]
+            torch.testing.assert_close(given, expected[0], rtol=1e-4, atol=1e-5)
+
+
+def test_lengths_stay_within_the_limits() -> None:
+    for seed in range(5):
+        model = random_model(seed, trg_vocab=20)
+        limits = [1, 2, 8, 30]
+        for limit, hypotheses in zip(
+            limits, search(model, SOURCES, limits, n_best=5, min_length=1), strict=True
+        ):
+            assert {1 <= len(h.ids) <= limit for h in hypotheses} == {True}
+        for hypotheses in search(model, SOURCES, 8, n_best=5, min_length=6):
+            assert {6 <= len(h.ids) <= 8 for h in hypotheses} == {True}
+
+
+def test_hypotheses_are_different_sorted_and_free_of_special_ids() -> None:
+    for seed in range(5):
+        for hypotheses in search(random_model(seed, trg_vocab=12), SOURCES, 6, beam=8, n_best=8):
+            assert len({tuple(h.ids) for h in hypotheses}) == 8
+            scores = [h.score for h in hypotheses]
+            assert scores == sorted(scores, reverse=True)
+            assert not {id_ for h in hypotheses for id_ in h.ids} & set(SPECIALS)
+
+
+def test_a_tree_smaller_than_the_beam_gives_all_there_is() -> None:
+    (hypotheses,) = search(random_model(1), [[4, 5]], longest=1, beam=10, n_best=10)
+    assert sorted(h.ids for h in hypotheses) == [[4], [5], [6]]
+
+
+def test_length_penalty_is_that_of_wu_and_others() -> None:
+    assert length_penalty(1, 0.7) == 1
+    assert length_penalty(7, 1.0) == 2
+    assert length_penalty(19, 0.5) == 2
+    assert length_penalty(123, 0.0) == 1
+
+
+def test_longest_output_follows_the_source() -> None:
+    assert max_length(1, 3.0) == 13
+    assert max_length(40, 2.5) == 110

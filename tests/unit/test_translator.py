@@ -1,0 +1,186 @@
+"""One line in, one line out, and the same translation whatever its neighbours are."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from nmt.config import SearchConfig
+from nmt.model import Seq2Seq
+from nmt.symbols import SPACE_MARK
+from nmt.text import normalise
+from nmt.tokenizer import Tokenizer, train_tokenizer
+from nmt.translate.translator import Translation, Translator
+
+CHINESE = [
+    "我爱中国。", "今天天气很好。", "他每天早上六点起床。", "你去过北京吗？", "這本書很有意思。",
+    "我们明天去看电影，好不好？", "她喜欢喝茶，不喜欢喝咖啡。", "火车站在哪里？", "我有3个苹果。",
+    "老师说：「请坐。」", "雨下得很大，我们回家吧！", "这是２０２５年的事。",
+    "小狗在花园里跑来跑去。",
+    "我不知道他叫什么名字。", "请给我一杯水。", "学校离我家很远。",
+]  # fmt: skip
+ENGLISH = [
+    "I love China.", "The weather is nice today.", "He gets up at six every morning.",
+    "Have you ever been to Beijing?", "This book is interesting.", "Shall we see a film tomorrow?",
+    "She likes tea and does not like coffee.", "Where is the station?", "I have 3 apples.",
+    "The teacher said: \"Please sit down.\"", "It rains hard, let us go home!",
+    "That was in 2025.", "The puppy runs about in the garden.", "I do not know his name.",
+    "A glass of water, please.", "The school is far from my home.",
+]  # fmt: skip
+# Each of these is one line and stays one.
+ODD = [
+    "", " ", "\u3000", "\t", "\x00", "a\u2028b", "我\r爱", "\u200b", "👍🏽\u200d👧", "\ue000\ue001",
+    "\U000e0fff", "only English here", "12345", "。。。", "?!", "龘龘龘", "ﬁ①㈱", "e\u0301\u0301",
+    "\u202eabc", "\x85", "我爱中国\x0c",
+]  # fmt: skip
+
+
+def tokenizer(lines: list[str], *, simplify: bool) -> Tokenizer:
+    made, _ = train_tokenizer(
+        [normalise(line, simplify=simplify) for line in lines],
+        vocab=500, simplify=simplify, character_coverage=1.0, space_first=not simplify, name="test",
+    )  # fmt: skip
+    return made
+
+
+@pytest.fixture(scope="module")
+def translator() -> Iterator[Translator]:
+    """Random weights, large enough for sharp choices; sentences of more than 12 pieces split."""
+    src, trg = tokenizer(CHINESE * 3, simplify=True), tokenizer(ENGLISH * 3, simplify=False)
+    torch.manual_seed(11)
+    model = Seq2Seq(
+        src_vocab=len(src), trg_vocab=len(trg), attention="additive", embedding=12, encoder=10,
+        encoder_layers=1, decoder=16, attention_size=14, dropout=0.3, word_dropout=0.2,
+    )  # fmt: skip
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.6)
+    search = SearchConfig(beam=4, alpha=0.8, max_ratio=1.5)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield Translator(model.eval(), src, trg, search, torch.device("cpu"), max_pieces=12)
+    torch.set_num_threads(threads)
+
+
+def same(ours: list[Translation], theirs: list[Translation]) -> None:
+    assert [t.source for t in ours] == [t.source for t in theirs]
+    assert [t.text for t in ours] == [t.text for t in theirs]
+    for mine, its in zip(ours, theirs, strict=True):
+        assert [p.hypotheses[0].ids for p in mine.parts] == [p.hypotheses[0].ids for p in its.parts]
+        assert mine.score == pytest.approx(its.score, rel=1e-4, abs=1e-4)
+
+
+def test_batch_size_and_order_change_no_translation(translator: Translator) -> None:
+    lines = [*CHINESE, *ODD, "".join(CHINESE[:6]), *(a + b for a in CHINESE for b in CHINESE[:4])]
+    expected = translator.translate(lines, batch_size=64)
+    for batch_size in (1, 7):
+        same(translator.translate(lines, batch_size=batch_size), expected)
+    order = list(range(len(lines)))
+    random.Random(1).shuffle(order)
+    shuffled = translator.translate([lines[i] for i in order], batch_size=7)
+    same([shuffled[order.index(i)] for i in range(len(lines))], expected)
+    assert len({t.text for t in expected}) > len(CHINESE)  # or all this would say nothing
+
+
+def test_two_threads_translate_as_one(translator: Translator) -> None:
+    one = translator.translate(CHINESE)
+    torch.set_num_threads(2)
+    try:
+        two = translator.translate(CHINESE)
+    finally:
+        torch.set_num_threads(1)
+    same(one, two)
+
+
+def test_n_lines_in_are_n_lines_out(translator: Translator) -> None:
+    lines = [line for pair in zip(ODD, CHINESE * 2, strict=False) for line in pair]
+    translations = translator.translate(lines)
+    assert [t.source for t in translations] == lines
+    for translation in translations:
+        assert "\n" not in translation.text
+        assert "\r" not in translation.text
+        assert bool(translation.parts) == bool(translator.src.encode(translation.source))
+    for blank in translator.translate(["", " ", "\u3000", "\u200b"]):
+        assert blank.text == ""
+        assert blank.score == 0
+        assert blank.parts == []
+
+
+def test_no_lines_give_no_translations(translator: Translator) -> None:
+    assert translator.translate([]) == []
+
+
+@settings(max_examples=25, deadline=None)
+@example(lines=["00¸»»»"])  # a space that is spelled in bytes
+@given(
+    lines=st.lists(
+        st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]), max_size=30),
+        max_size=8,
+    )
+)
+def test_any_text_gives_clean_lines(translator: Translator, lines: list[str]) -> None:
+    translations = translator.translate(lines, batch_size=3)
+    assert [t.source for t in translations] == lines
+    for translation in translations:
+        assert not set(translation.text) & {SPACE_MARK, "\ufffd", "\n", "\r", "\u2028"}
+        assert not any(s in translation.text for s in ("<unk>", "<s>", "</s>", "<pad>"))
+        assert translation.text == translation.text.strip()
+
+
+def test_a_stream_gives_before_it_has_read_all(translator: Translator) -> None:
+    read = 0
+
+    def endless() -> Iterator[str]:
+        nonlocal read
+        while True:
+            read += 1
+            yield CHINESE[read % len(CHINESE)]
+
+    stream = translator.stream(endless(), batch_size=64)
+    assert next(stream).source == CHINESE[1]
+    assert read < 10_000
+
+
+def test_a_long_line_is_split_at_its_sentence_ends(translator: Translator) -> None:
+    line = "".join(CHINESE)
+    (translation,) = translator.translate([line])
+    parts = [part.source for part in translation.parts]
+    assert len(parts) > 3
+    assert "".join(parts) == line
+    assert all(len(translator.src.encode(part)) <= translator.max_pieces for part in parts)
+    ends = [part for part in parts if part[-1] in "。！？」"]
+    assert len(ends) >= len(parts) - 4  # only sentences too long by themselves are cut elsewhere
+    alone = translator.translate(parts)
+    assert translation.text == " ".join(t.text for t in alone if t.text)
+
+
+def test_a_line_that_nothing_splits_is_cut(translator: Translator) -> None:
+    for character in ("我", "龘", "a", "👍", "\u0327"):
+        (translation,) = translator.translate([character * 200])
+        assert len(translation.parts) > 1
+        assert "".join(part.source for part in translation.parts) == character * 200
+        for part in translation.parts:
+            assert len(translator.src.encode(part.source)) <= translator.max_pieces
+
+
+def test_n_best_are_different_and_begin_with_the_best(translator: Translator) -> None:
+    single = translator.translate(CHINESE)
+    for one, many in zip(single, translator.translate(CHINESE, n_best=4), strict=True):
+        for part, parts in zip(one.parts, many.parts, strict=True):
+            ids = [tuple(h.ids) for h in parts.hypotheses]
+            assert len(set(ids)) == 4
+            assert parts.hypotheses[0].score >= part.hypotheses[0].score - 1e-5
+
+
+def test_translating_leaves_the_model_as_it_was(translator: Translator) -> None:
+    translator.model.train()
+    try:
+        same(translator.translate(CHINESE[:3]), translator.translate(CHINESE[:3]))
+        assert translator.model.training
+    finally:
+        translator.model.eval()
