@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -56,9 +56,12 @@ def test_help_does_not_import_torch() -> None:
 
 
 def test_help_answers_at_once(nmt_command: Nmt) -> None:
-    best = 9.0
-    for _ in range(5):
-        began = time.perf_counter()
-        nmt_command("--help")
-        best = min(best, time.perf_counter() - began)
-    assert best < 0.4
+    """Under 0.4 s: processor time, so that a busy machine proves nothing."""
+
+    def processor_seconds() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    before = processor_seconds()
+    nmt_command("--help")
+    assert processor_seconds() - before < 0.4
