@@ -89,10 +89,26 @@ def top(
 
 
 @app.command()
-def prepare(config: ConfigOption, set_: SetOption = None) -> None:
+def prepare(
+    config: ConfigOption,
+    set_: SetOption = None,
+    check_leak: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(
+            "--check-leak",
+            metavar="FILE",
+            help="Refuse training pairs that share a sentence with this text. Repeatable.",
+        ),
+    ] = None,
+    workers: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--workers", min=1, help="Processes; all cores if left out."),
+    ] = None,
+) -> None:
     """Clean, split and pack a parallel corpus; train its tokenizers.
 
-    Run again with nothing changed, it does no work.
+    Run again with nothing changed, it does no work. What was dropped, and why, is in
+    report.html beside the packed corpus.
 
     \b
       nmt prepare --config configs/quickstart.yaml
@@ -102,9 +118,10 @@ def prepare(config: ConfigOption, set_: SetOption = None) -> None:
     from nmt.prepare.report import summary
 
     loaded = _load_config(config, set_)
-    manifest, worked = run_prepare(loaded)
+    manifest, worked = run_prepare(loaded, workers, check_leak or [])
     typer.echo(summary(manifest), err=True)
     state = "prepared" if worked else "unchanged, nothing to do"
+    typer.echo(f"report: {loaded.data.dir / 'report.html'}", err=True)
     typer.echo(f"{loaded.data.dir}: {state}", err=True)
 
 

@@ -22,7 +22,29 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class HskSource(_Section):
+class _Source(_Section):
+    """What every source has."""
+
+    weight: float = Field(
+        1.0,
+        gt=0,
+        le=100,
+        description="how often a training pair is packed: 2 twice, 0.5 every second one",
+    )
+    cap: int | None = Field(
+        None, ge=1, description="most pairs used of it, drawn at random after cleaning"
+    )
+
+
+class _FileSource(_Source):
+    path: Path = Field(description="the file; .gz .bz2 .xz .zst are decompressed, - is stdin")
+
+
+class _TextSource(_FileSource):
+    encoding: Literal["utf-8", "gb18030", "big5", "utf-16"] = Field("utf-8")
+
+
+class HskSource(_Source):
     """The built-in sample: 4,354 graded sentences of the package ``hsk-sentences-audio``."""
 
     source: Literal["hsk"]
@@ -31,40 +53,129 @@ class HskSource(_Section):
     )
 
 
-class TsvSource(_Section):
+class TsvSource(_TextSource):
     """One file, one pair a line: Chinese, a tab, English."""
 
     source: Literal["tsv"]
-    path: Path = Field(description="the file; .gz, .bz2 and .xz are decompressed")
+    src: str | None = Field(None, description="name of the Chinese column, in the first line")
+    trg: str | None = Field(None, description="name of the English column, in the first line")
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> TsvSource:
+        if (self.src is None) != (self.trg is None):
+            raise ValueError("source tsv: src and trg go together, both are column names")
+        return self
 
 
-class ParallelSource(_Section):
+class CsvSource(_TextSource):
+    """A table with quotes and commas, the columns named in its first line."""
+
+    source: Literal["csv"]
+    src: str = Field("zh", description="name of the Chinese column")
+    trg: str = Field("en", description="name of the English column")
+    delimiter: str = Field(",", min_length=1, max_length=1)
+
+
+class JsonlSource(_TextSource):
+    """One JSON object a line."""
+
+    source: Literal["jsonl"]
+    src: str = Field("zh", description="key of the Chinese text; a.b looks inside a")
+    trg: str = Field("en", description="key of the English text")
+
+
+class ParallelSource(_Source):
     """Two files whose lines correspond."""
 
     source: Literal["parallel"]
     src: Path = Field(description="Chinese, one sentence a line")
     trg: Path = Field(description="English, the same number of lines")
+    encoding: Literal["utf-8", "gb18030", "big5", "utf-16"] = Field("utf-8")
 
 
-Source = Annotated[HskSource | TsvSource | ParallelSource, Field(discriminator="source")]
+class TmxSource(_FileSource):
+    """A translation memory; units of any pair of zh… and en… languages."""
+
+    source: Literal["tmx"]
+
+
+class PoSource(_FileSource):
+    """A gettext catalogue English → Chinese; fuzzy and untranslated entries are empty sides."""
+
+    source: Literal["po"]
+
+
+class XliffSource(_FileSource):
+    """An XLIFF 1.2 or 2.0 file between English and Chinese, in either direction."""
+
+    source: Literal["xliff"]
+
+
+class MtdataSource(_Source):
+    """A data set of the ``mtdata`` catalogue, downloaded on first use."""
+
+    source: Literal["mtdata"]
+    id: str = Field(description="as `mtdata list -l zho-eng -id` prints it")
+
+
+Source = Annotated[
+    HskSource
+    | TsvSource
+    | CsvSource
+    | JsonlSource
+    | ParallelSource
+    | TmxSource
+    | PoSource
+    | XliffSource
+    | MtdataSource,
+    Field(discriminator="source"),
+]
+_SOURCES: dict[str, type[BaseModel]] = {
+    "hsk": HskSource, "tsv": TsvSource, "csv": CsvSource, "jsonl": JsonlSource,
+    "parallel": ParallelSource, "tmx": TmxSource, "po": PoSource, "xliff": XliffSource,
+    "mtdata": MtdataSource,
+}  # fmt: skip
 
 
 class CleanConfig(_Section):
-    """Which pairs are dropped. Every drop is counted under the name of its rule."""
+    """Which pairs are dropped. Every drop is counted under the name of its rule.
 
+    `false`, or `null` for a number, switches a rule off.
+    """
+
+    control: bool = Field(True, description="drop control and private-use characters, U+FFFD")
+    identical: bool = Field(True, description="drop pairs whose sides are alike")
+    min_chars: int = Field(1, ge=1, description="shortest side, in characters")
     max_chars: int = Field(400, ge=1, description="longest side, in characters")
+    min_pieces: int = Field(1, ge=1, description="shortest training side, in pieces")
     max_pieces: int = Field(100, ge=2, description="longest training side, in pieces")
-    max_ratio: float = Field(
+    max_ratio: float | None = Field(
         9.0, gt=1, description="most English characters per Chinese one, or a ninth of it back"
     )
     require_han: bool = Field(True, description="drop Chinese sides without a Han character")
     forbid_han: bool = Field(True, description="drop English sides with a Han character")
-    max_sources_per_target: int | Literal["auto"] = Field(
+    max_foreign: float | None = Field(
+        0.2, ge=0, le=1, description="largest share of letters neither Han nor Latin on a side"
+    )
+    max_repeats: int | None = Field(
+        10, ge=2, description="most times a character or phrase may follow on itself"
+    )
+    markup: Literal["keep", "unequal", "drop"] = Field(
+        "unequal", description="HTML and subtitle codes: drop pairs with any, or those whose "
+        "sides differ in them"
+    )  # fmt: skip
+    numbers: bool = Field(
+        True, description="drop pairs with a number of two digits or more that the other side lacks"
+    )
+    max_sources_per_target: int | Literal["auto"] | None = Field(
         "auto",
         description="drop a target that stands against more different sources than this "
         "(a place-holder, a boilerplate line); auto: 20, or one in a thousand pairs if more",
     )
     duplicates: bool = Field(True, description="keep the first of identical pairs")
+    near_duplicates: bool = Field(
+        True, description="keep the first of pairs that differ in case, punctuation and spaces only"
+    )
 
 
 class DataConfig(_Section):
@@ -75,6 +186,10 @@ class DataConfig(_Section):
     dev: int | Source = Field(500, description="pairs to hold out, or a source of its own")
     test: int | Source = Field(500, description="pairs to hold out, or a source of its own")
     seed: int = Field(1, ge=0, description="which pairs are held out")
+    keep_out: list[Path] = Field(
+        default_factory=list,
+        description="files whose sentences, on either side, may not be trained on or held out",
+    )
     simplify: bool = Field(True, description="Traditional to Simplified on the model's side")
     src_vocab: int | Literal["auto"] = Field("auto", description="Chinese pieces")
     trg_vocab: int | Literal["auto"] = Field("auto", description="English pieces")
@@ -90,6 +205,10 @@ class DataConfig(_Section):
             value = getattr(self, key)
             if isinstance(value, int) and not 300 <= value <= 1_000_000:
                 raise ValueError(f"data.{key}: must lie in 300 to 1000000, not {value}")
+        given = [s for s in (*self.sources, self.dev, self.test) if not isinstance(s, int)]
+        paths = [getattr(s, key, None) for s in given for key in ("path", "src", "trg")]
+        if sum(str(path) == "-" for path in paths) > 1:
+            raise ValueError("data: only one source can be - (standard input)")
         return self
 
 
@@ -271,7 +390,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
 def _explain(error: ValidationError, origin: str) -> NmtError:
     first = error.errors()[0]
     # A discriminated union puts its tag into the location; it is no key of the file.
-    tags = {"hsk", "tsv", "parallel", "int", "float", "literal['auto']", "constrained-int"}
+    tags = {*_SOURCES, "int", "float", "literal['auto']", "constrained-int"}
     parts = [str(part) for part in first["loc"]]
     key = ".".join(p for p in parts if p not in tags and not p.startswith("tagged-union"))
     kind, given = first["type"], first.get("input")
@@ -289,7 +408,7 @@ def _explain(error: ValidationError, origin: str) -> NmtError:
             f"{origin}: {key}: unknown source {_get(given, 'source')!r}", _close_source(given)
         )
     if kind == "union_tag_not_found":
-        return NmtError(f"{origin}: {key}: key source is missing", "one of: hsk, tsv, parallel")
+        return NmtError(f"{origin}: {key}: key source is missing", f"one of: {', '.join(_SOURCES)}")
     message = str(first["msg"])
     return NmtError(f"{origin}: {key}: {message[0].lower()}{message[1:]}, not {given!r}")
 
@@ -299,16 +418,15 @@ def _get(value: Any, key: str) -> Any:
 
 
 def _close_source(given: Any) -> str:
-    names = ["hsk", "tsv", "parallel"]
-    close = difflib.get_close_matches(str(_get(given, "source")), names, n=1)
-    return f"did you mean {close[0]}?" if close else f"one of: {', '.join(names)}"
+    close = difflib.get_close_matches(str(_get(given, "source")), _SOURCES, n=1)
+    return f"did you mean {close[0]}?" if close else f"one of: {', '.join(_SOURCES)}"
 
 
 def _known_keys(parts: list[str]) -> list[str]:
     """The keys allowed beside the unknown one, read off the models themselves."""
     sections: dict[str, type[BaseModel]] = {
         "data": DataConfig, "model": ModelConfig, "train": TrainConfig, "search": SearchConfig,
-        "clean": CleanConfig, "hsk": HskSource, "tsv": TsvSource, "parallel": ParallelSource,
+        "clean": CleanConfig, **_SOURCES,
     }  # fmt: skip
     for part in reversed(parts[:-1]):
         if part in sections:

@@ -121,6 +121,11 @@ class PackedWriter:
         self._sides[0].add(list(src))
         self._sides[1].add(list(trg))
 
+    def add_flat(self, ids: tuple[NDArray[Any], ...], lengths: tuple[NDArray[Any], ...]) -> None:
+        """As `add`, of ids laid end to end, and how many each sentence has; by side."""
+        for side, some, counts in zip(self._sides, ids, lengths, strict=True):
+            side.add_flat(some, counts)
+
 
 class _SideWriter:
     def __init__(self, stack: ExitStack, stem: Path, vocab: int) -> None:
@@ -130,8 +135,11 @@ class _SideWriter:
     def add(self, sentences: list[list[int]]) -> None:
         lengths = np.fromiter(map(len, sentences), np.int64, len(sentences))
         flat = np.fromiter((i for s in sentences for i in s), self._ids.dtype, int(lengths.sum()))
+        self.add_flat(flat, lengths)
+
+    def add_flat(self, ids: NDArray[Any], lengths: NDArray[Any]) -> None:
         self._ends.add(self._ids.count + np.cumsum(lengths))
-        self._ids.add(flat)
+        self._ids.add(ids)
 
     def finish(self) -> None:
         self._ids.finish()

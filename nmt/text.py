@@ -13,20 +13,21 @@ import errno
 import functools
 import gzip
 import hashlib
+import io
 import lzma
 import os
 import re
 import shutil
+import sys
 import tempfile
 import unicodedata
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from nmt.errors import NmtError, where
 
-_OPENERS: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _BOM = b"\xef\xbb\xbf"
 _SPACES = re.compile(r"\s+")
 # Neither line ends nor spaces, and nothing a reader would see: they only split
@@ -34,22 +35,76 @@ _SPACES = re.compile(r"\s+")
 _INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u200b\u2060\ufeff]")
 
 
-def open_bytes(path: Path) -> IO[bytes]:
-    """Open `path` for reading, decompressing ``.gz``, ``.bz2`` and ``.xz`` by suffix.
+def _open_zstd(file: Any) -> Any:
+    try:
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            from backports import zstd
+    except ImportError:
+        raise NmtError(
+            f"{getattr(file, 'name', file)}: .zst needs the package backports.zstd",
+            "pip install 'nmt-zh-en[formats]', or in a clone: pip install -e '.[formats]'",
+        ) from None
+    return zstd.open(file)
+
+
+_OPENERS: dict[str, Callable[[Any], Any]] = {
+    ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _open_zstd,
+}  # fmt: skip
+
+
+class Meter:
+    """How far a number of files have been read, by their bytes on disk.
+
+    Args:
+        total: bytes of all files that will be read.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self._open: list[IO[bytes]] = []
+        self._done = 0
+
+    def watch(self, file: IO[bytes]) -> None:
+        """Count what is read of `file`, an uncompressed view of the disk."""
+        self._open.append(file)
+
+    @property
+    def fraction(self) -> float:
+        """0 to 1; 0 if nothing is known, as for standard input."""
+        for file in [file for file in self._open if file.closed]:
+            self._done += Path(file.name).stat().st_size
+            self._open.remove(file)
+        read = self._done + sum(file.tell() for file in self._open)
+        return min(1.0, read / self.total) if self.total else 0.0
+
+
+@contextlib.contextmanager
+def open_bytes(path: Path, meter: Meter | None = None) -> Iterator[IO[bytes]]:
+    """Open `path` for reading; ``.gz .bz2 .xz .zst`` are decompressed, ``-`` is stdin.
 
     Raises:
         NmtError: the file is missing, a directory, or may not be read.
     """
-    try:
-        opener = _OPENERS.get(path.suffix)
-        file: IO[bytes] = path.open("rb") if opener is None else opener(path)
-        return file
-    except FileNotFoundError:
-        raise NmtError(f"{path}: no such file", _similar_file(path)) from None
-    except IsADirectoryError:
-        raise NmtError(f"{path}: is a directory, a file is needed") from None
-    except OSError as error:
-        raise NmtError(f"{path}: {error.strerror or error}") from error
+    if str(path) == "-":
+        yield sys.stdin.buffer
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            file: IO[bytes] = stack.enter_context(path.open("rb"))
+            if meter is not None:
+                meter.watch(file)
+            opener = _OPENERS.get(path.suffix)
+            if opener is not None:
+                file = stack.enter_context(opener(file))
+        except FileNotFoundError:
+            raise NmtError(f"{path}: no such file", _similar_file(path)) from None
+        except IsADirectoryError:
+            raise NmtError(f"{path}: is a directory, a file is needed") from None
+        except OSError as error:
+            raise NmtError(f"{path}: {error.strerror or error}") from error
+        yield file
 
 
 def _similar_file(path: Path) -> str:
@@ -63,47 +118,119 @@ def _similar_file(path: Path) -> str:
     return "relative paths start at the folder the command is run in"
 
 
-def read_lines(path: Path) -> Iterator[str]:
-    r"""Yield the lines of a UTF-8 file without their final ``\n``.
+def read_lines(
+    path: Path, encoding: str | None = None, meter: Meter | None = None
+) -> Generator[str, None, None]:
+    r"""Yield the lines of a file without their final ``\n``.
 
     A byte-order mark at the start is dropped and so is one ``\r`` before a line
     end (files from Windows); a missing final newline makes no extra line.
 
+    Args:
+        path: the file, or ``-``.
+        encoding: of a corpus source, whose key it is; None is UTF-8 for all else.
+        meter: told how far the file has been read.
+
     Raises:
-        NmtError: missing file, not UTF-8 (with the line), damaged compression.
+        NmtError: missing file, wrong encoding (with the line), damaged compression.
     """
     number = 0
-    with open_bytes(path) as file:
+    with open_bytes(path, meter) as file:
         try:
-            for number, raw in enumerate(file, start=1):
+            raw_lines = _utf16_lines(file) if encoding == "utf-16" else file
+            for number, raw in enumerate(raw_lines, start=1):
                 if number == 1 and raw.startswith(_BOM):
                     raw = raw[len(_BOM) :]
-                yield decode_line(raw, path, number)
-        except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, OSError) as error:
+                yield decode_line(raw, path, number, encoding)
+        except UnicodeDecodeError as error:
             raise NmtError(
-                f"{where(path, number)}: compressed data is damaged or cut off ({error})",
-                "make or fetch the file again; nothing was written",
-            ) from error
+                f"{where(path, number + 1)}: not valid UTF-16 ({error.reason})"
+            ) from None
+        except Exception as error:
+            if not is_damage(error):
+                raise
+            raise damaged(path, number, error) from error
 
 
-def decode_line(raw: bytes, path: object, number: int) -> str:
+def is_damage(error: Exception) -> bool:
+    """Whether decompression or the disk, not our code, raised this while reading."""
+    # zstd's own error has no base class but Exception.
+    known = (EOFError, zlib.error, lzma.LZMAError, OSError)
+    return isinstance(error, known) or type(error).__name__ == "ZstdError"
+
+
+def damaged(path: object, number: int, error: Exception) -> NmtError:
+    """The message for compressed data that can't be read on after line `number`."""
+    return NmtError(
+        f"{where(path, number)}: compressed data is damaged or cut off ({error})",
+        "make or fetch the file again; nothing was written",
+    )
+
+
+def _utf16_lines(file: IO[bytes]) -> Iterator[bytes]:
+    with io.TextIOWrapper(file, encoding="utf-16", newline="\n") as text:
+        for line in text:
+            # A lone surrogate can't come out of the decoder, so this can't fail.
+            yield line.encode()
+
+
+def decode_line(raw: bytes, path: object, number: int, encoding: str | None = None) -> str:
     r"""Decode one line of bytes, its ``\n`` or ``\r\n`` removed.
 
+    Args:
+        raw: the line.
+        path: for the message.
+        number: of the line, for the message.
+        encoding: as in `read_lines`.
+
     Raises:
-        NmtError: the bytes are not UTF-8; names file and line.
+        NmtError: the bytes are not in the encoding; names file, line and, for Chinese
+            text in another one, which it looks like.
     """
     if raw.endswith(b"\n"):
         raw = raw[:-1]
     if raw.endswith(b"\r"):
         raw = raw[:-1]
+    codec = encoding if encoding in ("gb18030", "big5") else "utf-8"
     try:
-        return raw.decode("utf-8")
+        return raw.decode(codec)
     except UnicodeDecodeError as error:
+        looks_like = _guess_encoding(raw, codec)
+        reads = f"; it reads as {looks_like[0]}: {looks_like[1]}" if looks_like else ""
+        name = looks_like[0] if looks_like else "GB18030"
+        convert = f"iconv -f {name} -t UTF-8 IN > OUT"
         raise NmtError(
-            f"{where(path, number)}: not valid UTF-8 (byte {error.start + 1} of the line is "
-            f"0x{raw[error.start]:02x})",
-            "convert the file first, for example: iconv -f GB18030 -t UTF-8 IN > OUT",
+            f"{where(path, number)}: not valid {codec.upper()} (byte {error.start + 1} of the "
+            f"line is 0x{raw[error.start]:02x}){reads}",
+            f"convert the file first, for example: {convert}"
+            if encoding is None
+            else f"set encoding: {name.lower()} under this source, or convert the file: {convert}",
         ) from error
+
+
+# The commonest characters of Chinese text in either script: what tells one encoding's
+# reading from another's, since GB18030 makes characters of almost any bytes.
+_COMMON = frozenset(
+    "的一是不了人我在有他这这中大来上国个到说们为子和你地出道也时年得就那要下以生会自着去之过家"
+    "学对可她里后小么心多天而能好都然没日于起还发成事只作当想看文无开手十用主行方又如前所本见经"
+    "這來國個說們為時會過學對裡後麼無開發經還當樣點們沒現動問進"
+)
+
+
+def _guess_encoding(raw: bytes, codec: str) -> tuple[str, str] | None:
+    """The encoding these bytes are most likely in, and how they read in it."""
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "UTF-16", raw.decode("utf-16", "replace")[:20].replace("\ufffd", "")
+    best: tuple[int, str, str] = (0, "", "")
+    for name in ("GB18030", "Big5", "UTF-8"):
+        if name.lower() == codec:
+            continue
+        try:
+            text = raw.decode(name)
+        except UnicodeDecodeError:
+            continue
+        best = max(best, (sum(c in _COMMON for c in text), name, text[:20]))
+    return (best[1], best[2]) if best[0] else None
 
 
 @functools.lru_cache(maxsize=1)

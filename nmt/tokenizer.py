@@ -20,6 +20,8 @@ from nmt import symbols
 from nmt.errors import NmtError
 from nmt.text import normalise
 
+_THREADS = 2
+_SEED_PIECES = 300_000  # candidates at the start; SentencePiece's own million takes twice as long
 _TOO_LARGE = re.compile(r"set it to a value <= (\d+)")
 _TOO_SMALL = re.compile(r"required_chars\. (\d+) vs (\d+)")
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
@@ -100,8 +102,11 @@ class Tokenizer:
 
     def encode_all(self, texts: Iterable[str], threads: int = 1) -> list[list[int]]:
         """`encode` of many texts, on several threads; the same ids in the same order."""
-        batch = [self.normalise(text) for text in texts]
-        ids: list[list[int]] = self._processor.encode(batch, num_threads=threads)
+        return self.encode_normalised([self.normalise(text) for text in texts], threads)
+
+    def encode_normalised(self, texts: list[str], threads: int = 1) -> list[list[int]]:
+        """`encode_all` of texts that went through `normalise` already."""
+        ids: list[list[int]] = self._processor.encode(texts, num_threads=threads)
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -145,6 +150,43 @@ class Tokenizer:
             found.append(Piece(id_, max(begin - len(lead), 0), at - len(lead)))
         return found
 
+    @property
+    def byte_ids(self) -> tuple[int, int]:
+        """First and last id of the byte pieces."""
+        return int(self._processor.piece_to_id("<0x00>")), int(
+            self._processor.piece_to_id("<0xFF>")
+        )
+
+    def byte_characters(self, ids: Iterable[int]) -> list[str]:
+        """The characters that `ids` spell in bytes; a space outside the vocabulary is one."""
+        first, last = self.byte_ids
+        found: list[str] = []
+        run = bytearray()
+        for id_ in (*ids, symbols.EOS):
+            if first <= id_ <= last:
+                run.append(id_ - first)
+            elif run:
+                found += run.decode("utf-8", "replace").replace(symbols.SPACE_MARK, " ")
+                run.clear()
+        return found
+
+    def resample(self, ids: Iterable[int], alpha: float, seed: int) -> list[int]:
+        """Other pieces for the same text, drawn as in subword regularisation (Kudo 2018).
+
+        The packed corpus holds what this needs: pieces spell the normalised text
+        without loss, so the ids of a sentence give it back, and it is cut anew.
+
+        Args:
+            ids: a sentence of the packed corpus.
+            alpha: smoothness of the draw; the larger, the closer to `encode`.
+            seed: from 0; the same seed, the same pieces.
+        """
+        sentencepiece.set_random_generator_seed(seed)
+        drawn: list[int] = self._processor.encode(
+            self.decode(ids), enable_sampling=True, alpha=alpha, nbest_size=-1
+        )
+        return drawn
+
     def _puts_space_first(self) -> bool:
         """Whether this model writes a mark before the first word, in one piece or in bytes."""
         first = self.piece(self._processor.encode("a")[0])
@@ -159,7 +201,6 @@ def train_tokenizer(
     character_coverage: float,
     space_first: bool,
     name: str,
-    threads: int = 1,
 ) -> tuple[Tokenizer, str | None]:
     """Train a unigram model with byte fallback (Kudo 2018) on *normalised* lines.
 
@@ -172,7 +213,6 @@ def train_tokenizer(
         space_first: put a space before the first word, so that a word is the same
             piece at the start of a sentence as inside it (languages with spaces).
         name: the configuration key, for messages.
-        threads: for SentencePiece; the model does not depend on it.
 
     Returns:
         The tokenizer, and a warning if the corpus has too little text for `vocab`.
@@ -198,7 +238,9 @@ def train_tokenizer(
             bos_piece=symbols.BOS_PIECE, eos_piece=symbols.EOS_PIECE,
             unk_surface="",
             max_sentence_length=65536,
-            num_threads=threads,
+            # Sums of floats: another number of threads may make other pieces.
+            num_threads=_THREADS,
+            seed_sentencepiece_size=_SEED_PIECES,
             minloglevel=2,
         )  # fmt: skip
         return out.getvalue()

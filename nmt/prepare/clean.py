@@ -1,21 +1,39 @@
 """Cleaning rules: pure functions that say whether a pair is bad, each with a name.
 
-The rules of this module look at one pair. Those that need the whole corpus
-(duplicates, one target for many sources) are in `nmt.prepare.split`, under names of
-the same kind, and are counted in the same table.
+The rules of this module look at one pair as it stood in the source. Those that need the
+whole corpus (duplicates, one target for many sources) are in `nmt.prepare.decide`, those
+that need pieces in `nmt.prepare.chunks`, under names of the same kind, and are counted
+in the same table.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 
 from nmt.config import CleanConfig
+from nmt.prepare.numerals import numbers_differ
 from nmt.prepare.sources import Pair
 
 # Ideographs of every extension, compatibility forms and the zero 〇.
 _HAN = re.compile("[\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f\ue000-\uf8ff\ufffd]")
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff\ue000-\uf8ff\ufffd]")
+# Letters of neither script: Greek to Cyrillic, Semitic, Indic, Thai …, then kana, Hangul.
+_FOREIGN = re.compile(
+    "[\u0370-\u1cff\u1f00-\u1fff\u2c00-\u2dff\u3041-\u318f\ua000-\uabff\uac00-\ud7ff]"
+)
+_LETTER = re.compile(r"[^\W\d_]")
+_TAGS = (
+    "a|b|big|blockquote|br|center|code|dd|div|dl|dt|em|font|h[1-6]|hr|i|img|li|ol|p|pre|q|s|small|"
+    "span|strike|strong|sub|sup|table|tbody|td|th|thead|tr|tt|u|ul"
+)  # real ones only: manuals write <file> for a place to fill in
+_MARKUP = re.compile(
+    rf"</?(?i:{_TAGS})(?:\s[^<>]{{0,200}})?/?>"  # <br/>, <font color="…">
+    r"|&(?:[a-zA-Z]{2,8}|#\d{1,6}|#x[0-9a-fA-F]{1,6});"  # &nbsp; &#39;
+    r"|\{\\[^{}]{0,60}\}|\\[Nnh](?![a-z])"  # {\an8} and \N of subtitles
+)
+_DIGIT = re.compile(r"\d\d")
 
 Rule = Callable[[Pair], bool]
 
@@ -55,6 +73,11 @@ def too_long(pair: Pair, max_chars: int) -> bool:
     return max(len(pair.src), len(pair.trg)) > max_chars
 
 
+def too_short(pair: Pair, min_chars: int) -> bool:
+    """A side of fewer than `min_chars` characters."""
+    return min(len(pair.src.strip()), len(pair.trg.strip())) < min_chars
+
+
 def length_ratio(pair: Pair, max_ratio: float) -> bool:
     """Sides too different in length to be translations.
 
@@ -67,17 +90,82 @@ def length_ratio(pair: Pair, max_ratio: float) -> bool:
     return max(src, trg) > slack + max_ratio / 3 * min(src, trg)
 
 
+def foreign_script(pair: Pair, max_share: float) -> bool:
+    """A side with more than this share of letters neither Han nor Latin."""
+    for text in pair:
+        foreign = _FOREIGN.findall(text)
+        if foreign and len(foreign) > max_share * len(_LETTER.findall(text)):
+            return True
+    return False
+
+
+def repeated_run(pair: Pair, max_repeats: int) -> bool:
+    """A letter, or a phrase of up to ten characters, more than so many times in a row.
+
+    Rows of punctuation, spaces and digits are no such runs: tables and rulers have them.
+    """
+    return any(_may_repeat(t, max_repeats) and _repeats(max_repeats).search(t) for t in pair)
+
+
+def _may_repeat(text: str, most: int) -> bool:
+    """Rule out almost every text at a tenth of the pattern's price.
+
+    The first character of a run stands in it more than `most` times, and so, less the
+    ends, do any four in a row.
+    """
+    if (
+        len(text) - len(set(text)) < most
+        or max(map(text.count, set(text) - {" "}), default=0) <= most
+    ):
+        return False
+    fours = Counter([text[i : i + 4] for i in range(len(text) - 3)])
+    return max(fours.values(), default=0) >= most - 2
+
+
+def _repeats(most: int) -> re.Pattern[str]:
+    return re.compile(rf"([^\W\d_].{{0,9}}?)\1{{{most},}}")  # re keeps compiled patterns
+
+
+def markup(pair: Pair, *, unequal: bool) -> bool:
+    """HTML tags, entities or subtitle codes left in; `unequal`: more on one side only."""
+    if not any("<" in text or "&" in text or "\\" in text for text in pair):
+        return False
+    src, trg = (Counter(_MARKUP.findall(text)) for text in pair)
+    return src != trg if unequal else bool(src or trg)
+
+
+def number_mismatch(pair: Pair) -> bool:
+    """A number of two digits or more that the other side lacks, in any notation."""
+    if not any(_DIGIT.search(text) for text in pair):
+        return False
+    return numbers_differ(pair.src, pair.trg)
+
+
 def pair_rules(config: CleanConfig) -> dict[str, Rule]:
     """The rules switched on, by name, in the order they are asked."""
-    rules: dict[str, Rule] = {
+    ratio, foreign, repeats = config.max_ratio, config.max_foreign, config.max_repeats
+    rules: dict[str, Rule | None] = {
         "empty side": empty,
-        "control characters": control_characters,
-        "identical sides": identical,
+        "control characters": control_characters if config.control else None,
+        "identical sides": identical if config.identical else None,
+        "too short": (
+            (lambda pair: too_short(pair, config.min_chars)) if config.min_chars > 1 else None
+        ),
         "too long": lambda pair: too_long(pair, config.max_chars),
-        "length ratio": lambda pair: length_ratio(pair, config.max_ratio),
+        "length ratio": (lambda pair: length_ratio(pair, ratio)) if ratio is not None else None,
+        "no Chinese in source": no_han if config.require_han else None,
+        "Chinese in target": han_in_english if config.forbid_han else None,
+        "foreign script": (
+            (lambda pair: foreign_script(pair, foreign)) if foreign is not None else None
+        ),
+        "repeated run": (
+            (lambda pair: repeated_run(pair, repeats)) if repeats is not None else None
+        ),
+        "markup": (
+            (lambda pair: markup(pair, unequal=config.markup == "unequal"))
+            if config.markup != "keep"
+            else None
+        ),
+        "number mismatch": number_mismatch if config.numbers else None,
     }
-    if config.require_han:
-        rules["no Chinese in source"] = no_han
-    if config.forbid_han:
-        rules["Chinese in target"] = han_in_english
-    return rules
+    return {name: rule for name, rule in rules.items() if rule is not None}

@@ -1,33 +1,37 @@
 """The road of a corpus: read, clean, split, learn pieces, pack. Text is never held whole.
 
-Three passes. The first streams the sources through the cleaning rules and writes the
-survivors to a scratch file, keeping only 64-bit keys of them. The second decides on
-those keys alone: duplicates, place-holders, dev and test. The third streams the
-scratch file again, trains the tokenizers on what is train and packs it.
+Three passes. The first streams the sources through the cleaning rules, in all processes,
+and writes the survivors to a scratch file, with 64-bit keys of them beside it. The second
+decides on those keys alone: duplicates, place-holders, dev and test. The third streams
+the scratch file again, trains the tokenizers on a sample of what is train and packs it.
 
 The output folder appears whole or not at all (`nmt.text.replacing_folder`).
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 import json
-import os
 import platform
-from array import array
-from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 import nmt
-from nmt.config import Config, DataConfig
+from nmt.config import Config, DataConfig, Source
 from nmt.corpus import PackedWriter
 from nmt.errors import NmtError
-from nmt.prepare import clean, split
+from nmt.prepare import chunks, leaks, report, split
+from nmt.prepare.chunks import Cleaned, Drops, Encoded, Workers, chunked
+from nmt.prepare.keys import Flags, KeyFile, scatter, sentence_key
+from nmt.prepare.pieces import Sample, train_both
 from nmt.prepare.sources import (
     Pair,
     describe,
@@ -35,34 +39,41 @@ from nmt.prepare.sources import (
     read_pairs,
     source_files,
 )
-from nmt.runtime import warn
-from nmt.text import file_sha256, normalise, open_bytes, read_lines, replacing_folder
-from nmt.tokenizer import Tokenizer, train_tokenizer
+from nmt.prepare.statistics import Statistics
+from nmt.runtime import say, warn
+from nmt.text import Meter, file_sha256, normalise, open_bytes, replacing_folder
+from nmt.tokenizer import Tokenizer
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
-_EXAMPLES = 5  # shown for each drop reason
-_SAMPLE = 1_000_000  # most sentences a tokenizer is trained on
-_CHUNK = 20_000  # pairs encoded at a time
 
-T = TypeVar("T")
 Manifest = dict[str, Any]
 
 
-def prepare(config: Config) -> tuple[Manifest, bool]:
+def prepare(
+    config: Config, workers: int | None = None, check: Iterable[Path] = ()
+) -> tuple[Manifest, bool]:
     """Make the packed corpus that `config.data` asks for.
+
+    Args:
+        config: of the data, only `config.data` is looked at.
+        workers: processes to use; None for as many as there are cores. The output does
+            not depend on it.
+        check: files whose sentences may not be among the training pairs.
 
     Returns:
         The manifest, and whether there was anything to do: False if the corpus is
         there already, made from the same files with the same configuration.
 
     Raises:
-        NmtError: anything wrong with the sources; the old output stays.
+        NmtError: anything wrong with the sources, or a training pair meets a file of
+            `check`; the old output stays.
     """
     data = config.data
     identity = _identity(data)
     old = _read_if_current(data.dir, identity)
     if old is not None:
+        leaks.refuse(data.dir, check, simplify=data.simplify)
         return old, False
     if data.dir.exists() and not (data.dir / MANIFEST).is_file() and any(data.dir.iterdir()):
         raise NmtError(
@@ -70,7 +81,9 @@ def prepare(config: Config) -> tuple[Manifest, bool]:
             "name another folder in data.dir, or move this one away",
         )
     with replacing_folder(data.dir) as scratch:
-        return _Preparation(data, scratch).run(identity), True
+        manifest = _Preparation(data, scratch, workers).run(identity)
+        leaks.refuse(scratch, check, simplify=data.simplify)
+        return manifest, True
 
 
 def load_manifest(folder: Path) -> Manifest:
@@ -97,19 +110,28 @@ def load_manifest(folder: Path) -> Manifest:
 
 
 def _identity(data: DataConfig) -> Manifest:
-    """Everything the output depends on."""
-    sources = [*data.sources, *(s for s in (data.dev, data.test) if not isinstance(s, int))]
-    files = {str(path): _hash_source(path) for s in sources for path in source_files(s)}
+    """Everything the output depends on, but for what comes from standard input."""
+    paths = [path for source in _all_sources(data) for path in source_files(source)]
+    files = {str(path): _hash_source(path) for path in [*paths, *data.keep_out]}
     config = data.model_dump(mode="json", exclude={"dir"})
     return {"format": FORMAT, "program": nmt.__version__, "config": config, "sources": files}
 
 
-def _hash_source(path: Path) -> str:
-    open_bytes(path).close()  # for its message if the file is missing
+def _all_sources(data: DataConfig) -> list[Source]:
+    return [*data.sources, *(s for s in (data.dev, data.test) if not isinstance(s, int))]
+
+
+def _hash_source(path: Path) -> str | None:
+    if str(path) == "-":
+        return None
+    with open_bytes(path):
+        pass  # for its message if the file is missing
     return file_sha256(path)
 
 
 def _read_if_current(folder: Path, identity: Manifest) -> Manifest | None:
+    if None in identity["sources"].values():
+        return None  # standard input may be other text every time
     try:
         manifest = load_manifest(folder)
     except NmtError:
@@ -122,121 +144,65 @@ def _read_if_current(folder: Path, identity: Manifest) -> Manifest | None:
     return manifest if same and intact else None
 
 
-class _Preparation:
-    """The state of one `prepare`: what was counted, and the keys of what was kept."""
+@dataclass
+class _Span:
+    """The kept pairs of one source, by position: what weight and cap apply to."""
 
-    def __init__(self, data: DataConfig, folder: Path) -> None:
+    begin: int
+    end: int
+    weight: float
+    cap: int | None
+
+
+@dataclass
+class _Kept:
+    """What is taken out of the scratch file in one reading, besides the training pairs."""
+
+    dev: list[Pair] = field(default_factory=list)
+    test: list[Pair] = field(default_factory=list)
+
+
+class _Preparation:
+    """The state of one `prepare`: what was counted, and where the keys of the kept are."""
+
+    def __init__(self, data: DataConfig, folder: Path, workers: int | None) -> None:
         self.data = data
         self.folder = folder
-        self.rules = clean.pair_rules(data.clean)
-        self.dropped: Counter[str] = Counter()
-        self.examples: dict[str, list[Pair]] = {}
+        self.workers = workers
+        self.drops = Drops()
         self.read: dict[str, int] = {}
-        self.src_keys, self.trg_keys, self.pair_keys = array("Q"), array("Q"), array("Q")
+        self.statistics = Statistics()
         self.warnings: list[str] = []
-
-    def run(self, identity: Manifest) -> Manifest:
-        with (self.folder / "kept.tmp").open("w", encoding="utf-8", newline="\n") as kept:
-            for source in self.data.sources:
-                self._collect(read_pairs(source), describe(source), kept)
-            ordinary = len(self.src_keys)
-            for source in self.data.sources:
-                extra = read_extra_pairs(source)
-                self._collect(extra, f"{describe(source)}, word glosses (train only)", kept)
-        if not len(self.src_keys):
-            raise self._nothing_left()
-        places = self._decide(ordinary)
-        held = {split.DEV: self._held(split.DEV, "dev"), split.TEST: self._held(split.TEST, "test")}
-        self._fence_files(places, held)
-        for place, name in ((split.DEV, "dev"), (split.TEST, "test")):
-            pairs = held[place] or list(self._kept(places, place))
-            self._write_text(name, pairs)
-            held[place] = pairs
-        tokenizers = self._train_tokenizers(places)
-        train = self._pack(places, tokenizers)
-        (self.folder / "kept.tmp").unlink()
-        return self._write_manifest(identity, tokenizers, train, held)
-
-    def _collect(self, pairs: Iterable[Pair], name: str, kept: Any) -> None:
-        count = 0
-        bar = tqdm(pairs, desc=f"reading {name[-40:]}", unit=" pairs", disable=None, leave=False)
-        for count, pair in enumerate(bar, start=1):  # noqa: B007 (used after the loop)
-            reason = next((name for name, bad in self.rules.items() if bad(pair)), None)
-            if reason is not None:
-                self._drop(reason, pair)
-                continue
-            src = normalise(pair.src, simplify=self.data.simplify)
-            trg = normalise(pair.trg, simplify=False)
-            self.src_keys.append(split.sentence_key(src))
-            self.trg_keys.append(split.sentence_key(trg))
-            self.pair_keys.append(split.text_key(f"{src}\t{trg}"))
-            json.dump(pair, kept, ensure_ascii=False)
-            kept.write("\n")
-        if count:
-            self.read[name] = self.read.get(name, 0) + count
-
-    def _drop(self, reason: str, pair: Pair) -> None:
-        self.dropped[reason] += 1
-        shown = self.examples.setdefault(reason, [])
-        if len(shown) < _EXAMPLES:
-            shown.append(Pair(pair.src[:200], pair.trg[:200]))
-
-    def _nothing_left(self) -> NmtError:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in self.dropped.most_common())
-        return NmtError(
-            f"no pair is left of {sum(self.read.values())} after cleaning "
-            f"({reasons or 'no lines'})",
-            "check that the Chinese side comes first; rules are set under data.clean",
+        self.spans: list[_Span] = []
+        self.repeated = 0
+        self.scratch = folder / "kept.tmp"
+        self.src, self.trg, self.pairs = (
+            KeyFile(folder / f"{name}.keys.tmp") for name in ("src", "trg", "pair")
         )
 
-    def _decide(self, ordinary: int) -> np.ndarray[Any, Any]:
-        """A place for every kept pair; those after `ordinary` are for training only."""
-        src, trg = self._keys(self.src_keys), self._keys(self.trg_keys)
-        places = np.zeros(len(src), dtype=np.uint8)
-        limit = self.data.clean.max_sources_per_target
-        most = max(20, ordinary // 1000) if limit == "auto" else limit
-        holders = split.find_place_holders(src, trg, most)
-        self._drop_all(places, holders, f"one target for over {most} sources")
-        if self.data.clean.duplicates:
-            repeated = split.find_duplicates(self._keys(self.pair_keys))
-            self._drop_all(places, repeated, "duplicate pair")
-        if not (places == split.TRAIN).any():
+    def run(self, identity: Manifest) -> Manifest:
+        files = {name: self._read_held(name) for name in ("dev", "test")}
+        ordinary = self._clean()
+        if not len(self.src):
             raise self._nothing_left()
-        wanted = {
-            place: count
-            for place, count in ((split.DEV, self.data.dev), (split.TEST, self.data.test))
-            if isinstance(count, int)
-        }
-        if wanted:
-            clean_ones = np.flatnonzero(places[:ordinary] == split.TRAIN)
-            groups = split.find_groups(src[clean_ones], trg[clean_ones])
-            places[clean_ones] = split.hold_out(groups, wanted, self.data.seed)
-            out = np.isin(places, list(wanted))
-            meets = np.isin(src, src[out]) | np.isin(trg, trg[out])
-            self._drop_all(places, meets & ~out, "meets dev or test")
-        return places
+        places, wanted_examples = self._decide(ordinary, files)
+        held, sample = self._gather(places, wanted_examples)
+        for name, pairs in files.items():
+            _write_text(self.folder, name, pairs or getattr(held, name))
+        tokenizers = self._train_tokenizers(sample)
+        train = self._pack(places, tokenizers)
+        for path in [self.scratch, *(keys.path for keys in (self.src, self.trg, self.pairs))]:
+            path.unlink()
+        sizes = {name: len(files[name] or getattr(held, name)) for name in files}
+        self._check_counts(train, {n: c for n, c in sizes.items() if not files[n]})
+        return self._write_manifest(identity, tokenizers, train, sizes)
 
-    @staticmethod
-    def _keys(keys: array[int]) -> split.Keys:
-        return np.frombuffer(keys, dtype=np.uint64)
-
-    def _drop_all(self, places: np.ndarray[Any, Any], bad: split.Flags, reason: str) -> None:
-        bad = bad & (places == split.TRAIN)
-        if not bad.any():
-            return
-        self.dropped[reason] += int(bad.sum())
-        few = np.flatnonzero(bad)[:_EXAMPLES]
-        wanted = np.zeros(len(places), dtype=np.uint8)
-        wanted[few] = 1
-        self.examples[reason] = [Pair(p.src[:200], p.trg[:200]) for p in self._kept(wanted, 1)]
-        places[bad] = split.DROPPED
-
-    def _held(self, place: int, name: str) -> list[Pair]:
+    def _read_held(self, name: str) -> list[Pair]:
         """The pairs of a dev or test set given as a source; empty if it is a number.
 
         Such a set is taken as it is, in order: it is the user's ruler.
         """
-        source = self.data.dev if place == split.DEV else self.data.test
+        source = getattr(self.data, name)
         if isinstance(source, int):
             return []
         pairs = list(read_pairs(source))
@@ -244,125 +210,277 @@ class _Preparation:
             raise NmtError(f"data.{name}: {describe(source)} holds no pairs")
         return pairs
 
-    def _fence_files(self, places: np.ndarray[Any, Any], held: dict[int, list[Pair]]) -> None:
-        pairs = [*held[split.DEV], *held[split.TEST]]
+    def _clean(self) -> int:
+        """First pass. Returns how many kept pairs may be held out; the others come after."""
+        paths = [path for source in self.data.sources for path in source_files(source)]
+        meter = Meter(sum(path.stat().st_size for path in paths if path.is_file()))
+        with (
+            self.scratch.open("wb") as kept,
+            self.src,
+            self.trg,
+            self.pairs,
+            Workers(self.workers) as workers,
+            tqdm(desc="cleaning", unit=" pairs", unit_scale=True, disable=None, leave=False) as bar,
+        ):
+            for source in self.data.sources:
+                with contextlib.closing(read_pairs(source, meter)) as pairs:
+                    self._collect(source, describe(source), pairs, kept, workers, bar, meter)
+            ordinary = len(self.src)
+            for source in self.data.sources:
+                name = f"{describe(source)}, word glosses (train only)"
+                extra = read_extra_pairs(source)
+                self._collect(source, name, extra, kept, workers, bar, meter)
+        return ordinary
+
+    def _collect(
+        self, source: Source, name: str, pairs: Iterable[Pair], kept: IO[bytes],
+        workers: Workers, bar: tqdm[Any], meter: Meter,
+    ) -> None:  # fmt: skip
+        work = functools.partial(chunks.clean_chunk, self.data.clean, self.data.simplify)
+        begin, count = len(self.src), 0
+        results: Iterator[Cleaned] = workers.map(work, chunked(map(tuple, pairs)))
+        for done in results:
+            count += done.read
+            kept.write(done.lines)
+            for keys, values in zip((self.src, self.trg, self.pairs), done.keys, strict=True):
+                keys.add(values)
+            self.drops.add(done.drops)
+            self.statistics.add(done.statistics)
+            bar.update(done.read)
+            if meter.fraction:
+                bar.total = round(bar.n / meter.fraction)
+        if count:
+            self.read[name] = self.read.get(name, 0) + count
+        self.spans.append(_Span(begin, len(self.src), source.weight, source.cap))
+
+    def _nothing_left(self) -> NmtError:
+        reasons = ", ".join(
+            f"{count} {reason}" for reason, count in self.drops.counts.most_common()
+        )
+        return NmtError(
+            f"no pair is left of {sum(self.read.values())} after cleaning "
+            f"({reasons or 'no lines'})",
+            "check that the Chinese side comes first; rules are set under data.clean",
+        )
+
+    def _decide(
+        self, ordinary: int, files: dict[str, list[Pair]]
+    ) -> tuple[split.Places, dict[int, str]]:
+        """Second pass: a place for every kept pair; those after `ordinary` only train.
+
+        Returns:
+            The places, and for some dropped pairs the reason they are examples of.
+        """
+        say(f"deciding on {len(self.src):,} pairs")
+        clean, examples = self.data.clean, {}
+        places = np.zeros(len(self.src), dtype=np.uint8)
+
+        def drop(bad: Flags, reason: str) -> None:
+            bad = bad & (places == split.TRAIN)
+            count = int(np.count_nonzero(bad))
+            if count:
+                self.drops.counts[reason] += count
+                examples.update(dict.fromkeys(np.flatnonzero(bad)[: chunks.EXAMPLES], reason))
+                places[bad] = split.DROPPED
+
+        limit = clean.max_sources_per_target
+        if limit is not None:
+            most = max(20, ordinary // 1000) if limit == "auto" else limit
+            holders = split.find_place_holders(self.src, self.trg, most)
+            drop(holders, f"one target for over {most} sources")
+        if clean.duplicates:
+            drop(split.find_duplicates(self.pairs, places == split.TRAIN), "duplicate pair")
+        if clean.near_duplicates:
+            near = split.find_near_duplicates(self.src, self.trg, places == split.TRAIN)
+            drop(near, "near-duplicate pair")
+        for span in self.spans:
+            if span.cap is not None:
+                over = split.over_cap(places == split.TRAIN, span.begin, span.end, span.cap)
+                drop(over, "over the cap of its source")
+        if not (places == split.TRAIN).any():
+            raise self._nothing_left()
+        if self.data.keep_out:
+            self._keep_out(drop)
+        self._fence(places, files, drop)
+        self._hold_out(places, ordinary, drop)
+        return places, examples
+
+    def _keep_out(self, drop: Any) -> None:
+        for path in self.data.keep_out:
+            few = leaks.file_keys(path, simplify=self.data.simplify)
+            drop(self.src.among(few) | self.trg.among(few), f"meets {path}")
+
+    def _fence(self, places: split.Places, files: dict[str, list[Pair]], drop: Any) -> None:
+        pairs = [pair for held in files.values() for pair in held]
         if not pairs:
             return
-        src = [split.sentence_key(normalise(p.src, simplify=self.data.simplify)) for p in pairs]
-        trg = [split.sentence_key(normalise(p.trg, simplify=False)) for p in pairs]
-        meets = np.isin(self._keys(self.src_keys), np.array(src, dtype=np.uint64))
-        meets |= np.isin(self._keys(self.trg_keys), np.array(trg, dtype=np.uint64))
-        self._drop_all(places, meets, "meets dev or test")
+        src = [sentence_key(normalise(p.src, simplify=self.data.simplify)) for p in pairs]
+        trg = [sentence_key(normalise(p.trg, simplify=False)) for p in pairs]
+        meets = self.src.among(np.array(src, dtype=np.uint64))
+        meets |= self.trg.among(np.array(trg, dtype=np.uint64))
+        drop(meets, "meets dev or test")
         if not (places == split.TRAIN).any():
             raise NmtError(
                 "every training pair shares a sentence with dev or test",
                 "data.dev and data.test must be other text than data.sources",
             )
 
-    def _kept(self, places: np.ndarray[Any, Any], place: int) -> Iterator[Pair]:
-        """Stream the kept pairs that have this place, in order."""
-        lines = read_lines(self.folder / "kept.tmp")
-        for line in itertools.compress(lines, places == place):
-            yield Pair(*json.loads(line))
+    def _hold_out(self, places: split.Places, ordinary: int, drop: Any) -> None:
+        wanted = {
+            place: count
+            for place, count in ((split.DEV, self.data.dev), (split.TEST, self.data.test))
+            if isinstance(count, int)
+        }
+        if not wanted:
+            return
+        free = places == split.TRAIN
+        free[ordinary:] = False
+        labels = split.find_groups(self.src, self.trg, free, self.folder)
+        drawn = split.hold_out(labels, wanted, self.data.seed)
+        del labels
+        places[free] = drawn[free]
+        out = np.flatnonzero(np.isin(places, list(wanted)))
+        meets = self.src.among(self.src.at(out)) | self.trg.among(self.trg.at(out))
+        drop(meets, "meets dev or test")
 
-    def _write_text(self, name: str, pairs: list[Pair]) -> None:
-        """Raw text for validation and scoring: references are never rewritten."""
-        for side in ("src", "trg"):
-            # A source of another form than lines may hold a line end inside a sentence.
-            lines = (getattr(pair, side).replace("\n", " ") + "\n" for pair in pairs)
-            path = self.folder / f"{name}.{side}.txt"
-            with path.open("w", encoding="utf-8", newline="\n") as file:
-                file.writelines(lines)
+    def _gather(self, places: split.Places, examples: dict[int, str]) -> tuple[_Kept, Sample]:
+        """Read the scratch file once for dev, test, examples and the tokenizers' sample."""
+        held = _Kept()
+        train = int(np.count_nonzero(places == split.TRAIN))
+        sample = Sample(self.folder, train)
+        with self.scratch.open("rb") as lines, sample:
+            for position, (line, place) in enumerate(zip(lines, places.tolist(), strict=True)):
+                if place == split.TRAIN:
+                    sample.offer(line)
+                elif place == split.DEV:
+                    held.dev.append(chunks.raw_pair(line))
+                elif place == split.TEST:
+                    held.test.append(chunks.raw_pair(line))
+                elif position in examples:
+                    self.drops.drop(examples[position], chunks.raw_pair(line), 0)
+        return held, sample
 
-    def _train_tokenizers(self, places: np.ndarray[Any, Any]) -> tuple[Tokenizer, Tokenizer]:
-        count = int((places == split.TRAIN).sum())
-        every = -(-count // _SAMPLE)
-        sizes = self._vocab_sizes(count)
-        made = []
-        for side, (name, simplify) in enumerate((("src", self.data.simplify), ("trg", False))):
-            sample = itertools.islice(self._kept(places, split.TRAIN), 0, None, every)
-            tokenizer, warning = train_tokenizer(
-                (normalise(pair[side], simplify=simplify) for pair in sample),
-                vocab=sizes[side],
-                simplify=simplify,
-                character_coverage=0.9995 if name == "src" else 0.9999,
-                space_first=name == "trg",
-                name=f"data.{name}_vocab",
-                threads=_threads(),
-            )
-            if warning:
-                self.warnings.append(warning)
-                warn(warning)
-            (self.folder / f"{name}.model").write_bytes(tokenizer.model)
-            made.append(tokenizer)
-        return made[0], made[1]
-
-    def _vocab_sizes(self, pairs: int) -> tuple[int, int]:
-        auto = auto_vocab(pairs)
+    def _train_tokenizers(self, sample: Sample) -> tuple[Tokenizer, Tokenizer]:
+        auto = auto_vocab(sample.total)
         src, trg = self.data.src_vocab, self.data.trg_vocab
-        return auto[0] if src == "auto" else src, auto[1] if trg == "auto" else trg
+        sizes = auto[0] if src == "auto" else src, auto[1] if trg == "auto" else trg
+        say(f"learning {sizes[0]:,} Chinese and {sizes[1]:,} English pieces")
+        tokenizers, warnings = train_both(
+            sample, sizes, simplify=self.data.simplify, workers=self.workers
+        )
+        for warning in warnings:
+            self.warnings.append(warning)
+            warn(warning)
+        for name, tokenizer in zip(("src", "trg"), tokenizers, strict=True):
+            (self.folder / f"{name}.model").write_bytes(tokenizer.model)
+        return tokenizers
 
     def _pack(
-        self, places: np.ndarray[Any, Any], tokenizers: tuple[Tokenizer, Tokenizer]
+        self, places: split.Places, tokenizers: tuple[Tokenizer, Tokenizer]
     ) -> dict[str, int]:
-        counts: Counter[str] = Counter()
-        most = self.data.clean.max_pieces
-        sizes = (len(tokenizers[0]), len(tokenizers[1]))
-        total = int((places == split.TRAIN).sum())
+        """Third pass."""
+        limits = self.data.clean.min_pieces, self.data.clean.max_pieces
+        work = functools.partial(chunks.encode_chunk, self.folder, self.data.simplify, limits)
+        counts = dict.fromkeys(("pairs", "src_pieces", "trg_pieces"), 0)
+        total = int(np.count_nonzero(places == split.TRAIN))
         with (
-            PackedWriter(self.folder, "train", sizes) as out,
-            tqdm(total=total, desc="packing", unit=" pairs", disable=None, leave=False) as bar,
-        ):
-            for chunk in _chunks(self._kept(places, split.TRAIN), _CHUNK):
-                src, trg = (
-                    tokenizers[side].encode_all((pair[side] for pair in chunk), _threads())
-                    for side in (0, 1)
-                )
-                fits = [
-                    0 < len(s) <= most and 0 < len(t) <= most for s, t in zip(src, trg, strict=True)
-                ]
-                for pair, fit in zip(chunk, fits, strict=True):
-                    if not fit:
-                        self._drop(f"over {most} pieces", pair)
-                src, trg = list(itertools.compress(src, fits)), list(itertools.compress(trg, fits))
-                out.add(src, trg)
-                counts["pairs"] += len(src)
-                counts["src_pieces"] += sum(map(len, src))
-                counts["trg_pieces"] += sum(map(len, trg))
-                bar.update(len(chunk))
+            PackedWriter(self.folder, "train", (len(tokenizers[0]), len(tokenizers[1]))) as out,
+            Workers(self.workers) as workers,
+            tqdm(
+                total=total, desc="packing", unit=" pairs", unit_scale=True, disable=None,
+                leave=False,
+            ) as bar,
+        ):  # fmt: skip
+            results: Iterator[Encoded] = workers.map(work, self._training_lines(places))
+            for done in results:
+                out.add_flat(done.ids, done.lengths)
+                self.drops.add(done.drops)
+                self.statistics.add(done.statistics)
+                counts["pairs"] += len(done.lengths[0])
+                counts["src_pieces"] += len(done.ids[0])
+                counts["trg_pieces"] += len(done.ids[1])
+                bar.update(len(done.lengths[0]))
         if not counts["pairs"]:
             raise NmtError(
-                f"no training pair has at most {most} pieces", "raise data.clean.max_pieces"
+                f"no training pair has {limits[0]} to {limits[1]} pieces on both sides",
+                "raise data.clean.max_pieces",
             )
-        return dict(counts)
+        return counts
+
+    def _training_lines(self, places: split.Places) -> Iterator[tuple[list[bytes], list[int]]]:
+        """Scratch lines of training pairs, and how often each is packed for its weight."""
+        with self.scratch.open("rb") as lines:
+            for start in range(0, len(places), chunks.CHUNK):
+                block = list(itertools.islice(lines, chunks.CHUNK))
+                copies = self._copies(start, places[start : start + chunks.CHUNK])
+                wanted = copies > 0
+                if wanted.any():
+                    yield list(itertools.compress(block, wanted)), copies[wanted].tolist()
+
+    def _copies(self, start: int, places: split.Places) -> NDArray[np.int64]:
+        copies: NDArray[np.int64] = (places == split.TRAIN).astype(np.int64)
+        for span in self.spans:
+            low = max(span.begin - start, 0)
+            high = min(span.end - start, len(places))
+            if span.weight == 1.0 or low >= high:
+                continue
+            part = copies[low:high]
+            draw = scatter(np.arange(start + low, start + high), 10**6)
+            times = int(span.weight) + (draw < round(span.weight % 1 * 1e6))
+            left_out = int(np.count_nonzero(part[times == 0]))
+            if left_out:
+                self.drops.counts["left out by the weight of its source"] += left_out
+            self.repeated += int((part * np.maximum(times - 1, 0)).sum())
+            part *= times
+        return copies
+
+    def _check_counts(self, train: dict[str, int], drawn: dict[str, int]) -> None:
+        """Nothing was lost in silence: a failure here is a bug of ours."""
+        read = sum(self.read.values()) + self.repeated
+        kept = train["pairs"] + sum(drawn.values())
+        assert read == self.drops.counts.total() + kept, (read, self.drops.counts, kept)
 
     def _write_manifest(
         self,
         identity: Manifest,
         tokenizers: tuple[Tokenizer, Tokenizer],
         train: dict[str, int],
-        held: dict[int, list[Pair]],
+        held: dict[str, int],
     ) -> Manifest:
+        by_side = dict(zip(("src", "trg"), tokenizers, strict=True))
+        dropped = {reason: n for reason, n in self.drops.counts.most_common() if n}
         manifest = identity | {
             "read": self.read,
             "train": train,
-            "dev": {"pairs": len(held[split.DEV])},
-            "test": {"pairs": len(held[split.TEST])},
-            "dropped": dict(self.dropped.most_common()),
-            "examples": self.examples,
+            "dev": {"pairs": held["dev"]},
+            "test": {"pairs": held["test"]},
+            "repeated": self.repeated,
+            "dropped": dropped,
+            "examples": {reason: self.drops.examples.get(reason, []) for reason in dropped},
             "warnings": self.warnings,
+            "statistics": self.statistics.described(by_side),
             "tokenizers": {
                 side: {"pieces": len(t), "simplify": t.simplify, "sha256": t.sha256}
-                for side, t in zip(("src", "trg"), tokenizers, strict=True)
+                for side, t in by_side.items()
             },
             "python": platform.python_version(),
-            "files": {p.name: file_sha256(p) for p in sorted(self.folder.iterdir())},
         }
+        report.write_html(self.folder, json.loads(json.dumps(manifest)))
+        manifest["files"] = {p.name: file_sha256(p) for p in sorted(self.folder.iterdir())}
         text = json.dumps(manifest, ensure_ascii=False, indent=1)
         (self.folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
         # Through JSON once, so that a fresh manifest equals one read back.
         again: Manifest = json.loads(text)
         return again
+
+
+def _write_text(folder: Path, name: str, pairs: list[Pair]) -> None:
+    """Raw text for validation and scoring: references are never rewritten."""
+    for side in ("src", "trg"):
+        # A source of another form than lines may hold a line end inside a sentence.
+        lines = (getattr(pair, side).replace("\n", " ") + "\n" for pair in pairs)
+        with (folder / f"{name}.{side}.txt").open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(lines)
 
 
 def auto_vocab(pairs: int) -> tuple[int, int]:
@@ -380,13 +498,3 @@ def auto_vocab(pairs: int) -> tuple[int, int]:
         if pairs <= most:
             return sizes
     return 16000, 16000
-
-
-def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    iterator = iter(items)
-    while chunk := list(itertools.islice(iterator, size)):
-        yield chunk
-
-
-def _threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

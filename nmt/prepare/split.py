@@ -1,101 +1,212 @@
 """Decisions that need the whole corpus: duplicates, place-holders, and the fence.
 
-Everything here works on 64-bit keys of the sentences, a few arrays whatever the
-length of the text. The fence: dev and test are held out in whole *groups*, so that no
-sentence, on either side, stands both in train and in what judges it.
+Everything here works on keys on disk and a few bytes a pair in memory (at most 16),
+whatever the length of the text. The fence: dev and test are held out in whole *groups*,
+so that no sentence, on either side, stands both in train and in what judges it.
 """
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nmt.errors import NmtError
-from nmt.text import fence_key
-
-Keys = NDArray[np.uint64]
-Flags = NDArray[np.bool_]
+from nmt.prepare.keys import BLOCK, Flags, Indices, KeyFile, scatter
 
 TRAIN, DEV, TEST, DROPPED = 0, 1, 2, 3
 
-
-def sentence_key(text: str) -> int:
-    """64 bits that stand for a sentence; equal for sentences the fence holds equal."""
-    return text_key(fence_key(text))
+Places = NDArray[np.uint8]
+Labels = NDArray[Any]  # int32 while that is enough, so that a pair costs four bytes
 
 
-def text_key(text: str) -> int:
-    """64 bits that stand for exactly this text."""
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
-
-
-def find_duplicates(pair_keys: Keys) -> Flags:
-    """True for every pair seen before, `[pairs]`."""
-    _, first = np.unique(pair_keys, return_index=True)
-    repeated = np.ones(len(pair_keys), dtype=bool)
-    repeated[first] = False
+def find_duplicates(keys: KeyFile, wanted: Flags) -> Flags:
+    """True for every wanted pair whose key an earlier wanted one has, `[pairs]`."""
+    repeated = np.zeros(len(keys), dtype=bool)
+    for positions, part in keys.parts(wanted):
+        _, first = np.unique(part, return_index=True)
+        later = np.ones(len(part), dtype=bool)
+        later[first] = False
+        repeated[positions[later]] = True
     return repeated
 
 
-def find_place_holders(src_keys: Keys, trg_keys: Keys, most: int) -> Flags:
+def find_near_duplicates(src: KeyFile, trg: KeyFile, wanted: Flags) -> Flags:
+    """As `find_duplicates`, for pairs whose *sentences* the fence holds equal."""
+    repeated = np.zeros(len(src), dtype=bool)
+    for positions, part in src.parts(wanted):
+        others = trg.at(positions)
+        order = np.lexsort((positions, others, part))
+        same = (part[order][1:] == part[order][:-1]) & (others[order][1:] == others[order][:-1])
+        repeated[positions[order[1:][same]]] = True
+    return repeated
+
+
+def find_place_holders(src: KeyFile, trg: KeyFile, most: int) -> Flags:
     """True for pairs whose target stands against more than `most` different sources."""
-    both = np.unique(np.stack([trg_keys, src_keys], axis=1), axis=0)
-    targets, counts = np.unique(both[:, 0], return_counts=True)
-    return np.isin(trg_keys, targets[counts > most])
+    held = np.zeros(len(src), dtype=bool)
+    for positions, targets in trg.parts():
+        sources = src.at(positions)
+        order = np.lexsort((sources, targets))
+        targets, sources = targets[order], sources[order]
+        new = np.r_[True, targets[1:] != targets[:-1]][: len(targets)]
+        other = new | np.r_[True, sources[1:] != sources[:-1]][: len(targets)]
+        starts = np.flatnonzero(new)
+        if len(starts):
+            many = np.add.reduceat(other.astype(np.int64), starts) > most
+            held[positions[order[np.repeat(many, np.diff(starts, append=len(targets)))]]] = True
+    return held
 
 
-def find_groups(src_keys: Keys, trg_keys: Keys) -> NDArray[np.int64]:
+def find_groups(src: KeyFile, trg: KeyFile, wanted: Flags, scratch: Path) -> Labels:
     """Number the groups: pairs linked by a shared source or target, directly or not.
 
     Label propagation: every pair takes the smallest label among those that share its
-    source, then its target, until nothing changes.
+    source, then its target, until nothing changes. Who shares with whom is found once
+    and kept on disk.
+
+    Returns:
+        For each wanted pair the position of the first pair of its group, -1 for the
+        others, `[pairs]`.
     """
-    labels = np.arange(len(src_keys))
-    sides = [np.unique(keys, return_inverse=True)[1].ravel() for keys in (src_keys, trg_keys)]
-    while True:
-        before = labels
+    kind = np.int32 if len(src) < 2**31 else np.int64
+    labels = np.arange(len(src), dtype=kind)
+    sides = [
+        _Sharers(keys, wanted, scratch / f"{name}.sharers.tmp", kind)
+        for name, keys in (("src", src), ("trg", trg))
+    ]
+    changed = True
+    while changed:
+        changed = False
         for side in sides:
-            smallest = np.full(side.max(initial=-1) + 1, len(labels))
-            np.minimum.at(smallest, side, labels)
-            labels = smallest[side]
-        labels = np.minimum(labels, labels[labels])  # jump ahead along chains
-        if np.array_equal(labels, before):
-            return labels
+            for members, starts, sizes in side.blocks():
+                smallest = np.minimum.reduceat(labels[members], starts)
+                spread = np.repeat(smallest, sizes)
+                changed = changed or bool((labels[members] != spread).any())
+                labels[members] = spread
+        for start in range(0, len(labels), BLOCK):  # jump ahead along chains
+            block = labels[start : start + BLOCK]
+            block[:] = labels[block]
+    for side in sides:
+        side.remove()
+    labels[~wanted] = -1
+    return labels
 
 
-def hold_out(groups: NDArray[np.int64], wanted: dict[int, int], seed: int) -> NDArray[np.uint8]:
+class _Sharers:
+    """Runs of positions with the same key, on disk: every run of two and more."""
+
+    def __init__(self, keys: KeyFile, wanted: Flags, path: Path, kind: type[Any]) -> None:
+        self._paths = path, path.with_suffix(".sizes")
+        self._kind = np.dtype(kind)
+        self._runs = 0
+        with self._paths[0].open("wb") as members, self._paths[1].open("wb") as sizes:
+            for positions, part in keys.parts(wanted):
+                order = np.argsort(part, kind="stable")
+                ordered = part[order]
+                first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]][: len(ordered)])
+                counts = np.diff(first, append=len(ordered))
+                shared = np.repeat(counts > 1, counts)
+                members.write(positions[order[shared]].astype(self._kind).tobytes())
+                counts = counts[counts > 1]
+                sizes.write(counts.astype(np.int64).tobytes())
+                self._runs += len(counts)
+
+    def blocks(self) -> Iterator[tuple[Labels, Indices, Indices]]:
+        """Members of some runs end to end, where each run starts, how long it is."""
+        with self._paths[0].open("rb") as members, self._paths[1].open("rb") as sizes:
+            while raw := sizes.read(8 * (BLOCK // 8)):
+                counts = np.frombuffer(raw, np.int64)
+                many = int(counts.sum()) * self._kind.itemsize
+                starts = np.cumsum(counts) - counts
+                yield np.frombuffer(members.read(many), self._kind), starts, counts
+
+    def remove(self) -> None:
+        for path in self._paths:
+            path.unlink()
+
+
+def hold_out(labels: Labels, wanted: dict[int, int], seed: int) -> Places:
     """Assign each pair to TRAIN, DEV or TEST, whole groups at a time.
 
     Args:
-        groups: group of each pair, `[pairs]`.
+        labels: group of each pair by the position of its first, -1 for pairs that take
+            no part, `[pairs]`.
         wanted: pairs to hold out for DEV and TEST. Groups are drawn at random and
             taken while they fit, so each set has exactly as many as asked.
         seed: of the draw.
 
+    Returns:
+        A place for each pair; DROPPED for those that take no part.
+
     Raises:
         NmtError: there are too few pairs.
     """
-    labels, sizes = np.unique(groups, return_counts=True)
-    order = np.random.default_rng(seed).permutation(len(labels))
-    place = np.zeros(len(labels), dtype=np.uint8)
-    at = 0
+    order = _drawn_groups(labels, seed)
+    chosen: dict[int, list[int]] = {which: [] for which in wanted}
+    drawn = iter(order)
     for which, count in wanted.items():
         # A large group would fill a whole set with variants of one sentence.
         largest = max(1, count // 20)
         missing = count
-        while missing and at < len(order):
-            group = order[at]
-            at += 1
-            if sizes[group] <= min(missing, largest):
-                place[group] = which
-                missing -= int(sizes[group])
+        for group, size in drawn:
+            if size <= min(missing, largest):
+                chosen[which].append(group)
+                missing -= size
+            if not missing:
+                break
         if missing:
             raise NmtError(
-                f"{len(groups)} pairs after cleaning: too few to hold out {sum(wanted.values())} "
-                "in groups that share no sentence with the rest",
+                f"{int((labels >= 0).sum())} pairs after cleaning: too few to hold out "
+                f"{sum(wanted.values())} in groups that share no sentence with the rest",
                 "lower data.dev and data.test, or name files of their own for them",
             )
-    return place[np.searchsorted(labels, groups)]
+    places = np.full(len(labels), DROPPED, dtype=np.uint8)
+    for start in range(0, len(labels), BLOCK):
+        block, out = labels[start : start + BLOCK], places[start : start + BLOCK]
+        out[block >= 0] = TRAIN
+        for which, groups in chosen.items():
+            out[np.isin(block, np.array(groups, dtype=labels.dtype))] = which
+    return places
+
+
+def _drawn_groups(labels: Labels, seed: int) -> Iterator[tuple[int, int]]:
+    """Every group in random order, with its size. Sizes are counted as they are needed."""
+    firsts = _firsts(labels)
+    order = np.random.default_rng(seed).permutation(len(firsts))
+    for start in range(0, len(order), BLOCK // 4):
+        some = firsts[order[start : start + BLOCK // 4]]
+        ranked = np.sort(some)
+        sizes = np.zeros(len(ranked), dtype=np.int64)
+        for begin in range(0, len(labels), BLOCK):
+            block = labels[begin : begin + BLOCK]
+            at = np.minimum(np.searchsorted(ranked, block), len(ranked) - 1)
+            sizes += np.bincount(at[ranked[at] == block], minlength=len(ranked))
+        for group in some.tolist():
+            yield group, int(sizes[np.searchsorted(ranked, group)])
+
+
+def _firsts(labels: Labels) -> Labels:
+    found = [np.zeros(0, labels.dtype)]
+    for start in range(0, len(labels), BLOCK):
+        block = labels[start : start + BLOCK]
+        own = np.arange(start, start + len(block), dtype=labels.dtype)
+        found.append(block[block == own])
+    return np.concatenate(found)
+
+
+def over_cap(wanted: Flags, begin: int, end: int, cap: int) -> Flags:
+    """True for the wanted pairs of a source, `begin` to `end`, that a cap leaves out.
+
+    The pairs that stay are a random sample; the same one every time.
+    """
+    out = np.zeros(len(wanted), dtype=bool)
+    positions = np.flatnonzero(wanted[begin:end])
+    if len(positions) > cap:
+        draw = scatter(positions, 1 << 31).astype(np.int32)
+        order = np.argpartition(draw, cap)
+        out[begin + positions[order[cap:]]] = True
+    return out

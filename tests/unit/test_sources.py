@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from nmt.config import HskSource, ParallelSource, TsvSource
 from nmt.errors import NmtError
-from nmt.prepare.sources import Pair, _senses, describe, read_extra_pairs, read_pairs
+from nmt.prepare.catalogues import senses
+from nmt.prepare.sources import Pair, describe, read_extra_pairs, read_pairs
 
 # A cell of a table: anything but what ends a cell or a line.
 cells = st.text(
@@ -56,12 +57,12 @@ def test_the_sample_has_its_sentences_and_its_glosses() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gloss", "senses"),
+    ("gloss", "expected"),
     [
         ("to like; to be fond of", ["like", "be fond of"]),
         ("one (number); a; an", ["one", "a"]),
         ("(particle)", []),
     ],
 )
-def test_senses(gloss: str, senses: list[str]) -> None:
-    assert _senses(gloss) == senses
+def test_senses(gloss: str, expected: list[str]) -> None:
+    assert senses(gloss) == expected

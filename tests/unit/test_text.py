@@ -75,8 +75,8 @@ def test_bytes_that_are_not_utf8() -> None:
 
 def test_missing_file_suggests_one(tmp_path: Path) -> None:
     (tmp_path / "train.zh").touch()
-    with pytest.raises(NmtError) as caught:
-        open_bytes(tmp_path / "trian.zh")
+    with pytest.raises(NmtError) as caught, open_bytes(tmp_path / "trian.zh"):
+        pass
     assert caught.value.message == f"{tmp_path / 'trian.zh'}: no such file"
     assert caught.value.hint == f"did you mean {tmp_path / 'train.zh'}?"
 

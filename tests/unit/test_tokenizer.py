@@ -74,7 +74,7 @@ def test_special_ids_and_broken_bytes_vanish(zh: Tokenizer) -> None:
     assert zh.decode(ids) == "我看"
 
 
-def test_training_twice_gives_the_same_pieces_whatever_the_threads() -> None:
+def test_training_twice_gives_the_same_model() -> None:
     one, _ = train_tokenizer(
         iter(ZH), vocab=285, simplify=True, character_coverage=1.0, space_first=False, name="x"
     )

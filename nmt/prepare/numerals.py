@@ -1,0 +1,205 @@
+"""Numbers by value, in Chinese and in English: 二十五 = 25 = ２５ = twenty-five.
+
+The rule built on this must not drop good pairs, so it asks little: a number written in
+digits, of two digits or more, has to be in the other sentence in *some* reading. What
+else the other side may write for it (words, 万 and million, 下午三点 for 15:00, 五月
+for May) is read generously.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import unicodedata
+
+_DIGITS = re.compile(r"\d+(?:[,，]\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?", re.ASCII)
+_ZH_DIGITS = dict(
+    zip("零〇一二两三四五六七八九俩仨", (0, 0, 1, 2, 2, *range(3, 10), 2, 3), strict=True)
+)
+_ZH_TENS = {"十": 10, "百": 100, "千": 1000, "廿": 20, "卅": 30}
+_ZH_POWERS = {"万": 10**4, "亿": 10**8, "兆": 10**12}
+_ZH_NUMBER = re.compile(f"[{''.join([*_ZH_DIGITS, *_ZH_TENS, *_ZH_POWERS])}点半]+")
+_ZH_SCALED = re.compile(r"(\d+(?:,\d{3})*(?:\.\d+)?)\s*[多余几来]?\s*([十百千万亿兆]+)", re.ASCII)
+
+_ONES = re.findall(
+    r"\w+",
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+    "fifteen sixteen seventeen eighteen nineteen",
+)
+_ORDINALS = re.findall(
+    r"\w+",
+    "zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth "
+    "thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth",
+)
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
+_EN_SMALL: dict[str, int] = {
+    **{word: value for value, word in enumerate(_ONES)},
+    **{word: value for value, word in enumerate(_ORDINALS)},
+    **{word: 10 * value for value, word in enumerate(_TENS, start=2)},
+    **{word + "s": 10 * value for value, word in enumerate(_TENS, start=2)},
+    **{word[:-1] + "ieth": 10 * value for value, word in enumerate(_TENS, start=2)},
+    "dozen": 12, "dozens": 12, "noon": 12, "midnight": 12, "score": 20, "teens": 10,
+}  # fmt: skip
+_EN_POWERS = {
+    "hundred": 100, "hundreds": 100, "hundredth": 100, "thousand": 10**3, "thousands": 10**3,
+    "k": 10**3, "grand": 10**3, "million": 10**6, "millions": 10**6, "m": 10**6, "mn": 10**6,
+    "billion": 10**9, "billions": 10**9, "bn": 10**9, "b": 10**9, "trillion": 10**12,
+}  # fmt: skip
+_EN_WORD = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?|[a-z]+", re.ASCII)
+
+
+def numbers_differ(zh: str, en: str) -> bool:
+    """Whether a number of two digits or more on one side is missing on the other.
+
+    Args:
+        zh: Chinese text, in any width and script.
+        en: English text.
+    """
+    zh, en = unicodedata.normalize("NFKC", zh), unicodedata.normalize("NFKC", en).lower()
+    zh_digits, en_digits = written(zh), written(en)
+    if not zh_digits and not en_digits:
+        return False
+    if _sorted_digits(zh) == _sorted_digits(en):
+        return False  # 555-1234 and 5551234, 1,5 and 1.5: cut differently, not different
+    return _lacks(zh_digits, english_values(en), en) or _lacks(en_digits, chinese_values(zh), zh)
+
+
+def _sorted_digits(text: str) -> list[str]:
+    return sorted(filter(str.isdecimal, text))
+
+
+def written(text: str) -> set[float]:
+    """Values of 10 and more that stand in the text in digits."""
+    found = (float(match.replace(",", "").replace("，", "")) for match in _DIGITS.findall(text))
+    return {value for value in found if value >= 10}
+
+
+def _lacks(wanted: set[float], there: frozenset[float], text: str) -> bool:
+    digits = "".join(filter(str.isdecimal, text))
+    for value in wanted:
+        plain = f"{value:.10g}".replace(".", "")
+        if not (_readings(value) & there or plain in digits):
+            return True
+    return False
+
+
+def _readings(value: float) -> set[float]:
+    """The values another writer may give for this one."""
+    readings = {value, round(value)}
+    if value < 25:
+        readings |= {value - 12, value + 12}  # 15:00 is three in the afternoon
+        readings |= {(value - 1) * 100}  # 18世纪, the 1700s
+    if 1000 <= value <= 2999:
+        readings |= {value % 100, float(value // 100 + 1), value % 100 - value % 10}  # 90年代
+    if value < 100:
+        readings |= {1900 + value, 2000 + value, 1800 + value}
+    readings |= {value / 10, value / 100, value * 10, value * 100}  # 八折 for 20 %; 角 and 分
+    readings |= {100 - value}
+    return readings
+
+
+def chinese_values(text: str) -> frozenset[float]:
+    """Every value that `text` (NFKC) may be read to hold."""
+    values = {float(match.replace(",", "")) for match in _DIGITS.findall(text)}
+    for number, powers in _ZH_SCALED.findall(text):
+        scale = 1.0
+        for power in powers:
+            scale *= _ZH_TENS.get(power) or _ZH_POWERS[power]
+        values.add(round(float(number.replace(",", "")) * scale, 6))
+    for match in _ZH_NUMBER.findall(_plain_numerals(text)):
+        values |= _read_chinese(match)
+    values |= (
+        {(century - 1) * 100 + decade for century in values for decade in values}
+        if ("世纪" in text or "世紀" in text)
+        else set()
+    )  # 20世纪80年代
+    values |= {value + 0.5 for value in values}
+    return frozenset(values | _CLOCK if "点" in text or "點" in text else values)
+
+
+_CLOCK = {15.0, 30.0, 45.0}  # 两点半 is 2:30, 一刻 a quarter
+_FORMAL = str.maketrans(
+    "壹贰叁肆伍陆柒捌玖拾佰仟萬億兩貳參陸點", "一二三四五六七八九十百千万亿两二三六点"
+)
+
+
+def _plain_numerals(text: str) -> str:
+    return text.translate(_FORMAL)
+
+
+@functools.lru_cache(maxsize=4096)
+def _read_chinese(numeral: str) -> frozenset[float]:
+    found: set[float] = set()
+    whole, point, rest = numeral.partition("点")
+    if point:
+        found |= _read_chinese(rest)
+        if rest and whole and all(c in _ZH_DIGITS for c in rest):
+            decimals = "".join(str(_ZH_DIGITS[c]) for c in rest)
+            found |= {float(f"{int(value)}.{decimals}") for value in _read_chinese(whole)}
+    whole = whole.replace("半", "")
+    if not whole:
+        return frozenset(found)
+    if all(c in _ZH_DIGITS for c in whole):
+        found.add(float("".join(str(_ZH_DIGITS[c]) for c in whole)))  # 一九八四
+        found |= {float(_ZH_DIGITS[c]) for c in whole}
+    return frozenset(found | {_positional(whole)})
+
+
+def _positional(numeral: str) -> float:
+    total, section, digit = 0, 0, 0
+    last = 1
+    for character in numeral:
+        if character in _ZH_DIGITS:
+            digit = _ZH_DIGITS[character]
+            if character in "零〇":
+                last = 1
+        elif character in _ZH_TENS:
+            last = _ZH_TENS[character]
+            section += last if last in (20, 30) else (digit or 1) * last
+            digit = 0
+        else:
+            last = _ZH_POWERS[character]
+            total = (total + section + digit or 1) * last
+            section = digit = 0
+    # 三万五: what follows a power directly counts a tenth of it.
+    return float(total + section + digit * (last // 10 if last >= 100 else 1))
+
+
+def english_values(text: str) -> frozenset[float]:
+    """Every value that `text` (NFKC, lower case) may be read to hold."""
+    values: set[float] = set()
+    total, section, seen = 0.0, 0.0, False
+    for word in [*_EN_WORD.findall(text), ""]:
+        if word[:1].isdigit():
+            number = float(word.replace(",", ""))
+            values |= {number, total + section + number}
+            values |= {number // 100 * 100} if 1000 <= number <= 2999 else set()  # 20世纪
+            total, section, seen = 0.0, number, True
+        elif word in _EN_SMALL:
+            value = _EN_SMALL[word]
+            values.add(value)
+            # twenty-five adds, nineteen eighty-four stands side by side
+            if seen and 10 <= value < 100 and 10 <= section < 100:
+                values.add(section * 100 + value)
+                section = section * 100 + value
+            elif seen and value < 10 and section >= 1000 and section % 10 == 0:
+                section += value
+                values.add(section)
+            else:
+                section += value
+            seen = True
+            values |= {section, total + section}
+        elif word in _EN_POWERS:
+            power = _EN_POWERS[word]
+            section = round((section or 1) * power, 6)
+            values |= {section, total + section}
+            if power >= 1000:
+                total, section = total + section, 0.0
+            seen = True
+        elif word[:3] in _MONTHS:
+            values.add(_MONTHS.index(word[:3]) + 1)
+        elif word not in ("and", "a", "of", "point", "th", "st", "nd", "rd", "s"):
+            values |= {total + section}
+            total, section, seen = 0.0, 0.0, False
+    return frozenset(values | {value + 0.5 for value in values})
