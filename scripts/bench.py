@@ -2,6 +2,7 @@
 """Benchmarks: each subcommand measures one thing, prints one line, and writes one JSON.
 
     python scripts/bench.py train --shape small --corpus data/tatoeba
+    python scripts/bench.py prepare corpus.tsv.gz --pairs 300000 --pairs 1800000
 
 Machines are shared and noisy, so speed is given as a share of what the same machine's
 matrix multiply did in the same run, and as medians of repeated runs.
@@ -9,10 +10,16 @@ matrix multiply did in the same run, and as medians of repeated runs.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import itertools
 import json
 import platform
 import resource
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +30,9 @@ import typer
 from nmt.batches import make_batch, plan_epoch
 from nmt.corpus import PackedSet
 from nmt.model import Seq2Seq
+from nmt.prepare.chunks import cores
 from nmt.prepare.pipeline import load_manifest
+from nmt.text import read_lines
 from nmt.train.journal import environment
 from nmt.train.loss import batch_loss
 
@@ -92,6 +101,90 @@ def train(
         "batch_tokens": batch_tokens,
     }
     write(f"train-{shape}", record)
+
+
+@app.command()
+def prepare(
+    corpus: Annotated[Path, typer.Argument(help="Chinese, tab, English; may be compressed")],
+    pairs: Annotated[
+        list[int],
+        typer.Option(help="Pairs to prepare; more than there are repeat the corpus. Repeatable."),
+    ],
+    workers: Annotated[int | None, typer.Option(help="as for nmt prepare")] = None,
+    scratch: Annotated[Path | None, typer.Option(help="where there is room for it")] = None,
+) -> None:
+    """Time and memory of nmt prepare, at several sizes of one corpus.
+
+    A repeated corpus gets another ending on both sides of each copy, so that nothing is
+    a duplicate. Memory is the sum of the resident pages of all processes, sampled; a
+    page that two of them share counts twice.
+    """
+    sizes = []
+    for count in sorted(pairs):
+        with tempfile.TemporaryDirectory(dir=scratch) as folder:
+            sizes.append(prepare_once(corpus, count, workers, Path(folder)))
+    for less, more in itertools.pairwise(sizes):
+        grown = (more["peak_rss_mib"] - less["peak_rss_mib"]) * 2**20
+        more["bytes_per_extra_pair"] = round(grown / (more["pairs"] - less["pairs"]), 1)
+    for size in sizes:
+        print(f"prepare-{size['pairs']}", " ".join(f"{k}={v}" for k, v in size.items()))
+    write("prepare", {"corpus": corpus.name, "workers": workers or cores(), "sizes": sizes})
+
+
+def prepare_once(corpus: Path, count: int, workers: int | None, folder: Path) -> dict[str, Any]:
+    """Prepare `count` pairs of a corpus in `folder`, in a process of its own."""
+    repeat_corpus(corpus, count, folder / "corpus.tsv")
+    sources = [{"source": "tsv", "path": str(folder / "corpus.tsv")}]
+    data = {"dir": str(folder / "out"), "sources": sources, "dev": 1000, "test": 1000}
+    (folder / "config.yaml").write_text(json.dumps({"run": str(folder / "run"), "data": data}))
+    command = [sys.executable, "-m", "nmt", "prepare", "--config", str(folder / "config.yaml")]
+    began = time.perf_counter()
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, *(["--workers", str(workers)] if workers else [])], stderr=log
+        )
+        most = 0
+        while process.poll() is None:
+            most = max(most, tree_rss(process.pid))
+            time.sleep(0.1)
+    seconds = time.perf_counter() - began
+    if process.returncode:
+        sys.exit((folder / "log").read_text())
+    digest = hashlib.sha256()
+    for path in sorted((folder / "out").glob("train.*.npy")):
+        digest.update(path.read_bytes())
+    return {
+        "pairs": count,
+        "train_pairs": load_manifest(folder / "out")["train"]["pairs"],
+        "seconds": round(seconds, 1),
+        "pairs_per_second": round(count / seconds),
+        "peak_rss_mib": round(most / 2**20),
+        "packed_sha256": digest.hexdigest()[:16],
+    }
+
+
+def repeat_corpus(corpus: Path, count: int, path: Path) -> None:
+    """Write `count` pairs of a corpus, over and over with another ending each time."""
+    with path.open("w", encoding="utf-8", newline="\n") as out:
+        for copy in itertools.count():
+            ending = f" x{chr(ord('a') + copy)}" if copy else ""
+            for line in read_lines(corpus):
+                if not count:
+                    return
+                src, trg = line.split("\t")
+                out.write(f"{src}{ending}\t{trg}{ending}\n")
+                count -= 1
+
+
+def tree_rss(pid: int) -> int:
+    """Resident bytes of a process and all that it started (Linux)."""
+    total = 0
+    with contextlib.suppress(OSError):
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        total = pages * resource.getpagesize()
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            total += sum(map(tree_rss, map(int, (task / "children").read_text().split())))
+    return total
 
 
 def update_flops(sizes: dict[str, int], vocab: int, batch: Any) -> float:

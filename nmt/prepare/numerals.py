@@ -91,7 +91,8 @@ def _readings(value: float) -> set[float]:
         readings |= {value - 12, value + 12}  # 15:00 is three in the afternoon
         readings |= {(value - 1) * 100}  # 18世纪, the 1700s
     if 1000 <= value <= 2999:
-        readings |= {value % 100, float(value // 100 + 1), value % 100 - value % 10}  # 90年代
+        readings |= {value % 100, value % 100 - value % 10}  # 90年代
+        readings |= {float(value // 100 + 1)} if value % 100 == 0 else set()
     if value < 100:
         readings |= {1900 + value, 2000 + value, 1800 + value}
     readings |= {value / 10, value / 100, value * 10, value * 100}  # 八折 for 20 %; 角 and 分
@@ -160,7 +161,9 @@ def _positional(numeral: str) -> float:
             digit = 0
         else:
             last = _ZH_POWERS[character]
-            total = (total + section + digit or 1) * last
+            here = section + digit
+            # 一亿五千万 adds the 万, 三万亿 multiplies it.
+            total = total + here * last if total >= last else (total + here or 1) * last
             section = digit = 0
     # 三万五: what follows a power directly counts a tenth of it.
     return float(total + section + digit * (last // 10 if last >= 100 else 1))

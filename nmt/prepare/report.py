@@ -65,7 +65,9 @@ def _rows(rows: list[Row]) -> list[str]:
 def _example(examples: list[list[str]]) -> str:
     if not examples:
         return ""
-    src, trg = (_shortened(text.replace("\n", " "), 30) for text in examples[0])
+    # What a terminal would obey rather than show is left out.
+    plain = ("".join(c if c.isprintable() else " " for c in text) for text in examples[0])
+    src, trg = (_shortened(text, 30) for text in plain)
     return f"{src} | {trg}"
 
 

@@ -1,0 +1,227 @@
+"""Text as it comes: each kind of damage has its message, and the old corpus stays."""
+
+from __future__ import annotations
+
+import bz2
+import errno
+import gzip
+import lzma
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.preparing import (
+    Run,
+    assert_refused,
+    manifest,
+    sentences,
+    snapshot,
+    write_config,
+    write_tsv,
+)
+
+
+@pytest.fixture
+def prepared(corpus: Run) -> Run:
+    """A good corpus is prepared; `a.tsv` may be spoilt now."""
+    assert corpus("prepare", "--config", "c.yaml").code == 0
+    return corpus
+
+
+def zstd(data: bytes) -> bytes:
+    if sys.version_info >= (3, 14):
+        from compression import zstd as codec
+    else:
+        codec = pytest.importorskip("backports.zstd")
+    return codec.compress(data)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "compress"),
+    [("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress), ("zst", zstd)],
+)
+def test_compressed_whole_and_cut_off(
+    prepared: Run, suffix: str, compress: Callable[[bytes], bytes]
+) -> None:
+    name = f"b.tsv.{suffix}"
+    before = snapshot()
+    long = Path("a.tsv").read_bytes() * 50
+    Path(name).write_bytes(compress(long)[:-12])
+    chosen = ("--set", f"data.sources.0.path={name}")
+    result = prepared("prepare", "--config", "c.yaml", *chosen)
+    assert result.code == 2
+    assert f"error: {name}:" in result.err
+    assert "compressed data is damaged or cut off" in result.err
+    assert snapshot() == before
+    Path(name).write_bytes(b"no such compression\n")
+    result = prepared("prepare", "--config", "c.yaml", *chosen)
+    assert f"error: {name}:0: compressed data is damaged or cut off" in result.err
+    Path(name).write_bytes(compress(Path("a.tsv").read_bytes()))
+    assert prepared("prepare", "--config", "c.yaml", *chosen).code == 0
+    assert snapshot()["train.src.ids.npy"] == before["train.src.ids.npy"]
+
+
+def test_gb18030_is_named_and_the_key_offered(prepared: Run) -> None:
+    before = snapshot()
+    with Path("a.tsv").open("ab") as file:
+        file.write("我们在这里。\tWe are here.\n".encode("gb18030"))
+    assert_refused(
+        prepared("prepare", "--config", "c.yaml"),
+        "a.tsv:289: not valid UTF-8 (byte 1 of the line is 0xce); it reads as GB18030: "
+        "我们在这里。\tWe are here.",
+        "set encoding: gb18030 under this source, or convert the file: "
+        "iconv -f GB18030 -t UTF-8 IN > OUT",
+    )
+    assert snapshot() == before
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name"), [("big5", "Big5"), ("utf-16", "UTF-16"), ("gb18030", "GB18030")]
+)
+def test_a_whole_file_in_another_encoding(run: Run, encoding: str, name: str) -> None:
+    text = "".join(
+        f"{zh}\t{en}\n" for zh, en in [("我們在這裡學中文。", "We learn."), *sentences()]
+    )
+    Path("a.tsv").write_bytes(text.replace("们", "們").encode(encoding, "replace"))
+    write_config("{source: tsv, path: a.tsv}")
+    result = run("prepare", "--config", "c.yaml")
+    assert f"it reads as {name}: 我們在這裡學中文。" in result.err
+    assert f"hint: set encoding: {name.lower()} under this source" in result.err
+    assert result.code == 2
+
+
+def test_the_wrong_encoding_key(corpus: Run) -> None:
+    with Path("a.tsv").open("ab") as file:
+        file.write(b"\xff\xff\tbad\n")
+    result = corpus("prepare", "--config", "c.yaml", "--set", "data.sources.0.encoding=gb18030")
+    assert "error: a.tsv:" in result.err
+    assert "not valid GB18030" in result.err
+    assert "it reads as UTF-8" in result.err or "a.tsv:289:" in result.err
+
+
+def test_odd_lines_are_kept_or_counted_and_shift_nothing(prepared: Run) -> None:
+    before = snapshot()
+    rows = [f"{zh}\t{en}".encode() for zh, en in sentences()]
+    odd = [
+        "零字节\x00\tA NUL byte.".encode(),
+        "行\u2028分隔\tA line\u2028separator.".encode(),
+        ("长" * 1_000_000).encode() + b"\tlong",
+        "私\ue000用\tPrivate.".encode(),
+    ]
+    rows[100:100] = odd
+    Path("a.tsv").write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(rows) + b"\r\n")
+    assert prepared("prepare", "--config", "c.yaml").code == 0
+    made = manifest()
+    assert made["read"] == {"a.tsv": 292}
+    assert made["dropped"] == {"control characters": 2, "too long": 1}
+    assert len(made["examples"]["too long"][0][0]) == 200
+    kept = sum(made[name]["pairs"] for name in ("train", "dev", "test"))
+    assert kept == 289  # the line separator is no line end
+    texts = b"".join(snapshot()[f"{name}.src.txt"] for name in ("dev", "test"))
+    assert b"\r" not in texts
+    assert b"\xef\xbb\xbf" not in texts
+    assert len(before["dev.src.txt"].splitlines()) == 10
+
+
+def test_a_corpus_that_is_all_duplicates(prepared: Run) -> None:
+    before = snapshot()
+    write_tsv(Path("a.tsv"), [sentences()[0]] * 500)
+    assert_refused(
+        prepared("prepare", "--config", "c.yaml"),
+        "1 pairs after cleaning: too few to hold out 30 in groups that share no sentence "
+        "with the rest",
+        "lower data.dev and data.test, or name files of their own for them",
+    )
+    assert snapshot() == before
+
+
+@pytest.mark.parametrize("where", ["cleaning", "packing", "manifest"])
+def test_a_full_disk_leaves_the_old_corpus(
+    prepared: Run, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    from nmt.corpus import PackedWriter
+    from nmt.prepare import keys, report
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    target, name = {
+        "cleaning": (keys.KeyFile, "add"),
+        "packing": (PackedWriter, "add_flat"),
+        "manifest": (report, "write_html"),
+    }[where]
+    before = snapshot()
+    monkeypatch.setattr(target, name, full)
+    assert_refused(
+        prepared("prepare", "--config", "c.yaml", "--set", "data.seed=5"),
+        "data/t: the disk is full; nothing was left half-written",
+        "free some space and run the same command again",
+    )
+    assert snapshot() == before
+    assert [p.name for p in Path("data").iterdir()] == ["t"]
+
+
+def test_interrupted(prepared: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nmt.prepare import split
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = snapshot()
+    monkeypatch.setattr(split, "find_groups", interrupt)
+    assert prepared("prepare", "--config", "c.yaml", "--set", "data.seed=5").code == 130
+    assert snapshot() == before
+    assert [p.name for p in Path("data").iterdir()] == ["t"]
+
+
+def test_rules_are_switched_one_by_one(corpus: Run) -> None:
+    bad = {
+        "control characters": ("坏\x07字", "Bad bell.", "control=false"),
+        "identical sides": ("三 a", "三 a", "identical=false"),
+        "too short": ("短", "Short.", None),
+        "too long": ("长" * 401, "L" * 1200, "max_chars=2000"),
+        "length ratio": ("比例" * 40, "Off.", "max_ratio=null"),
+        "no Chinese in source": ("abc", "Nothing.", "require_han=false"),
+        "Chinese in target": ("汉字", "The 字 sign.", "forbid_han=false"),
+        "foreign script": ("日本のことば", "Japanese.", "max_foreign=null"),
+        "repeated run": ("哈" * 30 + "笑", "Ha " * 5 + "laughs a lot.", "max_repeats=null"),
+        "markup": ("<b>粗</b>体", "Bold.", "markup=keep"),
+        "number mismatch": ("他有25本书", "He has 26 books.", "numbers=false"),
+    }
+    with Path("a.tsv").open("a", encoding="utf-8") as file:
+        file.writelines(f"{zh}\t{en}\n" for zh, en, _ in bad.values())
+    minimum = ("--set", "data.clean.min_chars=2", "--set", "data.clean.max_pieces=3000")
+    assert corpus("prepare", "--config", "c.yaml", *minimum).code == 0
+    made = manifest()
+    assert made["dropped"] == dict.fromkeys(bad, 1)
+    assert {reason: pairs[0][1] for reason, pairs in made["examples"].items()} == {
+        reason: en[:200] for reason, (_, en, _) in bad.items()
+    }
+    # Identical Chinese sides are Chinese in the target as well.
+    switches = [f"data.clean.{switch}" for _, _, switch in bad.values() if switch]
+    off = [part for switch in switches for part in ("--set", switch)]
+    result = corpus("prepare", "--config", "c.yaml", "--set", "data.clean.max_pieces=3000", *off)
+    assert result.code == 0, result.err
+    assert manifest()["dropped"] == {}
+
+
+def test_near_duplicates_and_place_holders(corpus: Run) -> None:
+    zh, en = sentences()[0]
+    extra = [(zh, en), (zh.replace("。", "！"), en.upper())]
+    extra += [(f"{zh[:-1]}{mark}页", "Go to page") for mark in "甲乙丙丁"]
+    with Path("a.tsv").open("a", encoding="utf-8") as file:
+        file.writelines(f"{a}\t{b}\n" for a, b in extra)
+    most = ("--set", "data.clean.max_sources_per_target=3")
+    assert corpus("prepare", "--config", "c.yaml", *most).code == 0
+    assert manifest()["dropped"] == {
+        "one target for over 3 sources": 4,
+        "duplicate pair": 1,
+        "near-duplicate pair": 1,
+    }
+    off = [f"data.clean.{key}" for key in ("duplicates=false", "near_duplicates=false")]
+    arguments = [part for key in off for part in ("--set", key)]
+    none = ("--set", "data.clean.max_sources_per_target=null")
+    assert corpus("prepare", "--config", "c.yaml", *none, *arguments).code == 0
+    assert manifest()["dropped"] == {}

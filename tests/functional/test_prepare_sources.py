@@ -1,0 +1,424 @@
+"""Every kind of source makes the same corpus; weights, caps, leaks, workers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from html import escape
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from nmt.tokenizer import Tokenizer
+from tests.preparing import (
+    Run,
+    assert_refused,
+    manifest,
+    sentences,
+    snapshot,
+    write_config,
+    write_tsv,
+)
+
+PACKED = ("train.src.ids.npy", "train.trg.ids.npy", "dev.src.txt", "test.trg.txt", "src.model")
+
+
+def as_csv(pairs: list[tuple[str, str]]) -> bytes:
+    out = io.StringIO()
+    rows = csv.writer(out)
+    rows.writerow(["id", "English, please", "中文"])
+    rows.writerows([i, en, zh] for i, (zh, en) in enumerate(pairs))
+    return out.getvalue().encode()
+
+
+def as_named_tsv(pairs: list[tuple[str, str]]) -> bytes:
+    lines = ["english\tnote\tchinese", *(f"{en}\t\t{zh}" for zh, en in pairs)]
+    return "\n".join(lines).encode()
+
+
+def as_jsonl(pairs: list[tuple[str, str]]) -> bytes:
+    records = ({"translation": {"zh": zh, "en": en}, "id": 1} for zh, en in pairs)
+    return b"".join(json.dumps(record).encode() + b"\n" for record in records)
+
+
+def as_tmx(pairs: list[tuple[str, str]]) -> bytes:
+    units = (
+        f'<tu tuid="{i}"><prop type="x">p</prop><tuv xml:lang="EN-us"><seg>{escape(en)}</seg></tuv>'
+        f'<tuv xml:lang="zh_Hans"><seg>{escape(zh[0])}<ph>&lt;b&gt;</ph>{escape(zh[1:])}</seg>'
+        f"</tuv></tu>\n"
+        for i, (zh, en) in enumerate(pairs)
+    )
+    head = '<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE tmx SYSTEM "tmx14.dtd">\n'
+    body = "".join(units)
+    return f'{head}<tmx version="1.4"><header/><body>{body}</body></tmx>'.encode()
+
+
+def as_po(pairs: list[tuple[str, str]]) -> bytes:
+    head = 'msgid ""\nmsgstr ""\n"Content-Type: text/plain; charset=UTF-8\\n"\n'
+    entries = (f'\nmsgid "{en}"\nmsgstr "{zh}"\n' for zh, en in pairs)
+    return (head + "".join(entries)).encode()
+
+
+def as_xliff(pairs: list[tuple[str, str]]) -> bytes:
+    units = "".join(
+        f'<trans-unit id="{i}"><source>{escape(en)}</source><target>{escape(zh)}</target>'
+        "</trans-unit>"
+        for i, (zh, en) in enumerate(pairs)
+    )
+    return (
+        '<?xml version="1.0"?><xliff version="1.2" '
+        'xmlns="urn:oasis:names:tc:xliff:document:1.2"><file original="a" datatype="plaintext" '
+        f'source-language="en-GB" target-language="zh-CN"><body>{units}</body></file></xliff>'
+    ).encode()
+
+
+def as_xliff2(pairs: list[tuple[str, str]]) -> bytes:
+    units = "".join(
+        f'<unit id="u{i}"><segment><source>{escape(zh)}</source><target>{escape(en)}</target>'
+        "</segment></unit>"
+        for i, (zh, en) in enumerate(pairs)
+    )
+    return (
+        '<?xml version="1.0"?><xliff version="2.0" srcLang="zh" trgLang="en" '
+        f'xmlns="urn:oasis:names:tc:xliff:document:2.0"><file id="f">{units}</file></xliff>'
+    ).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "source"),
+    [
+        ("b.csv", as_csv, "{source: csv, path: b.csv, src: 中文, trg: 'English, please'}"),
+        ("b.tsv", as_named_tsv, "{source: tsv, path: b.tsv, src: chinese, trg: english}"),
+        (
+            "b.jsonl",
+            as_jsonl,
+            "{source: jsonl, path: b.jsonl, src: translation.zh, trg: translation.en}",
+        ),
+        ("b.tmx", as_tmx, "{source: tmx, path: b.tmx}"),
+        ("b.po", as_po, "{source: po, path: b.po}"),
+        ("b.xlf", as_xliff, "{source: xliff, path: b.xlf}"),
+        ("c.xlf", as_xliff2, "{source: xliff, path: c.xlf}"),
+    ],
+)
+def test_every_format_makes_the_same_corpus(
+    corpus: Run, name: str, write: Callable[[list[tuple[str, str]]], bytes], source: str
+) -> None:
+    if "po" in source or "xliff" in source:
+        pytest.importorskip("translate.storage.po")
+    assert corpus("prepare", "--config", "c.yaml").code == 0
+    before = snapshot()
+    Path(name).write_bytes(write(sentences()))
+    write_config(source)
+    result = corpus("prepare", "--config", "c.yaml")
+    assert result.code == 0, result.err
+    assert manifest()["read"] == {name: 288}
+    after = snapshot()
+    for file in PACKED:
+        assert after[file] == before[file], file
+
+
+@pytest.mark.parametrize("encoding", ["gb18030", "utf-16"])
+def test_another_encoding(corpus: Run, encoding: str) -> None:
+    assert corpus("prepare", "--config", "c.yaml").code == 0
+    before = snapshot()
+    text = Path("a.tsv").read_text(encoding="utf-8")
+    Path("b.tsv").write_bytes(text.encode(encoding))
+    write_config(f"{{source: tsv, path: b.tsv, encoding: {encoding}}}")
+    assert corpus("prepare", "--config", "c.yaml").code == 0
+    for file in PACKED:
+        assert snapshot()[file] == before[file], file
+
+
+def test_standard_input_is_read_every_time(corpus: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert corpus("prepare", "--config", "c.yaml").code == 0
+    before = snapshot()
+    write_config("{source: tsv, path: '-'}")
+    for pairs in (sentences(), sentences()[:200]):
+        data = "".join(f"{zh}\t{en}\n" for zh, en in pairs).encode()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
+        assert corpus("prepare", "--config", "c.yaml").err.endswith("data/t: prepared\n")
+        assert manifest()["read"] == {"standard input": len(pairs)}
+        assert (snapshot()["test.src.txt"] == before["test.src.txt"]) == (len(pairs) == 288)
+
+
+def test_standard_input_only_once(corpus: Run) -> None:
+    write_config("{source: tsv, path: '-'}, {source: jsonl, path: '-'}")
+    assert_refused(
+        corpus("prepare", "--config", "c.yaml"),
+        "c.yaml: data: only one source can be - (standard input)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "source", "message"),
+    [
+        (
+            "b.csv", b"zh,english\n", "{source: csv, path: b.csv}",
+            "b.csv:1: no column en; the first line names zh, english",
+        ),
+        (
+            "b.csv", "zh,en\n一,one\n二\n".encode(), "{source: csv, path: b.csv}",
+            "b.csv:3: 1 columns, 2 in the first line",
+        ),
+        (
+            "b.csv", 'zh,en\n一,"one\n'.encode(), "{source: csv, path: b.csv}",
+            "b.csv:2: not CSV: unexpected end of data",
+        ),
+        (
+            "b.jsonl", b'{"zh": 1, "en": "one"}\n', "{source: jsonl, path: b.jsonl}",
+            "b.jsonl:1: zh is 1, not text",
+        ),
+        (
+            "b.jsonl", b'{"en": "one"}\n', "{source: jsonl, path: b.jsonl}",
+            "b.jsonl:1: no key zh; there is en",
+        ),
+        (
+            "b.jsonl", b'\n{"en": \n', "{source: jsonl, path: b.jsonl}",
+            "b.jsonl:2: not JSON: Expecting value: line 1 column 8 (char 7)",
+        ),
+        (
+            "b.tmx", b"<tmx>\n<body>\n<tu></body>", "{source: tmx, path: b.tmx}",
+            "b.tmx:3: not well-formed TMX (mismatched tag: line 3, column 6)",
+        ),
+        (
+            "b.tsv", b"a\tb\n", "{source: tsv, path: b.tsv, src: a}",
+            "c.yaml: source tsv: src and trg go together, both are column names",
+        ),
+    ],
+)  # fmt: skip
+def test_a_malformed_source(
+    corpus: Run, name: str, content: bytes, source: str, message: str
+) -> None:
+    Path(name).write_bytes(content)
+    write_config(source)
+    result = corpus("prepare", "--config", "c.yaml")
+    assert f"error: {message}\n" in result.err
+    assert result.code == 2
+    assert not Path("data/t").exists()
+
+
+@pytest.mark.parametrize(("kind", "name"), [("po", "b.po"), ("xliff", "b.xlf")])
+def test_a_catalogue_that_is_none(corpus: Run, kind: str, name: str) -> None:
+    pytest.importorskip("translate.storage.po")
+    Path(name).write_bytes(b'msgid "a\nfoo')
+    write_config(f"{{source: {kind}, path: {name}}}")
+    result = corpus("prepare", "--config", "c.yaml")
+    assert f"error: {name}: not readable as {kind} (" in result.err
+    assert result.code == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "module", "message", "extra"),
+    [
+        (
+            "{source: po, path: a.tsv}", "translate.storage",
+            "a.tsv: reading po needs the package translate-toolkit", "formats",
+        ),
+        (
+            "{source: mtdata, id: a-b-1-zho-eng}", "mtdata",
+            "mtdata a-b-1-zho-eng: the package mtdata is not installed", "mtdata",
+        ),
+    ],
+)  # fmt: skip
+def test_a_missing_extra(
+    corpus: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+    module: str,
+    message: str,
+    extra: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    write_config(source)
+    assert_refused(
+        corpus("prepare", "--config", "c.yaml"),
+        message,
+        f"pip install 'nmt-zh-en[{extra}]', or in a clone: pip install -e '.[{extra}]'",
+    )
+
+
+def test_units_with_a_missing_side_are_counted(corpus: Run) -> None:
+    units = '<tu><tuv xml:lang="zh"><seg>只有中文</seg></tuv></tu><tu></tu>'
+    good = as_tmx(sentences()).decode()
+    Path("b.tmx").write_text(good.replace("<body>", "<body>" + units), encoding="utf-8")
+    write_config("{source: tmx, path: b.tmx}")
+    assert corpus("prepare", "--config", "c.yaml").code == 0
+    made = manifest()
+    assert made["read"] == {"b.tmx": 290}
+    assert made["dropped"] == {"empty side": 2}
+    assert made["examples"] == {"empty side": [["只有中文", ""], ["", ""]]}
+
+
+def test_several_sources_with_weight_and_cap(corpus: Run) -> None:
+    pairs = sentences()
+    write_tsv(Path("a.tsv"), pairs[:100])
+    write_tsv(Path("b.tsv"), pairs[100:200])
+    write_tsv(Path("c.tsv"), pairs[200:])
+    write_config(
+        "{source: tsv, path: a.tsv, weight: 2.5}, {source: tsv, path: b.tsv, cap: 30}, "
+        "{source: tsv, path: c.tsv, weight: 0.25}"
+    )
+    assert corpus("prepare", "--config", "c.yaml").code == 0
+    made = manifest()
+    assert made["read"] == {"a.tsv": 100, "b.tsv": 100, "c.tsv": 88}
+    assert made["dropped"]["over the cap of its source"] == 70
+    lost = made["dropped"]["left out by the weight of its source"]
+    assert 40 < lost < 85  # three of four, less what was held out
+    assert 100 < made["repeated"] < 200  # one and a half times, less what was held out
+    total = made["train"]["pairs"] + made["dev"]["pairs"] + made["test"]["pairs"]
+    assert total == 288 + made["repeated"] - 70 - lost
+
+
+def test_same_bytes_for_any_number_of_workers(corpus: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nmt.prepare import chunks
+
+    # Small chunks, or one worker would get everything. What is dropped shows order, too.
+    monkeypatch.setattr(chunks, "CHUNK", 17)
+    monkeypatch.setattr(chunks.chunked, "__defaults__", (17,))
+    with Path("a.tsv").open("a", encoding="utf-8") as file:
+        file.writelines(f"第{i}句\tno {i + 1}\n" for i in range(10, 60))
+    made = []
+    for workers in ("1", "3"):
+        folder = f"data/w{workers}"
+        result = corpus(
+            "prepare", "--config", "c.yaml", "--workers", workers, "--set", f"data.dir={folder}"
+        )
+        assert result.code == 0, result.err
+        made.append(snapshot(folder))
+    assert made[0] == made[1]
+    assert b"number mismatch" in made[0]["manifest.json"]
+
+
+def test_a_leak_is_refused_and_keep_out_removes_it(corpus: Run) -> None:
+    assert corpus("prepare", "--config", "c.yaml").code == 0
+    before = snapshot()
+    held = Path("data/t/test.src.txt").read_text(encoding="utf-8")
+    Path("exam.txt").write_text(held, encoding="utf-8")
+    # What was held out is not trained on …
+    assert corpus("prepare", "--config", "c.yaml", "--check-leak", "exam.txt").code == 0
+    zh, en = next(p for p in sentences() if p[0] not in held and p[0].startswith("我"))
+    Path("exam.txt").write_text(f"昨天。\n{en.upper()}\n", encoding="utf-8")
+    for arguments in ((), ("--set", "data.seed=1", "--set", "data.dir=data/u")):
+        result = corpus("prepare", "--config", "c.yaml", "--check-leak", "exam.txt", *arguments)
+        pairs = manifest()["train"]["pairs"]
+        assert_refused(
+            result,
+            f"of {pairs} training pairs 1 meet exam.txt; for example {zh} | {en}",
+            "name the file under data.keep_out to have such pairs removed",
+        )
+    assert snapshot() == before
+    assert not Path("data/u").exists()
+    kept_out = ("--set", "data.keep_out=[exam.txt]")
+    assert corpus("prepare", "--config", "c.yaml", "--check-leak", "exam.txt", *kept_out).code == 0
+    assert manifest()["dropped"] == {"meets exam.txt": 1}
+
+
+def test_missing_leak_file(corpus: Run) -> None:
+    result = corpus("prepare", "--config", "c.yaml", "--check-leak", "no.txt")
+    assert result.code == 2
+    assert "error: no.txt: no such file" in result.err
+    assert not Path("data/t").exists()
+
+
+def test_packed_pieces_give_the_text_back_and_can_be_cut_anew(corpus: Run) -> None:
+    from nmt.corpus import PackedSet
+
+    assert corpus("prepare", "--config", "c.yaml").code == 0
+    packed = PackedSet.open(Path("data/t"), "train")
+    tokenizer = Tokenizer.load(Path("data/t/trg.model"), simplify=False)
+    texts = {tokenizer.normalise(en) for _, en in sentences()}
+    other = 0
+    for i in range(20):
+        ids = packed.trg[i].tolist()
+        assert tokenizer.decode(ids) in texts
+        drawn = [tokenizer.resample(ids, 0.1, seed) for seed in (1, 1, 2)]
+        assert drawn[0] == drawn[1]
+        assert {tokenizer.decode(cut) for cut in drawn} == {tokenizer.decode(ids)}
+        other += drawn[0] != ids
+    assert other > 5
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """An HTTP server on loopback for the files in `served`."""
+    served = tmp_path / "served"
+    served.mkdir()
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: object) -> None:
+            super().__init__(*arguments, directory=str(served))  # type: ignore[arg-type]
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_address[1]}"
+        httpd.shutdown()
+        thread.join()
+
+
+@pytest.mark.usefixtures("run")
+def test_a_catalogue_id_is_downloaded_through_mtdata(server: str, tmp_path: Path) -> None:
+    """A data set added to the catalogue the way mtdata offers: a module beside the user."""
+    pytest.importorskip("mtdata.main")
+    lines = "".join(f"{en}\t{zh}\n" for zh, en in sentences())
+    Path("served/toy.tsv").write_text(lines, encoding="utf-8")
+    Path("mtdata_toy.py").write_text(
+        "from mtdata.index import Entry\n"
+        "def load_all(index):\n"
+        "    for name, url in (('toy', 'toy.tsv'), ('gone', 'gone.tsv')):\n"
+        f"        index.add_entry(Entry(did=f'Local-{{name}}-1-eng-zho', url='{server}/' + url))\n",
+        encoding="utf-8",
+    )
+
+    root = str(Path(__file__).parents[2])
+    environment = {
+        **os.environ, "http_proxy": "", "HTTP_PROXY": "", "no_proxy": "127.0.0.1",
+        "MTDATA": str(tmp_path / "cache"), "PYTHONPATH": f"{root}{os.pathsep}.",
+    }  # fmt: skip
+
+    def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *arguments],
+            env=environment, capture_output=True, text=True, encoding="utf-8", check=False,
+        )  # fmt: skip
+
+    def prepare(id_: str) -> subprocess.CompletedProcess[str]:
+        write_config(f"{{source: mtdata, id: {id_}}}")
+        return python("-m", "nmt", "prepare", "--config", "c.yaml")
+
+    # mtdata builds its index of 300,000 data sets on first use: here of ours alone.
+    indexed = python(
+        "-c",
+        "import importlib, types\n"
+        "real = importlib.import_module\n"
+        "nothing = types.SimpleNamespace(load_all=lambda index: None)\n"
+        "importlib.import_module = (\n"
+        "    lambda name, package=None: real(name, package)\n"
+        "    if 'toy' in name or package != 'mtdata.index' else nothing)\n"
+        "import mtdata.index\n",
+    )
+    assert indexed.returncode == 0, indexed.stderr
+    done = prepare("Local-toy-1-eng-zho")
+    assert done.returncode == 0, done.stderr
+    assert manifest()["read"] == {"mtdata Local-toy-1-eng-zho": 288}
+    assert manifest()["dropped"] == {}  # the sides were swapped to Chinese first
+    Path("served/toy.tsv").unlink()
+    assert "unchanged, nothing to do" in prepare("Local-toy-1-eng-zho").stderr
+
+    gone = prepare("Local-gone-1-eng-zho")
+    assert gone.returncode == 2
+    assert f"error: mtdata Local-gone-1-eng-zho: cannot be fetched from {server}" in gone.stderr
+    unknown = prepare("Local-joy-1-eng-zho")
+    assert unknown.returncode == 2
+    assert "error: mtdata Local-joy-1-eng-zho: no such data set in the catalogue" in unknown.stderr
+    assert "hint: did you mean Local-toy-1-eng-zho?" in unknown.stderr

@@ -1,0 +1,102 @@
+"""Numbers by value, in every notation that means the same."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nmt.prepare.numerals import chinese_values, english_values, numbers_differ
+
+SAME = [
+    ("他有二十五本书", "He has 25 books."),
+    ("他有２５本书", "He has 25 books."),
+    ("他有25本书", "He has twenty-five books."),
+    ("一九八四年", "1984"),
+    ("1984年", "nineteen eighty-four"),
+    ("1984年", "in '84"),
+    ("20世纪90年代", "the 1990s"),
+    ("18世纪", "the 1700s"),
+    ("19世纪", "the nineteenth century"),
+    ("三万五", "35,000"),
+    ("3.5万人", "35,000 people"),
+    ("1.5亿", "150 million"),
+    ("一亿五千万", "150,000,000"),
+    ("九万八千美元", "$98,000"),
+    ("5月15日", "May 15th"),
+    ("下午三点半", "3:30 p.m."),
+    ("15点", "3 p.m."),
+    ("两点一刻", "2:15"),
+    ("百分之二十", "20%"),
+    ("12个", "a dozen"),
+    ("壹佰贰拾元", "120 yuan"),
+    ("一百零五", "105"),
+    ("三点一四一五九", "3.14159"),
+    ("555-1234", "5551234"),
+    ("二百三", "230"),
+    ("两千零一夜", "2001 nights"),
+    ("没有数字", "No numbers at all."),
+    ("第2章", "Chapter two"),
+]
+DIFFERENT = [
+    ("他有25本书", "He has 26 books."),
+    ("这块塑料是透明的", "placeholder-p10"),
+    ("公元两千年以后", "in 2008 AD"),
+    ("高达三十五英尺", "A 50 foot spire."),
+    ("二十世纪四十年代", "the 1980s"),
+    ("1701年至1750年", "Between 1701 and 1850"),
+    ("１２３４元", "1235 yuan"),
+]
+
+
+@pytest.mark.parametrize(("zh", "en"), SAME)
+def test_the_same_numbers(zh: str, en: str) -> None:
+    assert not numbers_differ(zh, en)
+
+
+@pytest.mark.parametrize(("zh", "en"), DIFFERENT)
+def test_different_numbers(zh: str, en: str) -> None:
+    assert numbers_differ(zh, en)
+
+
+def chinese(value: int) -> str:
+    """A number below a hundred million as it is written out."""
+    if value >= 10000:
+        low = value % 10000
+        zero = "零" if 0 < low < 1000 else ""
+        return chinese(value // 10000) + "万" + zero + (chinese(low) if low else "")
+    out = ""
+    for power, name in ((1000, "千"), (100, "百"), (10, "十"), (1, "")):
+        digit = value // power % 10
+        if digit:
+            out += "零一二三四五六七八九"[digit] + name
+        elif out and value % power and not out.endswith("零"):
+            out += "零"
+    return out
+
+
+@given(st.integers(1, 99_999_999))
+def test_every_number_written_out_is_read(value: int) -> None:
+    assert value in chinese_values(chinese(value))
+
+
+@given(st.integers(1, 99_999_999))
+def test_a_number_agrees_with_itself_in_every_notation(value: int) -> None:
+    for zh in (chinese(value), str(value), f"{value:,}"):
+        for en in (str(value), f"{value:,}"):
+            assert not numbers_differ(f"共{zh}个。", f"There are {en} of them.")
+
+
+@given(st.text(), st.text())
+def test_any_text_can_be_asked(zh: str, en: str) -> None:
+    numbers_differ(zh, en)
+    numbers_differ(zh + "12", en + "１３")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("two hundred and five", 205), ("a hundred", 100), ("three million", 3_000_000),
+     ("5k", 5000), ("ninety-nine", 99), ("1.5 billion", 1.5e9), ("nineteen sixty", 1960)],
+)  # fmt: skip
+def test_english_words(text: str, value: float) -> None:
+    assert value in english_values(text)
