@@ -191,6 +191,13 @@ class DataConfig(_Section):
         description="files whose sentences, on either side, may not be trained on or held out",
     )
     simplify: bool = Field(True, description="Traditional to Simplified on the model's side")
+    unmarked: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of training sources that lose their final mark, so that a sentence "
+        "typed without one is a sentence to the model",
+    )
     src_vocab: int | Literal["auto"] = Field("auto", description="Chinese pieces")
     trg_vocab: int | Literal["auto"] = Field("auto", description="English pieces")
     clean: CleanConfig = Field(default_factory=lambda: CleanConfig())

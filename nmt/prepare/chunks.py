@@ -40,6 +40,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+_FINAL_MARKS = "。.!?"  # after NFKC: full-width marks but the first are half-width by then
+
+
 @dataclass
 class Drops:
     """How many pairs were dropped for each reason, and the first of them."""
@@ -85,8 +88,17 @@ class Cleaned:
     statistics: Statistics
 
 
-def clean_chunk(config: CleanConfig, simplify: bool, chunk: list[tuple[str, str]]) -> Cleaned:
-    """Ask the rules about each pair, normalise and key the kept."""
+def clean_chunk(
+    config: CleanConfig, simplify: bool, unmarked: float, chunk: list[tuple[str, str]]
+) -> Cleaned:
+    """Ask the rules about each pair, normalise and key the kept.
+
+    Args:
+        config: which rules, and their limits.
+        simplify: of the source side.
+        unmarked: share of sources that lose their final mark.
+        chunk: raw pairs.
+    """
     rules = _rules(config)
     drops, kept, lines = Drops(), [], []
     keys: list[tuple[int, int, int]] = []
@@ -102,8 +114,11 @@ def clean_chunk(config: CleanConfig, simplify: bool, chunk: list[tuple[str, str]
                 drops.drop("empty side", pair)
                 continue
             kept.append(pair)
+            key = text_key(f"{src}\t{trg}")
+            keys.append((sentence_key(src), sentence_key(trg), key))
+            if key % 1000 < unmarked * 1000:
+                src = src.rstrip(_FINAL_MARKS) or src
             lines.append(pack_line(pair, src, trg))
-            keys.append((sentence_key(src), sentence_key(trg), text_key(f"{src}\t{trg}")))
     statistics = Statistics()
     statistics.observe(kept)
     return Cleaned(

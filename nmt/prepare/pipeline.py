@@ -236,7 +236,9 @@ class _Preparation:
         self, source: Source, name: str, pairs: Iterable[Pair], kept: IO[bytes],
         workers: Workers, bar: tqdm[Any], meter: Meter,
     ) -> None:  # fmt: skip
-        work = functools.partial(chunks.clean_chunk, self.data.clean, self.data.simplify)
+        work = functools.partial(
+            chunks.clean_chunk, self.data.clean, self.data.simplify, self.data.unmarked
+        )
         begin, count = len(self.src), 0
         results: Iterator[Cleaned] = workers.map(work, chunked(map(tuple, pairs)))
         for done in results:

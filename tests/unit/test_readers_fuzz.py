@@ -64,7 +64,7 @@ def test_any_bytes(tmp_path: Path, kind: str, content: bytes, compressed: str) -
     # The file, and the line where the format has lines.
     assert not problem or re.match(rf"{re.escape(str(path))}(:\d+)?: ", problem), problem
     assert all(isinstance(text, str) for pair in pairs for text in pair)
-    cleaned = clean_chunk(CleanConfig(), True, [tuple(pair) for pair in pairs])
+    cleaned = clean_chunk(CleanConfig(), True, 0.0, [tuple(pair) for pair in pairs])
     assert cleaned.read == len(pairs)
 
 
@@ -76,7 +76,7 @@ TEXT = st.text(max_size=12)
 def test_as_many_in_as_kept_and_dropped(rows: list[tuple[str, str]], size: int) -> None:
     read, kept, dropped = 0, [], 0
     for chunk in chunked(rows, size):
-        done = clean_chunk(CleanConfig(require_han=False, forbid_han=False), True, chunk)
+        done = clean_chunk(CleanConfig(require_han=False, forbid_han=False), True, 0.0, chunk)
         read += done.read
         lines = done.lines.split(b"\n")[:-1]
         assert done.keys.shape == (3, len(lines))
