@@ -9,17 +9,22 @@
       train.jsonl          the journal
       checkpoints/
         00000500/          model.safetensors, trainer.safetensors, state.json
+        average/           model.safetensors, state.json: the mean of the best, if asked for
 
 Weights are in safetensors, everything else is JSON, YAML or text: nothing is unpickled.
-A checkpoint appears whole or not at all. It carries the run's identity and the hashes of
-its files, so files of two runs, or a damaged one, can't be mixed up unnoticed.
+A checkpoint appears whole or not at all, and its tensors are never written over. It
+carries the run's identity and the hashes of its files, so files of two runs, or a damaged
+one, can't be mixed up unnoticed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -41,6 +46,10 @@ from nmt.tokenizer import Tokenizer
 
 FORMAT = 1
 _TEXTS = ("dev.src.txt", "dev.trg.txt", "test.src.txt", "test.trg.txt")
+_AVERAGE = "average"
+_LOCK = ".lock"
+# What `nmt.text.replacing` and its like call a file or folder until it is whole.
+_HALF_WRITTEN = re.compile(r"\.(\d{8}|average|run\.json|config\.yaml|train\.jsonl|curves\.svg)\.")
 _COPIED = ("src.model", "trg.model", "manifest.json", *_TEXTS)
 
 
@@ -76,7 +85,10 @@ class Checkpoint:
         path = self.folder / f"{name}.safetensors"
         try:
             if file_sha256(path) != self.state["files"][path.name]:
-                raise NmtError(f"{path}: damaged: its checksum differs from the one recorded")
+                raise NmtError(
+                    f"{path}: damaged: its checksum differs from the one recorded",
+                    f"put a good copy back, or remove {self.folder} to use the next best one",
+                )
             return load_file(path, device=str(device))
         except (OSError, KeyError, safetensors.SafetensorError) as error:
             raise NmtError(f"{path}: missing or damaged ({error})") from error
@@ -171,29 +183,42 @@ class Run:
 
     def checkpoints(self) -> list[Checkpoint]:
         """All that are readable, oldest first; a damaged one is warned of and left out."""
-        found = []
-        for path in sorted(self.folder.glob("checkpoints/*/state.json")):
-            if path.parent.name.startswith("."):
-                continue  # being written, or left behind by a kill
-            try:
-                state = json.loads(path.read_text(encoding="utf-8"))
-                checkpoint = Checkpoint(path.parent, state)
-                if state["identity"] != self.identity:
-                    raise NmtError(
-                        f"{path.parent}: belongs to another run (other tokenizers or network)"
-                    )
-                found.append((checkpoint.update, checkpoint))
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                warn(f"{path}: damaged, passed over ({error})")
-        return [checkpoint for _, checkpoint in sorted(found, key=lambda pair: pair[0])]
+        # Names that are no number are being written, were left behind by a kill, or an average.
+        names = sorted(p.name for p in self.folder.glob("checkpoints/*") if p.name.isdigit())
+        found = [self._read(name) for name in names]
+        return sorted((c for c in found if c is not None), key=lambda c: c.update)
+
+    def _read(self, name: str) -> Checkpoint | None:
+        folder = self.folder / "checkpoints" / name
+        path = folder / "state.json"
+        try:
+            state = json.loads(path.read_text(encoding="utf-8"))
+            checkpoint = Checkpoint(folder, state)
+            if state["identity"] != self.identity:
+                raise NmtError(
+                    f"{folder}: belongs to another run (other tokenizers or network)",
+                    "put it back where it came from; weights, pieces and network belong together",
+                )
+            if checkpoint.update < 0 or not state["files"]:
+                raise ValueError("it says nothing of its files")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            warn(f"{path}: damaged, passed over ({error})")
+            return None
+        return checkpoint
 
     def best(self) -> Checkpoint:
         """The checkpoint with the best dev BLEU; the last one if none was validated.
 
+        The average of the best counts as one of them. Update 0, which has learned nothing,
+        does not.
+
         Raises:
             NmtError: there is none.
         """
-        saved = self.checkpoints()
+        saved = [checkpoint for checkpoint in self.checkpoints() if checkpoint.update]
+        if (self.folder / "checkpoints" / _AVERAGE).is_dir():
+            average = self._read(_AVERAGE)
+            saved += [average] if average is not None else []
         if not saved:
             raise NmtError(
                 f"{self.folder}: no checkpoint yet", "let nmt train run until its first save"
@@ -219,6 +244,9 @@ class Run:
     ) -> Checkpoint:
         """Write a checkpoint, then remove those no longer wanted.
 
+        The weights of an update are what they are: saved again at the same update, only
+        its state is written, and a dev BLEU once known stays.
+
         Args:
             state: must hold ``update``; ``dev_bleu`` if validated.
             model: the weights to translate with.
@@ -227,14 +255,74 @@ class Run:
         Raises:
             NmtError: the disk is full; the earlier checkpoints stay.
         """
-        folder = self.folder / "checkpoints" / f"{state['update']:08d}"
-        with replacing_folder(folder) as scratch:
-            save_file(_on_cpu(model), scratch / "model.safetensors")
-            save_file(_on_cpu(trainer), scratch / "trainer.safetensors")
+        name = f"{state['update']:08d}"
+        folder = self.folder / "checkpoints" / name
+        there = self._read(name) if folder.is_dir() else None
+        if there is not None:
+            known = {"dev_bleu": there.dev_bleu} if state.get("dev_bleu") is None else {}
+            return self.restate(there, {**state, **known})
+        if folder.is_dir():
+            _remove(folder)  # unreadable, and said so
+        checkpoint = self._write(folder, state, {"model": model, "trainer": trainer})
+        self._prune()
+        return checkpoint
+
+    def restate(self, checkpoint: Checkpoint, changes: dict[str, Any]) -> Checkpoint:
+        """Change what is recorded about a checkpoint; its tensors stay.
+
+        Raises:
+            NmtError: the disk is full; the old state stays.
+        """
+        state = {**checkpoint.state, **changes}
+        with replacing(checkpoint.folder / "state.json") as file:
+            file.write(_json(state).encode())
+        self._prune()
+        return Checkpoint(checkpoint.folder, state)
+
+    def average_of_best(self, count: int) -> tuple[list[int], dict[str, Tensor]]:
+        """Mean of the weights of the best validated checkpoints, on the CPU.
+
+        Returns:
+            Their updates, best first, and the tensors; fewer if fewer are whole.
+        """
+        updates: list[int] = []
+        total: dict[str, Tensor] = {}
+        for checkpoint in self._scored()[:count]:
+            try:
+                tensors = checkpoint.load("model", torch.device("cpu"))
+            except NmtError as error:
+                warn(f"{error.message}; left out of the average")
+                continue
+            updates.append(checkpoint.update)
+            # In double, so that the mean does not depend on the order by more than rounding.
+            for name, tensor in tensors.items():
+                total[name] = total.get(name, 0) + tensor.double()
+        return updates, {name: (t / len(updates)).float() for name, t in total.items()}
+
+    def save_average(self, state: dict[str, Any], model: dict[str, Tensor]) -> Checkpoint:
+        """Write averaged weights, replacing an earlier average; not meant to be trained on.
+
+        Raises:
+            NmtError: the disk is full; the checkpoints stay.
+        """
+        self.drop_average()
+        return self._write(self.folder / "checkpoints" / _AVERAGE, state, {"model": model})
+
+    def drop_average(self) -> None:
+        """Remove the average: training goes on, so it is no longer one of the best."""
+        folder = self.folder / "checkpoints" / _AVERAGE
+        if folder.is_dir():
+            _remove(folder)
+
+    def _write(
+        self, folder: Path, state: dict[str, Any], tensors: dict[str, dict[str, Tensor]]
+    ) -> Checkpoint:
+        with replacing_folder(folder) as scratch, _full_disk_as_os_error():
+            for name, group in tensors.items():
+                save_file(_on_cpu(group), scratch / f"{name}.safetensors")
             files = {path.name: file_sha256(path) for path in sorted(scratch.iterdir())}
             full = {**state, "identity": self.identity, "files": files}
             (scratch / "state.json").write_text(_json(full), encoding="utf-8")
-        self._prune()
         return Checkpoint(folder, full)
 
     def last_good(
@@ -250,11 +338,43 @@ class Run:
             return checkpoint, tensors
         return None
 
-    def drop_after(self, update: int) -> None:
-        """Remove damaged checkpoints newer than the one training goes on from."""
-        for checkpoint in self.checkpoints():
-            if checkpoint.update > update:
-                shutil.rmtree(checkpoint.folder)
+    def tidy(self, update: int) -> None:
+        """Remove what a kill or damage left behind; training goes on from `update`.
+
+        That is: checkpoints of later updates, none of which could be read, and files and
+        folders that were being written. To be called with the run locked.
+        """
+        for path in self.folder.glob("checkpoints/*"):
+            later = path.name.isdigit() and int(path.name) > update
+            if path.is_dir() and (later or _HALF_WRITTEN.match(path.name)):
+                shutil.rmtree(path)
+        for path in self.folder.iterdir():
+            if path.is_file() and _HALF_WRITTEN.match(path.name):
+                path.unlink()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Within, no other process trains this run; a kill takes the lock away too.
+
+        Raises:
+            NmtError: another one is at it.
+        """
+        try:
+            import fcntl
+        except ImportError:  # Windows: go without
+            yield
+            return
+        with (self.folder / _LOCK).open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise NmtError(
+                    f"{self.folder}: another nmt train is at work in it",
+                    "wait until it ends, or name another folder in run",
+                ) from None
+            except OSError as error:  # a file system without locks
+                warn(f"{self.folder}: cannot be locked ({error.strerror}); train it only once")
+            yield
 
     def replace_config(self, config: Config) -> None:
         """Record keys that were changed for the rest of the training."""
@@ -268,15 +388,20 @@ class Run:
         with replacing(self.folder / "run.json") as file:
             file.write(_json(self.info).encode())
 
+    def _scored(self) -> list[Checkpoint]:
+        """Validated checkpoints, best first, of equals the later one."""
+        scored = [c for c in self.checkpoints() if c.dev_bleu is not None]
+        return sorted(scored, key=lambda c: (c.dev_bleu, c.update), reverse=True)
+
     def _prune(self) -> None:
         saved = self.checkpoints()
-        scored = [c for c in saved if c.dev_bleu is not None]
-        scored.sort(key=lambda c: (c.dev_bleu, c.update), reverse=True)
+        train = self.config.train
+        best = self._scored()[: max(train.keep_best, train.average_best)]
         # Two of the newest: if the last one is found damaged there is one before it.
-        keep = {c.update for c in [*saved[-2:], *scored[: self.config.train.keep_best]]}
+        keep = {checkpoint.update for checkpoint in [*saved[-2:], *best]}
         for checkpoint in saved:
             if checkpoint.update not in keep:
-                shutil.rmtree(checkpoint.folder)
+                _remove(checkpoint.folder)
 
 
 def newest_run(parent: Path) -> Path:
@@ -327,6 +452,26 @@ def _read_info(folder: Path) -> dict[str, Any]:
             "it was made by a newer nmt: pip install --upgrade nmt-zh-en",
         )
     return info
+
+
+def _remove(folder: Path) -> None:
+    """Remove a checkpoint so that a kill leaves it whole, or not there for any reader."""
+    hidden = folder.with_name(f".{folder.name}.removed")
+    shutil.rmtree(hidden, ignore_errors=True)
+    folder.rename(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _full_disk_as_os_error() -> Iterator[None]:
+    """Give back the number that safetensors hides in the text of its own exception."""
+    try:
+        yield
+    except safetensors.SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), str(error)) from error
 
 
 def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -126,18 +126,28 @@ def prepare(
 
 
 @app.command()
-def train(config: ConfigOption, set_: SetOption = None, device: DeviceOption = "auto") -> None:
+def train(
+    config: ConfigOption,
+    set_: SetOption = None,
+    device: DeviceOption = "auto",
+    tensorboard: Annotated[
+        bool,
+        typer.Option("--tensorboard", help="Also write RUN/tensorboard (extra tensorboard)."),
+    ] = False,
+) -> None:
     """Train on a prepared corpus, or go on with a training that was stopped.
 
     Ctrl-C saves and stops; the same command goes on as if it had not been stopped.
+    Under torchrun all workers train one network together.
 
     \b
       nmt train --config configs/quickstart.yaml
       nmt train --config configs/quickstart.yaml --set model.attention=none --set run=runs/fixed
+      torchrun --nproc-per-node 2 -m nmt train --config configs/quickstart.yaml
     """
     from nmt.train.loop import train as run_train
 
-    _, progress = run_train(_load_config(config, set_), device)
+    _, progress = run_train(_load_config(config, set_), device, tensorboard=tensorboard)
     if progress.stopped_by is None:
         raise typer.Exit(130)
 

@@ -246,11 +246,17 @@ class TrainConfig(_Section):
     )
     learning_rate: float = Field(1e-3, gt=0, le=1, description="the highest one")
     warmup: int = Field(200, ge=0, description="updates of linear growth up to it")
-    schedule: Literal["constant", "linear", "cosine", "inverse_sqrt"] = Field(
+    schedule: Literal["constant", "linear", "cosine", "inverse_sqrt", "plateau"] = Field(
         "linear", description="what follows the warm-up"
     )
     hold: float = Field(
         0.3, ge=0, le=1, description="linear, cosine: share of all updates before decay begins"
+    )
+    plateau_factor: float = Field(
+        0.7, gt=0, lt=1, description="plateau: what the rate is multiplied by"
+    )
+    plateau_patience: int = Field(
+        2, ge=1, description="plateau: validations without a better dev BLEU before that"
     )
     adam_betas: tuple[float, float] = Field((0.9, 0.98))
     weight_decay: float = Field(0.0, ge=0)
@@ -263,6 +269,9 @@ class TrainConfig(_Section):
     validate_sentences: int = Field(500, ge=1, description="of dev, from its start")
     patience: int = Field(10, ge=1, description="validations without a better dev BLEU")
     keep_best: int = Field(1, ge=1, description="checkpoints kept by dev BLEU, besides the last")
+    average_best: int = Field(
+        1, ge=1, description="at the end, average this many best checkpoints; 1: none"
+    )
     save_every: float = Field(1.0, gt=0, description="minutes between checkpoints")
     samples: int = Field(4, ge=0, description="dev sentences shown at each validation")
 

@@ -1,11 +1,13 @@
-"""Where the program runs: device, seeds, messages, and the wish to stop."""
+"""Where the program runs: device, fellow workers, messages, and the wish to stop."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -16,10 +18,16 @@ if TYPE_CHECKING:
 
 
 def say(message: str) -> None:
-    """One line on stderr, above a progress bar if there is one. stdout is for results."""
+    """One line on stderr, above a progress bar if there is one. stdout is for results.
+
+    Of several workers only the first speaks. A terminal that has gone away is no reason to
+    end a training, so a line that can't be written is lost.
+    """
     from tqdm import tqdm
 
-    tqdm.write(message, file=sys.stderr)
+    if os.environ.get("RANK", "0") == "0":
+        with contextlib.suppress(OSError):
+            tqdm.write(message, file=sys.stderr)
 
 
 def warn(message: str) -> None:
@@ -60,8 +68,117 @@ def _cpu_label() -> str:
     return f"{torch.get_num_threads()} threads"
 
 
+def compute_reproducibly(device: torch.device) -> None:
+    """Choose GPU kernels whose sums come in a fixed order: same seed, same bits.
+
+    On a CPU ours do already. Must be called before the first product on the GPU.
+    """
+    import torch
+
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        # Otherwise every new tensor would be filled, against reading what was never written.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The processes that train one network together; mostly there is just this one.
+
+    What they agree on travels between CPUs (gloo), so that no GPU has to wait for it.
+
+    Attributes:
+        rank: of this one, from 0. Rank 0 alone writes files.
+        count: how many there are.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this one writes the files."""
+        return self.rank == 0
+
+    def largest(self, values: Sequence[float]) -> list[float]:
+        """The largest of each value over all workers, the same on all of them."""
+        return self._reduce(values, "MAX")
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        """The sum of each value over all workers, the same on all of them."""
+        return self._reduce(values, "SUM")
+
+    def _reduce(self, values: Sequence[float], how: str) -> list[float]:
+        if self.count == 1:
+            return list(values)
+        import torch
+        import torch.distributed as dist
+
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor, op=getattr(dist.ReduceOp, how))
+        agreed: list[float] = tensor.tolist()
+        return agreed
+
+    def wait(self) -> None:
+        """Go on once all workers have come here."""
+        self.total([0.0])
+
+    def share(self, items: Sequence[str]) -> list[str]:
+        """This worker's part of the work; `gather` puts the parts together again."""
+        return list(items[self.rank :: self.count])
+
+    def gather(self, part: list[str]) -> list[str]:
+        """The results of all workers, in the order of what `share` was given."""
+        if self.count == 1:
+            return part
+        import torch.distributed as dist
+
+        parts: list[list[str]] = [[] for _ in range(self.count)]
+        dist.all_gather_object(parts, part)
+        whole = [""] * sum(map(len, parts))
+        for rank, items in enumerate(parts):
+            whole[rank :: self.count] = items
+        return whole
+
+
+@contextlib.contextmanager
+def joining_workers(device_name: str) -> Iterator[tuple[torch.device, Workers]]:
+    """Within, this process and its fellows that ``torchrun`` started belong together.
+
+    Yields:
+        The device of this worker, and the group; a group of one without ``torchrun``.
+
+    Raises:
+        NmtError: as `choose_device`.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield choose_device(device_name), Workers()
+        return
+    import torch
+    import torch.distributed as dist
+
+    device = choose_device(device_name)
+    if device.type == "cuda":
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        if local >= torch.cuda.device_count():
+            raise NmtError(
+                f"worker {local} of this machine has no GPU: there are {torch.cuda.device_count()}",
+                "start no more workers than GPUs: torchrun --nproc-per-node",
+            )
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield device, Workers(dist.get_rank(), count)
+    finally:
+        dist.destroy_process_group()
+
+
 class Stop:
-    """Set once the user or the machine asks the program to end (Ctrl-C, SIGTERM)."""
+    """Set once the user or the machine asks the program to end (Ctrl-C, SIGTERM, hangup)."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -72,7 +189,10 @@ class Stop:
 
 @contextlib.contextmanager
 def stopping_on_signals() -> Iterator[Stop]:
-    """Within, the first Ctrl-C or SIGTERM only sets the flag; a second Ctrl-C interrupts."""
+    """Within, the first Ctrl-C, SIGTERM or hangup only sets the flag; a second interrupts.
+
+    A hangup that is ignored already (nohup) stays ignored.
+    """
     stop = Stop()
 
     def ask(number: int, _frame: FrameType | None) -> None:
@@ -81,7 +201,10 @@ def stopping_on_signals() -> Iterator[Stop]:
         stop.signal = number
         say("stopping: saving first (Ctrl-C again to stop without)")
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, ask) for number in numbers}
     try:
         yield stop
     finally:

@@ -297,6 +297,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
                 os.fsync(file.fileno())
             Path(name).chmod(0o666 & ~_umask())
             Path(name).replace(path)
+            _sync(path.parent)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
@@ -317,9 +318,8 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
             yield scratch
-            for file in scratch.rglob("*"):
-                if file.is_file():
-                    _sync(file)
+            for path in (*scratch.rglob("*"), scratch):
+                _sync(path)  # a folder's own entries too, or its files may be gone after a crash
             scratch.chmod(0o777 & ~_umask())
             if folder.exists():
                 # A folder can't be renamed over a full one: step aside, then swap in.

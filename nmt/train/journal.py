@@ -1,35 +1,53 @@
-"""The journal: ``train.jsonl``, one record a line, so that a run can be explained later."""
+"""The journal: ``train.jsonl``, one record a line, so that a run can be explained later.
+
+Every record has a ``kind`` and the ``update`` it belongs to:
+
+- ``start``: environment, once each time training begins or goes on;
+- ``forecast``: memory, time and disk, before the first update;
+- ``log``: loss in nats per target token (without smoothing), gradient norm before
+  clipping, learning rate, target tokens a second, share of padding;
+- ``validation``: dev BLEU and chrF with sacreBLEU's signature, and the same few dev
+  sentences with their translations each time;
+- ``event``: what went wrong and was dealt with, in words.
+"""
 
 from __future__ import annotations
 
 import json
 import platform
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import nmt
+from nmt.errors import NmtError
+from nmt.runtime import Workers, warn
 from nmt.text import replacing, writing_to
 
 NAME = "train.jsonl"
 
 
 class Journal:
-    """Appends records to a run's journal.
+    """Appends records to a run's journal, and to TensorBoard's if asked.
 
-    Records have a ``kind``: ``start`` (environment, once each time training begins or
-    goes on), ``log`` (loss and speed) and ``validation`` (scores and samples).
+    A record that can't be written is lost with a warning: training is worth more.
 
     Args:
         folder: the run directory.
         update: training goes on from here; records of later updates, left behind by a
             kill after the last checkpoint, are removed since they will come again.
+        tensorboard: also write numbers for TensorBoard into ``tensorboard/``.
+
+    Raises:
+        NmtError: TensorBoard is asked for and not installed.
     """
 
-    def __init__(self, folder: Path, update: int) -> None:
+    def __init__(self, folder: Path, update: int, *, tensorboard: bool = False) -> None:
         self.path = folder / NAME
+        self._board = _board(folder / "tensorboard", update) if tensorboard else None
         if self.path.exists():
             kept = [r for r in read_journal(folder) if r.get("update", 0) <= update]
             text = b"".join(map(_line, kept))
@@ -37,14 +55,29 @@ class Journal:
                 with replacing(self.path) as file:
                     file.write(text)
 
-    def write(self, kind: str, **values: Any) -> None:
-        """Append one record.
+    def write(self, kind: str, update: int, **values: Any) -> None:
+        """Append one record."""
+        try:
+            with writing_to(self.path), self.path.open("ab") as file:
+                file.write(_line({"kind": kind, "update": update, **values}))
+            if self._board is not None:
+                for key, value in values.items():
+                    if kind in ("log", "validation") and isinstance(value, (int, float)):
+                        self._board.add_scalar(f"{kind}/{key}", value, update)
+                self._board.flush()
+        except (NmtError, OSError) as error:
+            warn(f"a record of the journal is lost: {error}")
 
-        Raises:
-            NmtError: the disk is full.
-        """
-        with writing_to(self.path), self.path.open("ab") as file:
-            file.write(_line({"kind": kind, **values}))
+
+def _board(folder: Path, update: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise NmtError(
+            "--tensorboard: the package tensorboard is not installed",
+            "pip install 'nmt-zh-en[tensorboard]'",
+        ) from None
+    return SummaryWriter(str(folder), purge_step=update + 1)
 
 
 def read_journal(folder: Path) -> list[dict[str, Any]]:
@@ -73,6 +106,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device": device.type,
         "device_name": name or platform.machine(),
         "threads": torch.get_num_threads(),
+        "machine": platform.platform(),
     }
 
 
@@ -96,3 +130,42 @@ def _git(folder: Path, *arguments: str) -> str:
 
 def _line(record: dict[str, Any]) -> bytes:
     return (json.dumps(record, ensure_ascii=False) + "\n").encode()
+
+
+class Window:
+    """What happened since the last log record."""
+
+    def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
+        self.updates = 0
+        self.loss, self.tokens, self.norm, self.cells, self.rate = 0.0, 0, 0.0, 0, 0.0
+        self.began = time.monotonic()
+
+    def add(self, loss: float, tokens: int, norm: float, cells: int, rate: float) -> None:
+        """Count one update: this worker's loss, tokens and cells; norm and rate of all."""
+        self.updates += 1
+        self.loss += loss
+        self.tokens += tokens
+        self.cells += cells
+        self.norm, self.rate = norm, rate
+
+    def close(self, workers: Workers) -> dict[str, Any]:
+        """Numbers of all workers together; begins anew.
+
+        Returns:
+            Loss in nats per token, last gradient norm and rate, speed in target tokens a
+            second, padding as a share of the target.
+        """
+        loss, tokens, cells = workers.total([self.loss, self.tokens, self.cells])
+        seconds = max(time.monotonic() - self.began, 1e-9)
+        values = {
+            "loss": round(loss / max(tokens, 1), 4),
+            "gradient_norm": round(self.norm, 4),
+            "learning_rate": self.rate,
+            "tokens_per_second": round(tokens / seconds),
+            "padding": round(1 - tokens / max(cells, 1), 4),
+        }
+        self._reset()
+        return values

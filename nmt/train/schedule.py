@@ -1,10 +1,11 @@
-"""The learning rate at each update."""
+"""The learning rate at each update, and when training ends."""
 
 from __future__ import annotations
 
 import math
 
 from nmt.config import TrainConfig
+from nmt.train.progress import Progress
 
 _FLOOR = 0.01  # linear and cosine end at this share of the highest rate
 
@@ -17,12 +18,13 @@ def learning_rate(config: TrainConfig, update: int, total: int) -> float:
     - ``constant``: the highest rate throughout;
     - ``inverse_sqrt``: falls as 1/sqrt(update) (Vaswani et al. 2017, section 5.3);
     - ``linear``, ``cosine``: the highest rate until a share `config.hold` of all
-      updates, then down to a hundredth of it at the last.
+      updates, then down to a hundredth of it at the last;
+    - ``plateau``: constant here; see `after_validation`.
     """
     peak, warmup = config.learning_rate, config.warmup
     if update <= warmup:
         return peak * update / warmup
-    if config.schedule == "constant":
+    if config.schedule in ("constant", "plateau"):
         return peak
     if config.schedule == "inverse_sqrt":
         return peak * math.sqrt(max(warmup, 1) / update)
@@ -30,3 +32,46 @@ def learning_rate(config: TrainConfig, update: int, total: int) -> float:
     done = min(1.0, max(0.0, (update - begin) / max(1.0, total - begin)))
     left = 1 - done if config.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
     return peak * (_FLOOR + (1 - _FLOOR) * left)
+
+
+def after_validation(config: TrainConfig, progress: Progress, bleu: float) -> bool:
+    """Take note of a dev BLEU; on a plateau of them, lower the rate.
+
+    With the schedule ``plateau`` the rate is multiplied by `config.plateau_factor` after
+    `config.plateau_patience` validations without a better dev BLEU since the best one, or
+    since it last fell.
+
+    Returns:
+        Whether this is the best so far.
+    """
+    if bleu > progress.best_bleu:
+        progress.best_bleu, progress.stale, progress.plateau = bleu, 0, 0
+        return True
+    progress.stale += 1
+    progress.plateau += 1
+    if config.schedule == "plateau" and progress.plateau >= config.plateau_patience:
+        progress.rate_scale *= config.plateau_factor
+        progress.plateau = 0
+    return False
+
+
+def reason_to_stop(config: TrainConfig, progress: Progress, seconds: float) -> str | None:
+    """Why no further update should be made, None if there is no reason.
+
+    Args:
+        config: its limits.
+        progress: what was done.
+        seconds: of training so far. One more validation and save must still fit into
+            `max_minutes`; before the first one, a tenth of the time is kept for them.
+    """
+    if progress.epoch >= config.epochs:
+        return f"{config.epochs} epochs are done"
+    if config.max_updates is not None and progress.update >= config.max_updates:
+        return f"{config.max_updates} updates are done"
+    if progress.stale >= config.patience:
+        return f"dev BLEU has not risen in {config.patience} validations"
+    if config.max_minutes is not None:
+        reserve = progress.validation_seconds * 1.2 or config.max_minutes * 6
+        if seconds + reserve >= config.max_minutes * 60:
+            return f"{config.max_minutes:g} minutes are over"
+    return None

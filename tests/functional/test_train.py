@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from toy import Result, nmt, write_config
 
 from nmt.checkpoint import Run
 from nmt.train.journal import read_journal
+from tests.toy import Result, nmt, write_config
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,123 @@
+"""Before the first update: how long an epoch will take, and what it will need."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nmt.batches import Indices
+
+_TIMED = 3  # batches
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a training is expected to need.
+
+    Attributes:
+        seconds_per_epoch: without validations and saves.
+        memory: bytes: the most that PyTorch took on a GPU, or this process on a CPU,
+            with the largest batch of the epoch and the optimizer's moments.
+        disk: bytes that all checkpoints kept will take at most.
+        free_disk: bytes free where they go.
+    """
+
+    seconds_per_epoch: float
+    memory: int
+    disk: int
+    free_disk: int
+
+    def record(self) -> dict[str, Any]:
+        """For the journal."""
+        return {**asdict(self), "seconds_per_epoch": round(self.seconds_per_epoch, 1)}
+
+    def text(self, epochs: float, most_seconds: float) -> str:
+        """One line for the user: so many epochs to go, but no longer than that."""
+        seconds = min(self.seconds_per_epoch * epochs, most_seconds)
+        return (
+            f"forecast: {_duration(self.seconds_per_epoch)} an epoch, at most "
+            f"{_duration(seconds)} to go, validations not counted; "
+            f"memory {_size(self.memory)}, checkpoints {_size(self.disk)}"
+        )
+
+    def warning(self) -> str | None:
+        """Said if the disk is too small for what will be written."""
+        if self.disk <= self.free_disk:
+            return None
+        return (
+            f"the disk has {_size(self.free_disk)} free, checkpoints need up to {_size(self.disk)}"
+        )
+
+
+def make_forecast(
+    compute: Callable[[Indices], object],
+    plan: list[Indices],
+    lengths: tuple[Indices, Indices],
+    model: torch.nn.Module,
+    folder: Path,
+    checkpoints: int,
+) -> Forecast:
+    """Measure a few batches of an epoch, the largest one first.
+
+    Args:
+        compute: makes the gradient of a batch; may run out of memory and learn from it.
+        plan: batches of an epoch.
+        lengths: of all sentences, source and target, `[sentences]` each.
+        model: the network.
+        folder: where checkpoints go.
+        checkpoints: how many are kept, one more being written.
+    """
+    device = next(model.parameters()).device
+    cells = [len(b) * int(lengths[0][b].max()) * int(lengths[1][b].max() + 1) for b in plan]
+    compute(plan[int(np.argmax(cells))])
+    timed = [plan[i] for i in np.linspace(0, len(plan) - 1, min(_TIMED, len(plan))).astype(int)]
+    _finish_work(device)
+    began = time.monotonic()
+    for batch in timed:
+        compute(batch)
+    _finish_work(device)
+    per_token = (time.monotonic() - began) / sum(_tokens(batch, lengths) for batch in timed)
+    # The batches were shuffled, so any few of them stand for all.
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    return Forecast(
+        seconds_per_epoch=per_token * (int(lengths[1].sum()) + len(lengths[1])),
+        memory=_memory(device) + 2 * weights,
+        disk=checkpoints * 3 * weights,
+        free_disk=shutil.disk_usage(folder).free,
+    )
+
+
+def _tokens(batch: Indices, lengths: tuple[Indices, Indices]) -> int:
+    return int(lengths[1][batch].sum()) + len(batch)
+
+
+def _finish_work(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _memory(device: torch.device) -> int:
+    """Most bytes in use so far: of the GPU's memory, or of this process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else used * 1024
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**20:,.0f} MiB" if count < 10 * 2**30 else f"{count / 2**30:,.0f} GiB"

@@ -1,0 +1,172 @@
+"""The gradient of one update: a batch in as many parts as memory asks for."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from nmt.batches import Batch, Indices, make_batch
+from nmt.corpus import PackedSet
+from nmt.errors import NmtError
+from nmt.model import Seq2Seq
+from nmt.runtime import Workers, warn
+from nmt.train.loss import batch_loss
+
+
+class Gradient:
+    """Computes gradients of the loss in nats per target token of a whole update.
+
+    A batch that does not fit into memory is cut in halves until it does, and all later
+    batches of its size at once. The parts, and those of all workers, are divided by the
+    same number of tokens, so that cutting changes nothing but the rounding.
+
+    Args:
+        model: the network.
+        corpus: to take sentences from.
+        label_smoothing: of the loss.
+        device: where to compute.
+        workers: each takes its share of every batch; gradients are summed over them by
+            DistributedDataParallel.
+    """
+
+    def __init__(
+        self,
+        model: Seq2Seq,
+        corpus: PackedSet,
+        label_smoothing: float,
+        device: torch.device,
+        workers: Workers,
+    ) -> None:
+        self.model, self.corpus, self.device, self.workers = model, corpus, device, workers
+        self.lengths = (corpus.src.lengths, corpus.trg.lengths)
+        self.most_cells = float("inf")  # largest part that is tried
+        summed = _SummedLoss(model, label_smoothing)
+        self.loss = DistributedDataParallel(summed) if workers.count > 1 else summed
+
+    def compute(
+        self, sentences: Indices, seed: int, *, alone: bool = False
+    ) -> tuple[Tensor, int, int]:
+        """Set the gradients of this batch.
+
+        Args:
+            sentences: of the batch, all workers' shares together.
+            seed: of dropout.
+            alone: do not exchange gradients with the other workers, to try something out.
+
+        Returns:
+            The loss without smoothing, summed over this worker's tokens, a scalar on the
+            device; its target tokens; and the cells they take with their padding.
+
+        Raises:
+            NmtError: a single sentence does not fit into memory.
+        """
+        while True:
+            failed = None
+            try:
+                torch.manual_seed(seed)
+                return self._in_parts(sentences, alone)
+            except (RuntimeError, MemoryError) as error:
+                # Among workers, some gradients may be exchanged already: only a restart
+                # from the last checkpoint brings all of them to the same place again.
+                if not is_out_of_memory(error) or (self.workers.count > 1 and not alone):
+                    raise
+                failed = self._largest_part(sentences)
+            # Outside the handler: the error holds on to what filled the memory.
+            self._smaller(failed)
+
+    def _in_parts(self, sentences: Indices, alone: bool) -> tuple[Tensor, int, int]:
+        self.model.zero_grad()
+        trg_lengths = self.lengths[1]
+        # Every worker knows the whole batch, so nobody has to ask for the number of tokens.
+        total = int(trg_lengths[sentences].sum()) + len(sentences)
+        plain = torch.zeros((), device=self.device)
+        tokens = cells = 0
+        parts = self._parts(sentences)
+        for number, (part, weight) in enumerate(parts, start=1):
+            batch = make_batch(self.corpus, part).to(self.device)
+            with self._exchange(last=number == len(parts) and not alone):
+                smoothed, part_plain = self.loss(batch)
+                # DistributedDataParallel takes the mean over workers; ours is a sum.
+                torch.autograd.backward(smoothed * (weight * self.workers.count) / total)
+            plain += part_plain * weight
+            tokens += batch.trg_tokens * weight
+            cells += batch.trg_out.numel() * weight
+        return plain, tokens, cells
+
+    def _parts(self, sentences: Indices) -> list[tuple[Indices, int]]:
+        """This worker's share, cut to parts that fit, each with its weight.
+
+        A batch with fewer sentences than workers leaves some without any: they compute one
+        with weight 0, since gradients are exchanged by all or by none.
+        """
+        own = sentences[self.workers.rank :: self.workers.count]
+        if not len(own):
+            return [(sentences[:1], 0)]
+        parts, waiting = [], [own]
+        while waiting:
+            part = waiting.pop()
+            if len(part) > 1 and self._cells(part) > self.most_cells:
+                waiting += [part[1::2], part[::2]]
+            else:
+                parts.append((part, 1))
+        return parts
+
+    def _cells(self, part: Indices) -> float:
+        """What the memory for a part grows with: every target token looks at the source."""
+        src, trg = (lengths[part].max() for lengths in self.lengths)
+        return float(len(part)) * float(src) * float(trg + 1)
+
+    def _largest_part(self, sentences: Indices) -> Indices:
+        return max((part for part, _ in self._parts(sentences)), key=self._cells)
+
+    def _smaller(self, part: Indices) -> None:
+        self.model.zero_grad()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(part) == 1:
+            src, trg = (int(lengths[part[0]]) for lengths in self.lengths)
+            raise NmtError(
+                f"memory is too small for a single sentence pair of {src} and {trg} pieces",
+                "lower data.clean.max_pieces and prepare again, or make the model smaller",
+            )
+        self.most_cells = self._cells(part) / 2
+        warn(
+            f"a batch of {len(part)} sentences does not fit into memory: batches this large "
+            "are computed in parts from now on"
+        )
+
+    def _exchange(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
+        if last or not isinstance(self.loss, DistributedDataParallel):
+            return contextlib.nullcontext()
+        exchange: contextlib.AbstractContextManager[None] = self.loss.no_sync()
+        return exchange
+
+
+class _SummedLoss(nn.Module):
+    """`batch_loss` as a module, which DistributedDataParallel asks for."""
+
+    def __init__(self, model: Seq2Seq, label_smoothing: float) -> None:
+        super().__init__()
+        self.model, self.label_smoothing = model, label_smoothing
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        loss = batch_loss(self.model, batch, self.label_smoothing)
+        return loss.smoothed, loss.plain
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this is a device, or the machine itself, saying that memory is full."""
+    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error)
+    return "DefaultCPUAllocator" in text or "CUDA error: out of memory" in text
+
+
+def random_number(seed: int, number: int, rank: int) -> int:
+    """One 64-bit number from three, unrelated for neighbours."""
+    words = [seed, number, *([rank] if rank else [])]
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)

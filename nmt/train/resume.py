@@ -1,0 +1,111 @@
+"""Starting a run or going on with one: which configuration, which tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nmt.checkpoint import Run
+from nmt.config import Config
+from nmt.errors import NmtError
+from nmt.model import Seq2Seq
+from nmt.runtime import Workers, say
+from nmt.text import file_sha256
+
+# Keys that may change between parts of one training: how long, how often, where.
+SAFE_KEYS = {
+    "train.epochs", "train.max_updates", "train.max_minutes", "train.patience",
+    "train.validate_every", "train.validate_sentences", "train.save_every", "train.samples",
+    "train.keep_best", "train.average_best", "search.beam", "search.alpha", "search.max_ratio",
+}  # fmt: skip
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def open_or_create(config: Config, workers: Workers) -> Run:
+    """The run of `config`: a new one, or the one that is there if it is the same training.
+
+    Raises:
+        NmtError: it was started on another corpus, or with keys that may not change.
+    """
+    run = _open_or_create(config) if workers.first else None
+    workers.wait()  # until the first has made the folder
+    return run or Run.open(config.run)
+
+
+def _open_or_create(config: Config) -> Run:
+    if not (config.run / "run.json").exists():
+        say(f"run: {config.run} (new)")
+        return Run.create(config, config.data.dir)
+    run = Run.open(config.run)
+    if run.info["corpus"] != file_sha256(config.data.dir / "manifest.json"):
+        raise NmtError(
+            f"{config.run}: was started on another corpus than {config.data.dir} holds now",
+            f"name another folder in run, or remove {config.run} to start again",
+        )
+    changed = _differences(run.config.model_dump(mode="json"), config.model_dump(mode="json"))
+    unsafe = {key: pair for key, pair in changed.items() if key not in SAFE_KEYS}
+    if unsafe:
+        shown = "; ".join(f"{key} was {old!r}, is {new!r}" for key, (old, new) in unsafe.items())
+        raise NmtError(
+            f"{config.run}: was started with another configuration: {shown}",
+            "name another folder in run for a new training, or put the keys back",
+        )
+    if changed:
+        shown = ", ".join(f"{key}: {old} -> {new}" for key, (old, new) in changed.items())
+        say(f"changed for the rest of the training: {shown}")
+        run.replace_config(config)
+    return run
+
+
+def _differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Keys that differ, with both values; what `prepare` alone reads does not count."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in sorted({*old, *new}):
+        path = f"{prefix}{key}"
+        before, after = old.get(key), new.get(key)
+        if path in ("run", "data"):
+            continue  # where it is; and the corpus is compared by its checksum
+        if isinstance(before, dict) and isinstance(after, dict):
+            found |= _differences(before, after, f"{path}.")
+        elif before != after:
+            found[path] = (before, after)
+    return found
+
+
+def trainer_tensors(
+    model: Seq2Seq, averaged: Seq2Seq, optimizer: torch.optim.Optimizer
+) -> dict[str, Tensor]:
+    """What training needs besides the weights to translate with, named by parameter.
+
+    Adam's two moments; and the weights themselves where those saved are their average.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        state = optimizer.state.get(parameter)
+        for key in _MOMENTS:
+            tensors[f"{key}.{name}"] = state[key] if state else torch.zeros_like(parameter)
+        if averaged is not model:
+            tensors[f"weight.{name}"] = parameter
+    return tensors
+
+
+def put_back(
+    tensors: dict[str, dict[str, Tensor]],
+    model: Seq2Seq,
+    averaged: Seq2Seq,
+    optimizer: torch.optim.Optimizer,
+    update: int,
+) -> None:
+    """Give network and optimizer what a checkpoint of that update holds."""
+    averaged.load_state_dict(tensors["model"])
+    trainer = tensors["trainer"]
+    for name, parameter in model.named_parameters():
+        if averaged is not model:
+            parameter.data.copy_(trainer[f"weight.{name}"])
+        optimizer.state[parameter] = {
+            # A fused optimizer keeps its count beside the parameter.
+            "step": torch.tensor(float(update), device=parameter.device),
+            **{key: trainer[f"{key}.{name}"].clone() for key in _MOMENTS},
+        }
