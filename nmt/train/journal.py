@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -141,30 +140,32 @@ class Window:
     def _reset(self) -> None:
         self.updates = 0
         self.loss, self.tokens, self.norm, self.cells, self.rate = 0.0, 0, 0.0, 0, 0.0
-        self.began = time.monotonic()
+        self.seconds = 0.0
 
-    def add(self, loss: float, tokens: int, norm: float, cells: int, rate: float) -> None:
+    def add(
+        self, loss: float, tokens: int, norm: float, cells: int, rate: float, seconds: float
+    ) -> None:
         """Count one update: this worker's loss, tokens and cells; norm and rate of all."""
         self.updates += 1
         self.loss += loss
         self.tokens += tokens
         self.cells += cells
         self.norm, self.rate = norm, rate
+        self.seconds += seconds
 
     def close(self, workers: Workers) -> dict[str, Any]:
         """Numbers of all workers together; begins anew.
 
         Returns:
             Loss in nats per token, last gradient norm and rate, speed in target tokens a
-            second, padding as a share of the target.
+            second (validations and saves not counted), padding as a share of the target.
         """
         loss, tokens, cells = workers.total([self.loss, self.tokens, self.cells])
-        seconds = max(time.monotonic() - self.began, 1e-9)
         values = {
             "loss": round(loss / max(tokens, 1), 4),
             "gradient_norm": round(self.norm, 4),
             "learning_rate": self.rate,
-            "tokens_per_second": round(tokens / seconds),
+            "tokens_per_second": round(tokens / max(self.seconds, 1e-9)),
             "padding": round(1 - tokens / max(cells, 1), 4),
         }
         self._reset()

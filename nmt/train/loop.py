@@ -124,7 +124,7 @@ class _Training:
         self.dev_trg = run.text("dev", "trg")[: self.config.validate_sentences]
         self.started = time.monotonic() - self.progress.seconds
         self.saved_at, self.save_due = time.monotonic(), False
-        self.window = Window()
+        self.window, self.draw_again_at = Window(), 0.0
 
     def go_on(self) -> tuple[Run, Progress]:
         """Train until something ends it; the loop itself."""
@@ -222,7 +222,7 @@ class _Training:
 
     def _update(self, sentences: Indices) -> bool:
         """One optimizer step on one batch; False if training went back instead."""
-        progress, config = self.progress, self.config
+        began, progress, config = time.monotonic(), self.progress, self.config
         number = progress.update + 1
         rate = learning_rate(config, number, self.total) * progress.rate_scale
         for group in self.optimizer.param_groups:
@@ -241,7 +241,7 @@ class _Training:
             self._average()
         progress.update, progress.bad_in_a_row = number, 0
         progress.tokens += int(self.gradient.lengths[1][sentences].sum()) + len(sentences)
-        self.window.add(loss, tokens, norm_, cells, rate)
+        self.window.add(loss, tokens, norm_, cells, rate, time.monotonic() - began)
         return True
 
     @torch.no_grad()
@@ -342,9 +342,18 @@ class _Training:
                 f"dev BLEU has not risen in {self.config.plateau_patience} validations: learning "
                 f"rate times {self.progress.rate_scale:.3g}"
             )
-        if self.workers.first and plots_are_possible():
-            draw_curves(self.run.folder)
+        self._draw()
         return bleu
+
+    def _draw(self, *, at_the_end: bool = False) -> None:
+        """Draw the curves, unless that would take more than a fiftieth of the time."""
+        if not self.workers.first or not plots_are_possible():
+            return
+        began = time.monotonic()
+        if at_the_end or began > self.draw_again_at:
+            draw_curves(self.run.folder)
+            now = time.monotonic()
+            self.draw_again_at = now + 50 * (now - began)
 
     def _save(self, bleu: float | None = None) -> None:
         self.progress.seconds = self._elapsed()
@@ -401,6 +410,7 @@ class _Training:
             self._average_best()
         if not self.workers.first:
             return
+        self._draw(at_the_end=True)
         self.run.mark_finished()
         best = self.run.best()
         name = "the average" if best.folder.name == "average" else f"update {best.update:,}"

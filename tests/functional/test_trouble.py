@@ -1,0 +1,382 @@
+"""What goes wrong at night: no memory, no numbers, no disk, no time."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nmt import checkpoint
+from nmt.batches import Batch
+from nmt.checkpoint import Run
+from nmt.model import Seq2Seq
+from nmt.train import gradient, loop
+from nmt.train.journal import read_journal
+from nmt.train.loss import Loss, batch_loss
+from tests.functional.test_resume import fingerprint, newest
+from tests.toy import Result, nmt, write_config
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = write_config(tmp_path_factory.mktemp("trouble"), model={"dropout": 0.0})
+    assert nmt("prepare", "--config", config).code == 0
+    return config
+
+
+def train(config: Path, run: Path, *sets: str) -> Result:
+    words = [word for key in (f"run={run}", *sets) for word in ("--set", key)]
+    return nmt("train", "--config", config, "--device", "cpu", *words)
+
+
+def events(run: Path) -> list[str]:
+    return [r["message"] for r in read_journal(run) if r["kind"] == "event"]
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, bad: set[int] | None, value: float) -> None:
+    """Let the loss of some computations be `value`; the forecast's four are the first."""
+    count = [0]
+
+    def spoiled(model: Seq2Seq, batch: Batch, smoothing: float) -> Loss:
+        loss = batch_loss(model, batch, smoothing)
+        count[0] += 1
+        if bad is None or count[0] in bad:
+            return Loss(loss.smoothed * value, loss.plain * value, loss.tokens)
+        return loss
+
+    monkeypatch.setattr(gradient, "batch_loss", spoiled)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_one_bad_batch_is_left_out_and_counted(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    spoil(monkeypatch, {10}, value)
+    result = train(prepared, tmp_path / "run")
+    assert result.code == 0, result.err
+    message = "update 6: the gradient is not finite; batch left out"
+    assert f"warning: {message}" in result.err
+    assert events(tmp_path / "run") == [message]
+    state = Run.open(tmp_path / "run").checkpoints()[-1].state
+    assert (state["skipped"], state["went_back"], state["rate_scale"]) == (1, 0, 1.0)
+    assert state["update"] == 49  # 50 batches
+    assert_finite(tmp_path / "run")
+
+
+def assert_finite(run: Path) -> None:
+    for path in run.rglob("*.safetensors"):
+        assert all(torch.isfinite(tensor).all() for tensor in load_file(path).values())
+
+
+def test_five_bad_batches_go_back_with_a_lower_rate(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, set(range(35, 40)), float("nan"))  # after the first epoch's validation
+    result = train(prepared, tmp_path / "run")
+    assert result.code == 0, result.err
+    assert "5 bad batches in a row: back to update 25, learning rate times 0.5" in result.err
+    state = Run.open(tmp_path / "run").checkpoints()[-1].state
+    assert (state["skipped"], state["went_back"], state["rate_scale"]) == (5, 1, 0.5)
+    assert state["update"] == 50
+    assert_finite(tmp_path / "run")
+    validations = [r["update"] for r in read_journal(tmp_path / "run") if r["kind"] == "validation"]
+    assert validations == [25, 50]
+
+
+def test_only_bad_batches_stop_with_an_explanation(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        spoil(patch, set(range(35, 10_000)), float("nan"))
+        result = train(prepared, tmp_path / "run")
+    assert result.code == 2
+    assert result.err.splitlines()[-2:] == [
+        "error: update 26: no finite gradient in 5 batches in a row, also after going back 3 "
+        "times and lowering the learning rate to 0.125 of what was asked for; the last "
+        "checkpoint is whole",
+        "hint: start a new run with a lower rate: --set train.learning_rate=0.0006",
+    ]
+    assert_finite(tmp_path / "run")
+    # And it is whole: with the trouble gone, training goes on from it.
+    assert train(prepared, tmp_path / "run").code == 0
+
+
+def no_memory(
+    monkeypatch: pytest.MonkeyPatch, most_rows: int, error: Exception
+) -> list[tuple[int, bool]]:
+    """Let batches of more rows fail as a device without memory would; returns all tried."""
+    tried: list[tuple[int, bool]] = []
+
+    def small(model: Seq2Seq, batch: Batch, smoothing: float) -> Loss:
+        fits = len(batch.src) <= most_rows
+        tried.append((len(batch.src), fits))
+        loss = batch_loss(model, batch, smoothing)
+        if not fits:
+            # In the middle of a backward pass: some gradients are there already.
+            loss.smoothed.backward(retain_graph=True)
+            raise error
+        return loss
+
+    monkeypatch.setattr(gradient, "batch_loss", small)
+    return tried
+
+
+OUT_OF_MEMORY = [
+    torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory"),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["cuda", "cpu", "python"])
+def test_batch_that_does_not_fit_is_split(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    keys = ["train.max_updates=8", "model.word_dropout=0"]
+    assert train(prepared, tmp_path / "whole", *keys).code == 0
+    with monkeypatch.context() as patch:
+        tried = no_memory(patch, 5, error)
+        result = train(prepared, tmp_path / "parts", *keys)
+    assert result.code == 0, result.err
+    assert "does not fit into memory: batches this large are computed in parts" in result.err
+    assert max(rows for rows, _ in tried) > 5
+    assert sum(not fits for _, fits in tried) <= 3  # learned, not tried again every time
+    whole, parts = (
+        load_file(Run.open(tmp_path / name).checkpoints()[-1].folder / "model.safetensors")
+        for name in ("whole", "parts")
+    )
+    for name, tensor in whole.items():
+        torch.testing.assert_close(parts[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+def test_single_sentence_that_does_not_fit_is_said(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_memory(monkeypatch, 0, OUT_OF_MEMORY[0])
+    result = train(prepared, tmp_path / "run")
+    assert result.code == 2
+    assert "error: memory is too small for a single sentence pair of " in result.err
+    assert "hint: lower data.clean.max_pieces" in result.err
+
+
+def test_other_errors_keep_their_traceback(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_memory(monkeypatch, 0, RuntimeError("a bug of ours"))
+    with pytest.raises(RuntimeError, match="a bug of ours"):
+        train(prepared, tmp_path / "run")
+
+
+def test_disk_full_for_a_while_costs_nothing_but_those_checkpoints(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert train(prepared, tmp_path / "undisturbed").code == 0
+    calls = [0]
+
+    def sometimes_full(tensors: Any, path: Path) -> None:
+        calls[0] += 1
+        if 3 <= calls[0] <= 6:
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        real(tensors, path)
+
+    real = checkpoint.save_file
+    monkeypatch.setattr(checkpoint, "save_file", sometimes_full)
+    monkeypatch.setattr(loop._Training, "_save_due", lambda self: self.progress.update % 9 == 0)
+    result = train(prepared, tmp_path / "run")
+    assert result.code == 0, result.err
+    lost = [e for e in events(tmp_path / "run") if "is not saved, training goes on" in e]
+    assert len(lost) == 4
+    assert "the disk is full; nothing was left half-written" in lost[0]
+    last = "checkpoints/00000050/"
+    a, b = fingerprint(tmp_path / "run"), fingerprint(tmp_path / "undisturbed")
+    assert a[f"{last}model.safetensors"] == b[f"{last}model.safetensors"]
+    assert a[f"{last}trainer.safetensors"] == b[f"{last}trainer.safetensors"]
+
+
+def test_disk_full_at_the_end_is_an_error_and_the_last_good_files_stay(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = checkpoint.save_file, [0]
+
+    def full_later(tensors: Any, path: Path) -> None:
+        calls[0] += 1
+        if calls[0] > 4:
+            raise OSError(28, "No space left on device")
+        real(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", full_later)
+    result = train(prepared, tmp_path / "run")
+    assert result.code == 2
+    folder = tmp_path / "run" / "checkpoints" / "00000050"
+    assert result.err.splitlines()[-2:] == [
+        f"error: {folder}: the disk is full; nothing was left half-written",
+        "hint: free some space and run the same command again",
+    ]
+    found = Run.open(tmp_path / "run").last_good(torch.device("cpu"))
+    assert found is not None
+    assert found[0].update == 25
+    monkeypatch.undo()
+    assert train(prepared, tmp_path / "run").code == 0
+    assert train(prepared, tmp_path / "undisturbed").code == 0
+    assert fingerprint(tmp_path / "run") == fingerprint(tmp_path / "undisturbed")
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which("mount") is None,
+    reason="mounting a small disk needs root",
+)
+def test_real_small_disk_that_fills_up(prepared: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        run = disk / "run"
+        assert train(prepared, run, "train.epochs=1", "train.schedule=constant").code == 0
+        before = fingerprint(run)
+        fill(disk / "filler")
+        result = train(prepared, run, "train.epochs=2", "train.schedule=constant")
+        assert result.code == 2
+        assert "the disk is full; nothing was left half-written" in result.err
+        assert before.items() <= fingerprint(run).items()
+        (disk / "filler").unlink()
+        again = train(prepared, run, "train.epochs=2", "train.schedule=constant")
+        assert again.code == 0, again.err
+        whole = train(prepared, tmp_path / "whole", "train.epochs=2", "train.schedule=constant")
+        assert whole.code == 0
+        assert newest(fingerprint(run)) == newest(fingerprint(tmp_path / "whole"))
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def fill(path: Path) -> None:
+    """Leave no block free on the disk of `path`."""
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"0" * 4096)
+
+
+def test_minutes_end_with_a_validation_and_a_save_inside_them(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]  # seconds: 2 an update, and a validation takes 15 to 16
+
+    def ticking(owner: Any, name: str, seconds: float) -> None:
+        call = getattr(owner, name)
+
+        def ticked(*args: Any, **keys: Any) -> Any:
+            clock[0] += seconds
+            return call(*args, **keys)
+
+        monkeypatch.setattr(owner, name, ticked)
+
+    monkeypatch.setattr(loop, "time", types.SimpleNamespace(monotonic=lambda: clock[0]))
+    ticking(loop._Training, "_update", 2.0)
+    ticking(loop._Training, "_validate", 15.0)
+    ticking(Run, "save", 0.5)
+    keys = ("train.max_minutes=5", "train.epochs=1000", "train.patience=1000")
+    result = train(prepared, tmp_path / "run", *keys)
+    assert result.code == 0, result.err
+    assert "finished: 5 minutes are over" in result.err
+    last = Run.open(tmp_path / "run").checkpoints()[-1]
+    assert last.dev_bleu is not None
+    assert 280 < last.state["seconds"] <= 300
+    # More time, and it goes on.
+    more = ("train.max_minutes=6", *keys[1:])
+    assert "6 minutes are over" in train(prepared, tmp_path / "run", *more).err
+
+
+def test_patience_ends_training_and_a_plateau_lowers_the_rate(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bleu = iter([5.0, 4.0, 6.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0])
+
+    class Scored:
+        name, value, signature = "BLEU", 0.0, "nrefs:1|made up"
+
+    def scores(*_: object) -> list[Any]:
+        one, other = Scored(), Scored()
+        one.value, other.name = next(bleu), "chrF2"
+        return [one, other]
+
+    monkeypatch.setattr(loop, "score", scores)
+    keys = ("train.schedule=plateau", "train.epochs=50", "train.patience=5")
+    result = train(prepared, tmp_path / "run", *keys)
+    assert result.code == 0, result.err
+    assert "finished: dev BLEU has not risen in 5 validations; best dev BLEU 6.00" in result.err
+    state = Run.open(tmp_path / "run").checkpoints()[-1].state
+    assert state["rate_scale"] == pytest.approx(0.7**2)  # validations 4, 5 and 6, 7
+    rates = [r["learning_rate"] for r in read_journal(tmp_path / "run") if r["kind"] == "log"]
+    assert rates[-1] == pytest.approx(5e-3 * 0.7**2)
+
+
+def test_average_of_the_best_is_made_at_the_end(prepared: Path, tmp_path: Path) -> None:
+    result = train(prepared, tmp_path / "run", "train.average_best=2", "train.keep_best=2")
+    assert result.code == 0, result.err
+    state = json.loads((tmp_path / "run/checkpoints/average/state.json").read_text())
+    assert sorted(state["average_of"]) == [25, 50]
+    assert f"dev BLEU {state['dev_bleu']:.2f}" in events(tmp_path / "run")[-1]
+    # Going on, it is out of date and goes.
+    again = train(
+        prepared, tmp_path / "run", "train.average_best=1", "train.keep_best=2", "train.epochs=3"
+    )
+    assert again.code == 0, again.err
+    assert not (tmp_path / "run/checkpoints/average").exists()
+
+
+def test_forecast_comes_before_the_first_update(prepared: Path, tmp_path: Path) -> None:
+    result = train(prepared, tmp_path / "run", "train.max_updates=3")
+    assert "forecast: " in result.err
+    kinds = [record["kind"] for record in read_journal(tmp_path / "run")]
+    assert kinds[:2] == ["start", "forecast"]
+    forecast = read_journal(tmp_path / "run")[1]
+    assert forecast["memory"] > 50 * 2**20  # PyTorch alone is more
+    assert 0 < forecast["seconds_per_epoch"] < 60
+
+
+def test_curves_are_drawn_at_validations(prepared: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    assert train(prepared, tmp_path / "run").code == 0
+    svg = (tmp_path / "run" / "curves.svg").read_text(encoding="utf-8")
+    for heading in ("training loss", "dev BLEU", "learning rate", "speed"):
+        assert heading in svg
+
+
+def test_tensorboard_gets_the_numbers_of_the_journal(prepared: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = tmp_path / "run"
+    words = ("--config", prepared, "--device", "cpu", "--set", f"run={run}", "--tensorboard")
+    assert nmt("train", *words).code == 0
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    assert {"log/loss", "validation/dev_bleu"} <= set(events.Tags()["scalars"])
+    loss = [r["loss"] for r in read_journal(run) if r["kind"] == "log"]
+    assert [e.value for e in events.Scalars("log/loss")] == pytest.approx(loss)
+
+
+def test_tensorboard_that_is_missing_is_said(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
+    result = nmt(
+        "train", "--config", prepared, "--device", "cpu", "--set", f"run={tmp_path / 'run'}",
+        "--tensorboard",
+    )  # fmt: skip
+    assert result.code == 2
+    assert result.err.splitlines()[-2:] == [
+        "error: --tensorboard: the package tensorboard is not installed",
+        "hint: pip install 'nmt-zh-en[tensorboard]'",
+    ]
