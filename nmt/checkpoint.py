@@ -328,7 +328,11 @@ class Run:
     def last_good(
         self, device: torch.device
     ) -> tuple[Checkpoint, dict[str, dict[str, Tensor]]] | None:
-        """The newest checkpoint that can be read, with its tensors; None without any."""
+        """The newest checkpoint that can be read, with its tensors; None without any.
+
+        Raises:
+            NmtError: there are some, and none is whole.
+        """
         for checkpoint in reversed(self.checkpoints()):
             try:
                 tensors = {name: checkpoint.load(name, device) for name in ("model", "trainer")}
@@ -336,6 +340,11 @@ class Run:
                 warn(f"{error.message}; going back to the checkpoint before")
                 continue
             return checkpoint, tensors
+        if any(path.name.isdigit() for path in self.folder.glob("checkpoints/*")):
+            raise NmtError(
+                f"{self.folder / 'checkpoints'}: none of the checkpoints in it is whole",
+                "put good copies back, or remove it to train from the start",
+            )
         return None
 
     def tidy(self, update: int) -> None:

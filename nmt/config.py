@@ -252,6 +252,11 @@ class TrainConfig(_Section):
     hold: float = Field(
         0.3, ge=0, le=1, description="linear, cosine: share of all updates before decay begins"
     )
+    budget: Literal["updates", "minutes"] = Field(
+        "updates",
+        description="linear, cosine: what has run out when decay ends, all updates or "
+        "max_minutes; the rate then follows the clock, so no two trainings are alike",
+    )
     plateau_factor: float = Field(
         0.7, gt=0, lt=1, description="plateau: what the rate is multiplied by"
     )
@@ -274,6 +279,12 @@ class TrainConfig(_Section):
     )
     save_every: float = Field(1.0, gt=0, description="minutes between checkpoints")
     samples: int = Field(4, ge=0, description="dev sentences shown at each validation")
+
+    @model_validator(mode="after")
+    def _budget_of_minutes(self) -> TrainConfig:
+        if self.budget == "minutes" and self.max_minutes is None:
+            raise ValueError("train.budget: minutes needs train.max_minutes")
+        return self
 
 
 class SearchConfig(_Section):

@@ -123,7 +123,7 @@ class _Training:
         self.dev_src = run.text("dev", "src")[: self.config.validate_sentences]
         self.dev_trg = run.text("dev", "trg")[: self.config.validate_sentences]
         self.started = time.monotonic() - self.progress.seconds
-        self.saved_at, self.save_due = time.monotonic(), False
+        self.saved_at, self.save_due, self.elapsed = time.monotonic(), False, 0.0
         self.window, self.draw_again_at = Window(), 0.0
 
     def go_on(self) -> tuple[Run, Progress]:
@@ -207,8 +207,8 @@ class _Training:
                 continue
             progress.stopped_by = reason_to_stop(self.config, progress, self._elapsed())
             # One worker's clock or signal is as good as everybody's.
-            asked, stopped, save_due = self.workers.largest(
-                [bool(stop), progress.stopped_by is not None, self._save_due()]
+            asked, stopped, save_due, self.elapsed = self.workers.largest(
+                [bool(stop), progress.stopped_by is not None, self._save_due(), self._elapsed()]
             )
             self.save_due = bool(save_due)
             if stopped:
@@ -224,7 +224,9 @@ class _Training:
         """One optimizer step on one batch; False if training went back instead."""
         began, progress, config = time.monotonic(), self.progress, self.config
         number = progress.update + 1
-        rate = learning_rate(config, number, self.total) * progress.rate_scale
+        minutes = config.max_minutes if config.budget == "minutes" else None
+        spent = None if minutes is None else self.elapsed / (minutes * 60)
+        rate = learning_rate(config, number, self.total, spent) * progress.rate_scale
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.model.train()

@@ -10,8 +10,13 @@ from nmt.train.progress import Progress
 _FLOOR = 0.01  # linear and cosine end at this share of the highest rate
 
 
-def learning_rate(config: TrainConfig, update: int, total: int) -> float:
+def learning_rate(
+    config: TrainConfig, update: int, total: int, spent: float | None = None
+) -> float:
     """Rate for update number `update` (from 1) of `total` planned.
+
+    With `config.budget` ``minutes``, `spent` is the share of `max_minutes` that is over, and
+    takes the place of the share of updates done in what follows.
 
     Linear growth over the warm-up, then by `config.schedule`:
 
@@ -28,8 +33,9 @@ def learning_rate(config: TrainConfig, update: int, total: int) -> float:
         return peak
     if config.schedule == "inverse_sqrt":
         return peak * math.sqrt(max(warmup, 1) / update)
+    at = update if spent is None else spent * total
     begin = max(warmup, config.hold * total)
-    done = min(1.0, max(0.0, (update - begin) / max(1.0, total - begin)))
+    done = min(1.0, max(0.0, (at - begin) / max(1.0, total - begin)))
     left = 1 - done if config.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
     return peak * (_FLOOR + (1 - _FLOOR) * left)
 

@@ -147,6 +147,15 @@ def test_damaged_newest_falls_back_with_a_warning(
     )
 
 
+def test_nothing_but_damage_is_refused_and_not_begun_anew(run: Run) -> None:
+    save(run, 1)
+    save(run, 2)
+    for path in run.folder.glob("checkpoints/*/model.safetensors"):
+        path.unlink()
+    with pytest.raises(NmtError, match="none of the checkpoints in it is whole"):
+        run.last_good(CPU)
+
+
 @pytest.mark.parametrize("state", ["", "{", "[]", "3", "{}", '{"update": 2}'])
 def test_damaged_state_is_passed_over(
     run: Run, state: str, capsys: pytest.CaptureFixture[str]

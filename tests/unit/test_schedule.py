@@ -3,7 +3,8 @@ import math
 import pytest
 
 from nmt.config import TrainConfig
-from nmt.train.schedule import learning_rate
+from nmt.train.progress import Progress
+from nmt.train.schedule import after_validation, learning_rate, reason_to_stop
 
 TOTAL = 1000
 
@@ -12,13 +13,13 @@ def config(**keys: object) -> TrainConfig:
     return TrainConfig(**{"learning_rate": 1e-2, "warmup": 100, "hold": 0.3, **keys})
 
 
-@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "inverse_sqrt"])
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "inverse_sqrt", "plateau"])
 def test_warm_up_grows_in_equal_steps_to_the_highest_rate(schedule: str) -> None:
     rates = [learning_rate(config(schedule=schedule), n, TOTAL) for n in range(1, 101)]
     assert rates == pytest.approx([1e-4 * n for n in range(1, 101)])
 
 
-@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "inverse_sqrt"])
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "inverse_sqrt", "plateau"])
 def test_no_warm_up_begins_at_the_highest_rate(schedule: str) -> None:
     first = learning_rate(config(schedule=schedule, warmup=0), 1, TOTAL)
     assert first == pytest.approx(1e-2)
@@ -58,3 +59,53 @@ def test_past_the_plan_the_rate_stays_at_its_end() -> None:
 def test_inverse_square_root_halves_in_four_times_the_updates() -> None:
     rates = [learning_rate(config(schedule="inverse_sqrt"), n, TOTAL) for n in (100, 400, 1600)]
     assert rates == pytest.approx([1e-2, 5e-3, 2.5e-3])
+
+
+def test_budget_of_minutes_follows_the_clock_and_not_the_updates() -> None:
+    timed = config(schedule="linear", budget="minutes", max_minutes=4)
+    assert learning_rate(timed, 500, TOTAL, spent=0.3) == 1e-2
+    assert learning_rate(timed, 101, TOTAL, spent=0.65) == pytest.approx(0.505e-2)
+    assert learning_rate(timed, 400, TOTAL, spent=1.0) == pytest.approx(1e-4)
+    assert learning_rate(timed, 50, TOTAL, spent=0.9) == pytest.approx(5e-3)  # still warming up
+
+
+def test_budget_of_minutes_needs_minutes() -> None:
+    with pytest.raises(ValueError, match=r"train\.budget: minutes needs train\.max_minutes"):
+        config(budget="minutes")
+
+
+def test_plateau_lowers_the_rate_after_so_many_validations() -> None:
+    plateau = config(schedule="plateau", plateau_patience=2, plateau_factor=0.5)
+    progress = Progress()
+    scales = []
+    for bleu in (1.0, 1.0, 0.5, 2.0, 1.0, 1.0, 1.0, 1.0):
+        after_validation(plateau, progress, bleu)
+        scales.append(progress.rate_scale)
+    assert scales == [1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.125]
+    assert (progress.best_bleu, progress.stale) == (2.0, 4)
+
+
+def test_other_schedules_keep_the_rate_on_a_plateau() -> None:
+    progress = Progress()
+    best = [after_validation(config(), progress, bleu) for bleu in (1.0, 1.0, 1.0, 1.5)]
+    assert best == [True, False, False, True]
+    assert progress.rate_scale == 1.0
+
+
+@pytest.mark.parametrize(
+    ("progress", "seconds", "reason"),
+    [
+        (Progress(), 0, None),
+        (Progress(epoch=20), 0, "20 epochs are done"),
+        (Progress(epoch=19, update=500), 0, "500 updates are done"),
+        (Progress(stale=9), 0, None),
+        (Progress(stale=10), 0, "dev BLEU has not risen in 10 validations"),
+        (Progress(), 539, None),  # a tenth is kept for the first validation
+        (Progress(), 540, "10 minutes are over"),
+        (Progress(validation_seconds=10), 587, None),
+        (Progress(validation_seconds=10), 588, "10 minutes are over"),
+    ],
+)
+def test_reasons_to_stop(progress: Progress, seconds: float, reason: str | None) -> None:
+    limits = config(epochs=20, max_updates=500, max_minutes=10, patience=10)
+    assert reason_to_stop(limits, progress, seconds) == reason

@@ -1,0 +1,83 @@
+"""Equality 6 of the house, for the parts that a lack of memory and several workers make."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from nmt.runtime import Workers
+from nmt.train.gradient import Gradient, is_out_of_memory, random_number
+from tests.unit.test_loss import corpus, gradients, model
+
+CPU = torch.device("cpu")
+BATCH = np.arange(12)
+
+
+def gradient(rank: int = 0, count: int = 1) -> Gradient:
+    # Outside a process group: the shares of workers are computed one after the other.
+    made = Gradient(model().double(), corpus(12), 0.1, CPU, Workers())
+    made.workers = Workers(rank, count)
+    return made
+
+
+def close(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    # The loss is computed in float32 whatever the network's own precision.
+    torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("most_cells", [200, 50, 1])
+def test_any_number_of_parts_gives_the_same_gradient(most_cells: int) -> None:
+    whole = gradient()
+    loss, tokens, _ = whole.compute(BATCH, 1)
+    parts = gradient()
+    parts.most_cells = most_cells
+    assert len(parts._parts(BATCH)) > 1
+    loss_in_parts, tokens_in_parts, _ = parts.compute(BATCH, 1)
+    assert tokens == tokens_in_parts
+    torch.testing.assert_close(loss, loss_in_parts)
+    close(gradients(parts.model), gradients(whole.model))
+
+
+@pytest.mark.parametrize("count", [2, 3, 16])
+def test_mean_over_workers_is_the_gradient_of_the_whole_batch(count: int) -> None:
+    whole = gradient()
+    _, tokens, cells = whole.compute(BATCH, 1)
+    shares, seen = [], 0
+    for rank in range(count):
+        share = gradient(rank, count)
+        seen += share.compute(BATCH, 1, alone=True)[1]
+        shares.append(gradients(share.model))
+    assert seen == tokens
+    assert cells >= tokens
+    mean = {name: sum(share[name] for share in shares) / count for name in shares[0]}
+    close(mean, gradients(whole.model))
+
+
+def test_every_sentence_is_in_one_part_of_one_worker() -> None:
+    found = []
+    for rank in range(3):
+        share = gradient(rank, 3)
+        share.most_cells = 100
+        found += [int(s) for part, weight in share._parts(BATCH) if weight for s in part]
+    assert sorted(found) == list(BATCH)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.cuda.OutOfMemoryError("CUDA out of memory."), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (MemoryError(), True),
+        (RuntimeError("shapes cannot be multiplied"), False),
+    ],
+)
+def test_out_of_memory_is_told_from_other_errors(error: Exception, expected: bool) -> None:
+    assert is_out_of_memory(error) is expected
+
+
+def test_random_numbers_differ_by_seed_update_and_worker() -> None:
+    numbers = {random_number(s, n, r) for s in range(3) for n in range(50) for r in range(3)}
+    assert len(numbers) == 450
+    assert random_number(1, 2, 0) == random_number(1, 2, 0)
+    assert all(0 <= number < 2**63 for number in numbers)

@@ -1,0 +1,18 @@
+"""A group of one: what several workers agree on is what this one says."""
+
+from nmt.runtime import Workers
+
+
+def test_a_worker_alone_agrees_with_itself() -> None:
+    alone = Workers()
+    assert alone.first
+    assert alone.largest([1.0, 0.0]) == [1.0, 0.0]
+    assert alone.total([3.5]) == [3.5]
+    alone.wait()
+
+
+def test_shares_are_every_so_manyth_item() -> None:
+    items = [str(n) for n in range(7)]
+    shares = [Workers(rank, 3).share(items) for rank in range(3)]
+    assert shares == [["0", "3", "6"], ["1", "4"], ["2", "5"]]
+    assert Workers().gather(items) == items
