@@ -22,7 +22,6 @@ from nmt.checkpoint import Run, open_corpus
 from nmt.config import Config
 from nmt.corpus import PackedSet
 from nmt.errors import NmtError
-from nmt.evaluate.metrics import score
 from nmt.prepare.pipeline import load_manifest
 from nmt.runtime import (
     Stop,
@@ -40,7 +39,7 @@ from nmt.train.journal import Journal, Window, environment
 from nmt.train.progress import Progress
 from nmt.train.resume import open_or_create, put_back, trainer_tensors
 from nmt.train.schedule import after_validation, learning_rate, reason_to_stop
-from nmt.translate.translator import Translator
+from nmt.train.validation import Validation
 
 _LOG_EVERY = 50  # updates
 _MOST_BAD_UPDATES = 5  # in a row, before going back to the last checkpoint
@@ -107,21 +106,13 @@ class _Training:
         self.progress = Progress()
         self._restore()
         self.gradient = Gradient(self.model, corpus, self.config.label_smoothing, device, workers)
-        self.journal = (
-            Journal(run.folder, self.progress.update, tensorboard=tensorboard)
-            if workers.first
-            else None
-        )
-        self.plan = self._plan(0)
-        self.planned_epoch = 0
+        self.journal = None
+        if workers.first:
+            self.journal = Journal(run.folder, self.progress.update, tensorboard=tensorboard)
+        self.plan, self.planned_epoch = self._plan(0), 0
         total = self.config.epochs * len(self.plan)
         self.total = min(total, self.config.max_updates or total)
-        self.translator = Translator(
-            self.averaged, run.src, run.trg, run.config.search, device,
-            run.config.data.clean.max_pieces,
-        )  # fmt: skip
-        self.dev_src = run.text("dev", "src")[: self.config.validate_sentences]
-        self.dev_trg = run.text("dev", "trg")[: self.config.validate_sentences]
+        self.validation = Validation(self.averaged, run, device, workers)
         self.started = time.monotonic() - self.progress.seconds
         self.saved_at, self.save_due, self.elapsed = time.monotonic(), False, 0.0
         self.window, self.draw_again_at = Window(), 0.0
@@ -312,40 +303,33 @@ class _Training:
 
     def _validate(self) -> float:
         """Translate dev, score it, say it; returns dev BLEU."""
-        own = self.translator.translate(self.workers.share(self.dev_src))
-        translations = self.workers.gather([translation.text for translation in own])
-        scores = {s.name: s for s in score(translations, self.dev_trg)}
-        bleu, chrf = scores["BLEU"].value, scores["chrF2"].value
-        scale = self.progress.rate_scale
-        better = after_validation(self.config, self.progress, bleu)
-        samples = [
-            {"source": src, "translation": text, "reference": ref}
-            for src, text, ref in zip(self.dev_src, translations, self.dev_trg, strict=True)
-        ][: self.config.samples]
+        found, scale = self.validation.validate(), self.progress.rate_scale
+        better = after_validation(self.config, self.progress, found.bleu)
         self._write(
             "validation",
             epoch=round(self._epochs_done(), 3),
             seconds=round(self._elapsed(), 1),
-            dev_bleu=round(bleu, 2),
-            dev_chrf=round(chrf, 2),
-            signature=scores["BLEU"].signature,
-            sentences=len(self.dev_src),
-            samples=samples,
+            dev_bleu=round(found.bleu, 2),
+            dev_chrf=round(found.chrf, 2),
+            signature=found.signature,
+            sentences=len(self.validation.src),
+            samples=found.samples,
         )
         say(
             f"epoch {self._epochs_done():.1f}, update {self.progress.update:,}, "
-            f"{self._elapsed() / 60:.1f} min: dev BLEU {bleu:.2f}, chrF {chrf:.2f}"
+            f"{self._elapsed() / 60:.1f} min: dev BLEU {found.bleu:.2f}, chrF {found.chrf:.2f}"
             + (" (best)" if better else "")
         )
-        for sample in samples:
+        for sample in found.samples:
             say(f"    {sample['source']}  =>  {sample['translation']}")
         if self.progress.rate_scale < scale:
             self._event(
                 f"dev BLEU has not risen in {self.config.plateau_patience} validations: learning "
-                f"rate times {self.progress.rate_scale:.3g}"
+                f"rate times {self.progress.rate_scale:.3g}",
+                warning=False,
             )
         self._draw()
-        return bleu
+        return found.bleu
 
     def _draw(self, *, at_the_end: bool = False) -> None:
         """Draw the curves, unless that would take more than a fiftieth of the time."""
@@ -425,9 +409,7 @@ class _Training:
         """Average the best checkpoints; kept beside them, used if it scores better."""
         updates, tensors = self.run.average_of_best(self.config.average_best)
         self.averaged.load_state_dict(tensors)
-        own = self.translator.translate(self.workers.share(self.dev_src))
-        translations = self.workers.gather([translation.text for translation in own])
-        bleu = next(s.value for s in score(translations, self.dev_trg) if s.name == "BLEU")
+        bleu = self.validation.validate().bleu
         shown = ", ".join(f"{update:,}" for update in updates)
         self._event(f"average of updates {shown}: dev BLEU {bleu:.2f}", warning=False)
         if self.workers.first:

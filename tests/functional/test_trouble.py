@@ -17,7 +17,7 @@ from nmt import checkpoint
 from nmt.batches import Batch
 from nmt.checkpoint import Run
 from nmt.model import Seq2Seq
-from nmt.train import gradient, loop
+from nmt.train import gradient, loop, validation
 from nmt.train.journal import read_journal
 from nmt.train.loss import Loss, batch_loss
 from tests.functional.test_resume import fingerprint, newest
@@ -310,7 +310,7 @@ def test_patience_ends_training_and_a_plateau_lowers_the_rate(
         one.value, other.name = next(bleu), "chrF2"
         return [one, other]
 
-    monkeypatch.setattr(loop, "score", scores)
+    monkeypatch.setattr(validation, "score", scores)
     keys = ("train.schedule=plateau", "train.epochs=50", "train.patience=5")
     result = train(prepared, tmp_path / "run", *keys)
     assert result.code == 0, result.err

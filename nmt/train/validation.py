@@ -1,0 +1,67 @@
+"""Validation: dev translated by real search and scored as ``nmt evaluate`` does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from nmt.checkpoint import Run
+from nmt.evaluate.metrics import score
+from nmt.model import Seq2Seq
+from nmt.runtime import Workers
+from nmt.translate.translator import Translator
+
+
+@dataclass(frozen=True)
+class Validated:
+    """What came out.
+
+    Attributes:
+        bleu: dev BLEU, 0 to 100.
+        chrf: dev chrF2, 0 to 100.
+        signature: sacreBLEU's, of the BLEU.
+        samples: the first dev sentences with translation and reference, the same each time.
+    """
+
+    bleu: float
+    chrf: float
+    signature: str
+    samples: list[dict[str, str]]
+
+
+class Validation:
+    """Validates a network on the first sentences of a run's dev set.
+
+    Args:
+        model: the network whose weights are tried; what it holds when `validate` is called.
+        run: its dev set, tokenizers and search.
+        device: where to compute.
+        workers: each translates its share; all get the same scores.
+    """
+
+    def __init__(self, model: Seq2Seq, run: Run, device: torch.device, workers: Workers) -> None:
+        config = run.config
+        self.workers = workers
+        self.translator = Translator(
+            model, run.src, run.trg, config.search, device, config.data.clean.max_pieces
+        )
+        self.shown = config.train.samples
+        self.src = run.text("dev", "src")[: config.train.validate_sentences]
+        self.trg = run.text("dev", "trg")[: config.train.validate_sentences]
+
+    def validate(self) -> Validated:
+        """Translate and score."""
+        own = self.translator.translate(self.workers.share(self.src))
+        translations = self.workers.gather([translation.text for translation in own])
+        scores = {one.name: one for one in score(translations, self.trg)}
+        samples = [
+            {"source": src, "translation": text, "reference": ref}
+            for src, text, ref in zip(self.src, translations, self.trg, strict=True)
+        ]
+        return Validated(
+            scores["BLEU"].value,
+            scores["chrF2"].value,
+            scores["BLEU"].signature,
+            samples[: self.shown],
+        )
