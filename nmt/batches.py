@@ -107,11 +107,27 @@ def make_batch(corpus: PackedSet, sentences: Indices) -> Batch:
 
 def pad_sources(sources: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """Source ids and their mask, for translation; no sentence may be empty."""
-    longest = max(map(len, sources))
-    src = torch.full((len(sources), longest), PAD)
+    lengths = torch.tensor([len(ids) for ids in sources])
+    src = torch.full((len(sources), int(lengths.max())), PAD)
     for row, ids in enumerate(sources):
         src[row, : len(ids)] = torch.as_tensor(ids)
-    return src, src != PAD
+    # By length, not by id: PAD may stand inside, for a token whose vector is left out.
+    return src, torch.arange(src.shape[1]) < lengths.unsqueeze(1)
+
+
+def pad_pairs(sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> Batch:
+    """Pairs of ids as a batch, for forced decoding; no source may be empty, a target may."""
+    src, src_mask = pad_sources(sources)
+    longest = max(map(len, targets))
+    trg_in = torch.full((len(targets), longest + 1), PAD)
+    trg_out = torch.full((len(targets), longest + 1), PAD)
+    trg_in[:, 0] = BOS
+    for row, ids in enumerate(targets):
+        trg_in[row, 1 : len(ids) + 1] = trg_out[row, : len(ids)] = torch.as_tensor(
+            ids, dtype=torch.long
+        )
+        trg_out[row, len(ids)] = EOS
+    return Batch(src, src_mask, trg_in, trg_out, sum(map(len, targets)) + len(targets))
 
 
 def _gather(side: Side, sentences: Indices) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

@@ -1,0 +1,196 @@
+"""Word links between a sentence and its given translation, by forced decoding.
+
+The user's tokens are joined to plain text, since that is what the network was trained
+on, its pieces are decoded by force, and what it looked at is merged back to the tokens.
+"""
+
+from __future__ import annotations
+
+import itertools
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nmt.symbols import PAD
+from nmt.tokenizer import Tokenizer
+from nmt.translate.alignment import character_origins
+from nmt.translate.forced import Forced, force
+from nmt.translate.translator import Translator
+
+Links = set[tuple[int, int]]
+Matrix = NDArray[np.float64]
+Method = Literal["attention", "occlusion"]
+
+# How the Penn treebank writes brackets and quotes.
+_TREEBANK = {
+    "-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{", "-RCB-": "}",
+    "``": '"', "''": '"',
+}  # fmt: skip
+_DIAGONAL = 4.0
+_WINDOW = 32  # pairs decoded together; with occlusion each is many
+_NO_SPACE_BEFORE = set(".,;:!?%)]}’”") | {"n't"}
+_NO_SPACE_AFTER = set("([{$“‘#")
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Tokens put together to a plain sentence.
+
+    Attributes:
+        text: the sentence.
+        owner: for each of its characters the number of its token, -1 for a space.
+    """
+
+    text: str
+    owner: list[int]
+
+
+def join_tokens(tokens: Sequence[str]) -> Joined:
+    """Tokens to text as people write it: no space in Chinese or before punctuation."""
+    text, owner = "", []
+    before = ""
+    for number, token in enumerate(tokens):
+        shown = _TREEBANK.get(token, token)
+        if before and _needs_space(before, shown):
+            text += " "
+            owner.append(-1)
+        text += shown
+        owner += [number] * len(shown)
+        before = shown
+    return Joined(text, owner)
+
+
+def _needs_space(before: str, after: str) -> bool:
+    wide = any(unicodedata.east_asian_width(c) in "WF" for c in (before[-1], after[0]))
+    clitic = after.startswith(("'", "’")) and len(after) > 1
+    return not (wide or clitic or after in _NO_SPACE_BEFORE or before in _NO_SPACE_AFTER)
+
+
+def piece_tokens(joined: Joined, tokenizer: Tokenizer, tokens: int) -> Matrix:
+    """Which share of each piece belongs to each token, `[pieces, tokens]`."""
+    origin = character_origins(
+        joined.text, tokenizer.normalise(joined.text), simplify=tokenizer.simplify
+    )
+    pieces = tokenizer.pieces(joined.text)
+    shares = np.zeros((len(pieces), tokens))
+    for row, piece in enumerate(pieces):
+        for at in range(piece.begin, piece.end):
+            owner = joined.owner[origin[at]]
+            if owner >= 0:
+                shares[row, owner] += 1
+    totals = shares.sum(axis=1, keepdims=True)
+    found: Matrix = np.divide(shares, totals, out=np.zeros_like(shares), where=totals > 0)
+    return found
+
+
+def stream_links(
+    translator: Translator,
+    pairs: Iterable[tuple[Sequence[str], Sequence[str]]],
+    *,
+    method: Method,
+    batch_size: int = 64,
+) -> Iterator[Links]:
+    """Word links of each pair, in order; see `token_weights` and `best_links`."""
+    weights = token_weights(translator, pairs, method=method, batch_size=batch_size)
+    for one in weights:
+        yield best_links(one)
+
+
+def best_links(weights: Matrix) -> Links:
+    """Each target token is linked to the source token with the largest weight.
+
+    The weights are first multiplied by exp(-4 |i/I - j/J|), which prefers the diagonal
+    as fast_align does (Dyer et al. 2013): translations run along their source, and a
+    network's weights are the less certain the longer the sentence is.
+
+    Args:
+        weights: `[target tokens, source tokens]`; a token without any gets no link.
+    """
+    targets, sources = weights.shape
+    if not weights.any():
+        return set()
+    down = (np.arange(targets)[:, None] + 0.5) / targets
+    across = (np.arange(sources)[None, :] + 0.5) / sources
+    scored = weights * np.exp(-_DIAGONAL * np.abs(down - across))
+    best = scored.argmax(axis=1)
+    return {(int(best[j]), j) for j in range(targets) if scored[j, best[j]] > 0}
+
+
+def pharaoh(links: Links, *, one_based: bool) -> str:
+    """Links as ``i-j``, source first, sorted."""
+    base = 1 if one_based else 0
+    return " ".join(f"{i + base}-{j + base}" for i, j in sorted(links))
+
+
+def token_weights(
+    translator: Translator,
+    pairs: Iterable[tuple[Sequence[str], Sequence[str]]],
+    *,
+    method: Method,
+    batch_size: int = 64,
+) -> Iterator[Matrix]:
+    """How much each target token has to do with each source token.
+
+    Args:
+        translator: the network and its tokenizers.
+        pairs: source and target tokens.
+        method: ``attention``: the mean over a target token's pieces of the weights of
+            the step that predicts each (the state before it asks), summed over the
+            pieces of a source token. ``occlusion``: how much the log-probability of a
+            target token falls, in nats, when the vectors of the source token's pieces
+            are set to zero, as word dropout does in training (Li et al. 2019 call it
+            prediction difference). Rises count as zero.
+        batch_size: sentences decoded side by side.
+
+    Yields:
+        `[target tokens, source tokens]` for each pair; all zero if a side has no pieces.
+    """
+    iterator = iter(pairs)
+    while window := list(itertools.islice(iterator, _WINDOW)):
+        jobs = [_Job(translator, src, trg) for src, trg in window]
+        asked = [pair for job in jobs for pair in job.pairs(method)]
+        answers = iter(force(translator.model, asked, translator.device, batch_size))
+        for job in jobs:
+            count = len(job.pairs(method))
+            yield job.weights(method, list(itertools.islice(answers, count)))
+
+
+class _Job:
+    """One sentence pair: what to decode for it, and what the answers mean."""
+
+    def __init__(self, translator: Translator, src: Sequence[str], trg: Sequence[str]) -> None:
+        self.shape = (len(trg), len(src))
+        source, target = join_tokens(src), join_tokens(trg)
+        self.src_ids = translator.src.encode(source.text)
+        self.trg_ids = translator.trg.encode(target.text)
+        self.src_share = piece_tokens(source, translator.src, len(src))
+        self.trg_share = piece_tokens(target, translator.trg, len(trg))
+
+    def pairs(self, method: Method) -> list[tuple[list[int], list[int]]]:
+        if not self.src_ids or not self.trg_ids:
+            return []
+        sources = [self.src_ids]
+        if method == "occlusion":
+            # PAD's vector is zero, and the mask is made from lengths, not from ids.
+            sources += [
+                [PAD if share > 0 else id_ for id_, share in zip(self.src_ids, column, strict=True)]
+                for column in self.src_share.T
+            ]
+        return [(ids, self.trg_ids) for ids in sources]
+
+    def weights(self, method: Method, answers: list[Forced]) -> Matrix:
+        if not answers:
+            return np.zeros(self.shape)
+        if method == "attention":
+            attention = answers[0].attention[:-1].double().numpy()
+            totals = np.maximum(self.trg_share.sum(axis=0, keepdims=True), 1e-9)
+            mean: Matrix = (self.trg_share / totals).T @ attention @ self.src_share
+            return mean
+        whole, *without = (one.token_log_probs[:-1].double().numpy() for one in answers)
+        falls = np.maximum(whole - np.stack(without), 0.0)  # [source tokens, target pieces]
+        summed: Matrix = self.trg_share.T @ falls.T
+        return summed
