@@ -12,9 +12,9 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
@@ -23,7 +23,6 @@ from nmt.errors import NmtError
 
 if TYPE_CHECKING:
     from nmt.config import Config, SearchConfig
-    from nmt.evaluate.metrics import Score
     from nmt.translate.translator import Translation, Translator
 
 RUNS = Path("runs")
@@ -69,6 +68,16 @@ AlphaOption = Annotated[
 BatchOption = Annotated[
     int,
     typer.Option("--batch-size", min=1, help="Lines searched together; changes no translation."),
+]
+
+LINK_METHOD = "occlusion"
+MethodOption = Annotated[
+    str,
+    typer.Option(
+        "--method",
+        metavar="NAME",
+        help="Word links: occlusion (better, slower) or attention.",
+    ),
 ]
 
 
@@ -206,18 +215,42 @@ def translate(
 
 @app.command()
 def evaluate(
+    systems: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Argument(
+            metavar="[SYSTEM]...", help="Run directories or files of hypotheses, the first a base."
+        ),
+    ] = None,
     model: ModelOption = None,
     src: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--src", metavar="FILE", help="Chinese lines, instead of the run's test set."),
     ] = None,
     ref: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--ref", metavar="FILE", help="English references for --src or --hypotheses."),
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option("--ref", metavar="FILE", help="English references; again for further ones."),
     ] = None,
     hypotheses: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--hypotheses", metavar="FILE", help="Score these lines; no model is needed."),
+    ] = None,
+    metric: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--metric", metavar="NAME", help="Also chrf++ or ter. Repeatable."),
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Test the systems against the first of them.")
+    ] = False,
+    by_length: Annotated[
+        bool, typer.Option("--by-length", help="Also score buckets of source length.")
+    ] = False,
+    buckets: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--buckets", metavar="N,N,…", help="Longest source of each, in characters."),
+    ] = None,
+    chart: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--chart", metavar="FILE", help="Draw --by-length there, .svg or .png."),
     ] = None,
     min_bleu: Annotated[
         Optional[float],  # noqa: UP045
@@ -227,11 +260,49 @@ def evaluate(
         Optional[float],  # noqa: UP045
         typer.Option("--min-chrf", min=0.0, max=100.0, help="Exit with 3 if chrF is lower."),
     ] = None,
+    baseline: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--baseline",
+            metavar="REPORT",
+            help="Exit with 3 if BLEU is significantly lower than in this report.json.",
+        ),
+    ] = None,
+    max_drop: Annotated[
+        float,
+        typer.Option("--max-drop", min=0.0, max=100.0, help="BLEU it may be below --baseline."),
+    ] = 0.0,
+    alignments: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--alignments",
+            metavar="GOLD",
+            help="Score word links (i-j, i-j-P) of --src and --ref, given in tokens, instead.",
+        ),
+    ] = None,
+    one_based: Annotated[
+        bool, typer.Option("--one-based", help="Links count from 1, not from 0.")
+    ] = False,
+    method: MethodOption = LINK_METHOD,
     output: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
-            "--output", metavar="DIR", help="For report.json and hypotheses.txt; RUN/evaluation."
+            "--output",
+            metavar="DIR",
+            help="For report.json and hypotheses.txt; RUN/evaluation, else evaluation.",
         ),
+    ] = None,
+    markdown: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--markdown", metavar="FILE", help="Write the report as Markdown too."),
+    ] = None,
+    junit: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--junit", metavar="FILE", help="Write the gate's checks as JUnit XML."),
+    ] = None,
+    html: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--html", metavar="FILE", help="Write a page: curves, scores, sentences."),
     ] = None,
     device: DeviceOption = "auto",
     beam: BeamOption = None,
@@ -240,32 +311,91 @@ def evaluate(
 ) -> None:
     """Score a run on its test set, or any file of hypotheses; a gate for CI.
 
+    Exit code 3 if a floor or the baseline is missed, 2 for a mistaken request.
+
     \b
       nmt evaluate
       nmt evaluate --model runs/quickstart --min-bleu 5
-      nmt evaluate --src news.zh --ref news.en
+      nmt evaluate --src news.zh --ref news.en --ref news.second.en
       nmt evaluate --hypotheses other-system.en --ref news.en
+      nmt evaluate --model runs/new --baseline report.json --max-drop 1
+      nmt evaluate --compare runs/old runs/new
+      nmt evaluate --by-length runs/additive runs/none --chart lengths.svg
+      nmt evaluate --alignments gold.align --src tokens.zh --ref tokens.en
     """
-    from nmt.evaluate import gate
-    from nmt.evaluate import report as reports
-    from nmt.evaluate.metrics import score
+    from nmt.evaluate import command
+    from nmt.evaluate.systems import Decoding
+    from nmt.train.journal import read_journal
 
-    if hypotheses is not None:
-        texts, details, folder = _given_hypotheses(hypotheses, ref, src, model)
-    else:
-        texts, details, folder = _translated(model, src, ref, device, beam, alpha, batch_size)
-    scores = score(texts["hypotheses"], texts["reference"])
-    _print_scores(scores, len(texts["reference"]))
-    folder = output if output is not None else folder
-    if folder is not None:
-        report = reports.make_report(scores, texts, details)
-        reports.write_report(folder, report, texts["hypotheses"])
-        typer.echo(f"report: {folder / 'report.json'}", err=True)
-    failed = gate.failures(scores, {"BLEU": min_bleu, "chrF2": min_chrf})
-    for message in failed:
-        typer.echo(f"gate: {message}", err=True)
-    if failed:
+    decoding = Decoding(device, beam, alpha, batch_size)
+    if alignments is not None:
+        typer.echo(
+            command.evaluate_alignments(
+                alignments,
+                one_based=one_based,
+                src=src,
+                trg=list(ref or []),
+                links=hypotheses,
+                translator=lambda: _translator(model, device, beam, alpha),
+                method=_method(method),
+                batch_size=batch_size,
+                output=output,
+            )
+        )
+        return
+    paths = _systems(systems, model, hypotheses, ref)
+    request = command.Request(
+        systems=paths, src=src, refs=list(ref or []), decoding=decoding,
+        metrics=list(metric or []), compare=compare, by_length=by_length, buckets=buckets,
+        chart=chart, min_bleu=min_bleu, min_chrf=min_chrf, baseline=baseline,
+        max_drop=max_drop, output=output or _evaluation_folder(paths), markdown=markdown,
+        junit=junit, html=html, journal=read_journal(paths[0]) if html is not None else [],
+    )  # fmt: skip
+    answer, checks = command.evaluate(request)
+    typer.echo(answer)
+    for check in checks:
+        typer.echo(f"gate: {check.message}", err=True)
+    if not all(check.passed for check in checks):
         raise typer.Exit(3)
+
+
+@app.command()
+def align(
+    src: Annotated[
+        Path, typer.Option("--src", metavar="FILE", help="Chinese, tokens separated by spaces.")
+    ],
+    trg: Annotated[
+        Path, typer.Option("--trg", metavar="FILE", help="Its English translations, in tokens.")
+    ],
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--output", metavar="FILE", help="Write there instead of to stdout."),
+    ] = None,
+    one_based: Annotated[
+        bool, typer.Option("--one-based", help="Count tokens from 1, not from 0.")
+    ] = False,
+    method: MethodOption = LINK_METHOD,
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+    batch_size: BatchOption = 64,
+) -> None:
+    """Link the words of given translations: one line of links, i-j, for each pair.
+
+    The translations are decoded by force; i counts source tokens, j target tokens.
+
+    \b
+      nmt align --src tokens.zh --trg tokens.en > links.pharaoh
+      nmt align --src tokens.zh --trg tokens.en --method attention --model runs/tatoeba
+    """
+    from nmt.evaluate.alignments import read_token_pairs
+    from nmt.translate.links import pharaoh, stream_links
+
+    chosen = _method(method)
+    pairs = read_token_pairs(src, trg)
+    translator = _translator(model, device, None, None)
+    with _output(output) as write:
+        for links in stream_links(translator, pairs, method=chosen, batch_size=batch_size):
+            write(pharaoh(links, one_based=one_based) + "\n")
 
 
 def _load_config(path: Path, overrides: list[str] | None) -> Config:
@@ -339,66 +469,39 @@ def _show_attention(translator: Translator, translation: Translation) -> None:
         typer.echo(grid(alignment, columns), err=True)
 
 
-def _given_hypotheses(
-    path: Path, ref: Path | None, src: Path | None, model: Path | None
-) -> tuple[Mapping[str, list[str]], dict[str, object], Path | None]:
-    from nmt.evaluate import report as reports
-
-    if ref is None:
-        raise NmtError("--hypotheses needs --ref, the references to score against")
-    if model is not None or src is not None:
-        raise NmtError("--hypotheses takes no --model and no --src: nothing is translated")
-    hypotheses, references = reports.read_texts(path), reports.read_texts(ref)
-    named = {str(path): hypotheses, str(ref): references}
-    reports.check_same_length(named)
-    for name, lines in named.items():
-        reports.check_is_raw(name, lines)
-    return {"hypotheses": hypotheses, "reference": references}, {"hypotheses": str(path)}, None
-
-
-def _translated(
+def _systems(
+    systems: list[Path] | None,
     model: Path | None,
-    src: Path | None,
-    ref: Path | None,
-    device: str,
-    beam: int | None,
-    alpha: float | None,
-    batch_size: int,
-) -> tuple[Mapping[str, list[str]], dict[str, object], Path | None]:
-    from nmt.checkpoint import Run, newest_run
-    from nmt.evaluate import report as reports
+    hypotheses: Path | None,
+    ref: list[Path] | None,
+) -> list[Path]:
+    """What to evaluate, however it was named."""
+    from nmt.checkpoint import newest_run
 
-    if (src is None) != (ref is None):
-        raise NmtError("--src and --ref go together: source lines and their references")
-    folder = model if model is not None else newest_run(RUNS)
-    run = Run.open(folder)
-    if src is not None and ref is not None:
-        sources, references = reports.read_texts(src), reports.read_texts(ref)
-        named = {str(src): sources, str(ref): references}
-    else:
-        sources, references = run.text("test", "src"), run.text("test", "trg")
-        named = {"test.src.txt": sources, "test.trg.txt": references}
-    reports.check_same_length(named)
-    for name, lines in named.items():
-        reports.check_is_raw(name, lines)
-    translator = _translator(folder, device, beam, alpha)
-    texts = {
-        "source": sources,
-        "reference": references,
-        "hypotheses": reports.translate_all(translator, sources, batch_size),
-    }
-    details: dict[str, object] = {
-        "model": str(folder),
-        "update": run.best().update,
-        "texts": list(named),
-        "search": translator.search.model_dump(),
-    }
-    return texts, details, folder / "evaluation"
+    if hypotheses is not None and model is not None:
+        raise NmtError("--hypotheses takes no --model: nothing is translated")
+    if hypotheses is not None and not ref:
+        raise NmtError("--hypotheses needs --ref, the references to score against")
+    named = [path for path in (model, hypotheses) if path is not None]
+    if systems and named:
+        option = "--model" if model is not None else "--hypotheses"
+        raise NmtError(f"both SYSTEM and {option} were given", "give one of them")
+    return systems or named or [newest_run(RUNS)]
 
 
-def _print_scores(scores: list[Score], segments: int) -> None:
-    for one in scores:
-        typer.echo(f"{one.name} {one.value:.2f}  ({segments} segments; {one.signature})")
+def _evaluation_folder(systems: list[Path]) -> Path:
+    """Inside the run if there is one; else here."""
+    if len(systems) == 1 and systems[0].is_dir():
+        return systems[0] / "evaluation"
+    return Path("evaluation")
+
+
+def _method(name: str) -> Literal["attention", "occlusion"]:
+    if name == "attention":
+        return "attention"
+    if name == "occlusion":
+        return "occlusion"
+    raise NmtError(f"--method {name}: unknown method", "one of: occlusion, attention")
 
 
 def main() -> None:

@@ -1,15 +1,37 @@
-"""BLEU and chrF by sacreBLEU, on raw text: the one score, in training and in evaluation."""
+"""BLEU, chrF and TER by sacreBLEU, on raw text: the one score, in training and in evaluation.
+
+Nothing else imports sacreBLEU: how it is called, and with which settings, stands here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from typing import Any, Literal
 
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
+from sacrebleu.metrics.ter import TER
+from sacrebleu.significance import PairedTest
 
 from nmt.errors import NmtError
+
+Kind = Literal["bleu", "chrf", "chrf++", "ter"]
+Test = Literal["bs", "ar"]
+
+DEFAULT: tuple[Kind, ...] = ("bleu", "chrf")
+RESAMPLES = 1000
+TRIALS: Mapping[Test, int] = {"bs": 1000, "ar": 10000}
+# sacreBLEU holds every resample at once, some 80 bytes a segment each: fewer of them
+# for a very large set. The signature says how many there were.
+_MOST_RESAMPLED = 20_000_000
+_FEWEST_RESAMPLES = 100
+_METRICS: dict[Kind, Callable[[], Any]] = {
+    "bleu": BLEU,
+    "chrf": CHRF,
+    "chrf++": lambda: CHRF(word_order=2),
+    "ter": TER,
+}
 
 
 @dataclass(frozen=True)
@@ -17,43 +39,159 @@ class Score:
     """A corpus score.
 
     Attributes:
-        name: ``BLEU`` or ``chrF2``.
-        value: 0 to 100.
+        name: ``BLEU``, ``chrF2``, ``chrF2++`` or ``TER``.
+        value: 0 to 100; TER may be more, and lower is better there alone.
         signature: sacreBLEU's, which says how it was made.
         detail: sacreBLEU's one line, with n-gram precisions and lengths for BLEU.
+        interval: 95 % bootstrap interval, lower and upper end; None if not asked for.
     """
 
     name: str
     value: float
     signature: str
     detail: str
+    interval: tuple[float, float] | None = None
 
 
-@cache
-def _metrics() -> tuple[BLEU, CHRF]:
-    return BLEU(), CHRF()
+@dataclass(frozen=True)
+class Comparison:
+    """One system against the baseline, by one metric and one paired test.
+
+    Attributes:
+        name: of the metric.
+        baseline: its score, 0 to 100.
+        value: the system's score.
+        p_value: chance of a difference as large if the two were equally good.
+        test: ``bs``, paired bootstrap (Koehn 2004), or ``ar``, approximate
+            randomisation (Riezler & Maxwell 2005).
+        signature: sacreBLEU's, trials and seed included.
+    """
+
+    name: str
+    baseline: float
+    value: float
+    p_value: float
+    test: Test
+    signature: str
 
 
-def score(hypotheses: Sequence[str], references: Sequence[str]) -> list[Score]:
+def score(
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    more_references: Sequence[Sequence[str]] = (),
+    *,
+    kinds: Sequence[Kind] = DEFAULT,
+    resamples: int = 0,
+) -> list[Score]:
     """BLEU (Papineni et al. 2002) and chrF2 (Popović 2015), with sacreBLEU's defaults.
 
     Args:
         hypotheses: detokenised translations.
-        references: one for each, as a person wrote them.
+        references: one for each, as a person wrote it.
+        more_references: further complete sets of references.
+        kinds: which metrics, in this order; ``chrf++`` is chrF with word bigrams
+            (Popović 2017), ``ter`` Snover et al. (2006).
+        resamples: of the bootstrap that gives the intervals (Koehn 2004); 0 for none.
+            Above 20,000 segments fewer are drawn, and the signature says so.
 
     Raises:
         NmtError: no lines, or not as many on one side as on the other.
     """
-    if len(hypotheses) != len(references):
-        raise NmtError(
-            f"{len(hypotheses)} hypotheses, {len(references)} references: they must correspond "
-            "line by line"
+    every = _checked(hypotheses, [references, *more_references])
+    drawn = min(resamples, max(_FEWEST_RESAMPLES, _MOST_RESAMPLED // len(hypotheses)))
+    scores = []
+    for kind in kinds:
+        metric = _METRICS[kind]()
+        result = metric.corpus_score(list(hypotheses), every, n_bootstrap=drawn)
+        interval = None
+        if drawn > 1:
+            low, high = float(result._mean - result._ci), float(result._mean + result._ci)
+            interval = (max(0.0, low), high)
+        scores.append(
+            Score(
+                result.name,
+                float(result.score),
+                str(metric.get_signature()),
+                str(result),
+                interval,
+            )
         )
+    return scores
+
+
+def compare(
+    baseline: Sequence[str],
+    systems: Sequence[Sequence[str]],
+    references: Sequence[str],
+    more_references: Sequence[Sequence[str]] = (),
+    *,
+    test: Test,
+    kinds: Sequence[Kind] = DEFAULT,
+) -> list[list[Comparison]]:
+    """Compare systems with a baseline by sacreBLEU's paired tests.
+
+    Args:
+        baseline: its hypotheses.
+        systems: hypotheses of each other system.
+        references: one for each segment.
+        more_references: further complete sets.
+        test: ``bs`` or ``ar``.
+        kinds: which metrics.
+
+    Returns:
+        For each system its comparisons, in the order of `kinds`.
+
+    Raises:
+        NmtError: no lines, or unequal numbers of them.
+    """
+    every = _checked(baseline, [references, *more_references])
+    for other in systems:
+        _checked(other, every)
+    named: list[tuple[str, Sequence[str]]] = [
+        (str(place), list(lines)) for place, lines in enumerate([baseline, *systems])
+    ]
+    metrics: dict[str, Any] = {kind: _METRICS[kind]() for kind in kinds}
+    paired = PairedTest(named, metrics, every, test_type=test, n_samples=TRIALS[test])
+    # Untyped: sacreBLEU puts the systems' names and their results into one mapping.
+    answer: tuple[Any, Any] = paired()
+    signatures, results = answer
+    names = [name for name in results if name != "System"]
+
+    def comparison(name: str, place: int) -> Comparison:
+        first, one = results[name][0], results[name][place]
+        # sacreBLEU gives equal scores its smallest p, since it counts larger
+        # differences only; no difference is no evidence of one.
+        p_value = 1.0 if one.score == first.score else float(one.p_value)
+        return Comparison(
+            name, float(first.score), float(one.score), p_value, test, str(signatures[name])
+        )
+
+    return [[comparison(name, place) for name in names] for place in range(1, len(named))]
+
+
+def sentence_scores(
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    more_references: Sequence[Sequence[str]] = (),
+) -> list[float]:
+    """chrF2 of every single segment, 0 to 100: to sort by, BLEU is no measure of one sentence."""
+    metric = CHRF()
+    every = _checked(hypotheses, [references, *more_references])
+    return [
+        float(metric.sentence_score(hypothesis, list(its_references)).score)
+        for hypothesis, *its_references in zip(hypotheses, *every, strict=True)
+    ]
+
+
+def _checked(
+    hypotheses: Sequence[str], every_reference: Sequence[Sequence[str]]
+) -> list[list[str]]:
+    for references in every_reference:
+        if len(hypotheses) != len(references):
+            raise NmtError(
+                f"{len(hypotheses)} hypotheses, {len(references)} references: they must "
+                "correspond line by line"
+            )
     if not hypotheses:
         raise NmtError("nothing to score: no lines")
-    scores = []
-    for metric in _metrics():
-        result = metric.corpus_score(list(hypotheses), [list(references)])
-        signature = str(metric.get_signature())
-        scores.append(Score(result.name, float(result.score), signature, str(result)))
-    return scores
+    return [list(references) for references in every_reference]

@@ -1,107 +1,193 @@
-"""Evaluating a run or a file of hypotheses, and the JSON report of it."""
+"""The report of an evaluation: JSON for programs, Markdown for people."""
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any
 
 import nmt
-from nmt.errors import NmtError
-from nmt.evaluate.metrics import Score
-from nmt.symbols import SPACE_MARK
-from nmt.text import read_lines, replacing
-from nmt.translate.translator import Translator
+from nmt.evaluate.lengths import Bucket
+from nmt.evaluate.metrics import Comparison, Score, sentence_scores
+from nmt.evaluate.systems import System, Texts
+from nmt.evaluate.tables import comparison_table, length_table, table, with_interval
+from nmt.evaluate.texts import texts_sha256
+from nmt.text import replacing, writing_to
+
+if TYPE_CHECKING:
+    from nmt.evaluate.gate import Check
 
 FORMAT = 1
+SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 
-
-def translate_all(translator: Translator, sources: Sequence[str], batch_size: int) -> list[str]:
-    """Translate for evaluation, with a progress bar."""
-    stream = translator.stream(sources, batch_size)
-    bar = tqdm(stream, total=len(sources), desc="translating", unit=" lines", disable=None)
-    return [translation.text for translation in bar]
-
-
-def read_texts(path: Path) -> list[str]:
-    """Lines of a hypothesis or reference file.
-
-    Raises:
-        NmtError: missing, not UTF-8, or empty.
-    """
-    lines = list(read_lines(path))
-    if not lines:
-        raise NmtError(f"{path}: is empty, nothing to score")
-    return lines
-
-
-def check_same_length(named: Mapping[str, Sequence[str]]) -> None:
-    """Refuse texts of different lengths, naming both.
-
-    Raises:
-        NmtError: with both numbers.
-    """
-    (first, lines), *others = named.items()
-    for name, other in others:
-        if len(other) != len(lines):
-            raise NmtError(
-                f"{len(lines)} lines in {first}, {len(other)} in {name}",
-                "the files must correspond line by line",
-            )
-
-
-def check_is_raw(name: str, lines: Sequence[str]) -> None:
-    """Refuse text that is still cut into pieces: its score would mean nothing.
-
-    Raises:
-        NmtError: naming the first such line.
-    """
-    for number, line in enumerate(lines, start=1):
-        if SPACE_MARK in line or "@@ " in line or line.endswith("@@"):
-            raise NmtError(
-                f"{name}:{number}: still in pieces ({line[:40]!r})",
-                "join the pieces back to plain text first; scores are made on raw text only",
-            )
+Report = dict[str, Any]
 
 
 def make_report(
-    scores: Sequence[Score],
-    texts: Mapping[str, Sequence[str]],
-    details: dict[str, Any],
-) -> dict[str, Any]:
-    """All that is needed to trust and to repeat the scores.
+    scores: Sequence[Score], texts: Texts, system: System, checks: Sequence[Check] = ()
+) -> Report:
+    """All that is needed to trust, to repeat and to compare the scores of one system.
 
     Args:
         scores: as measured.
-        texts: source, reference and hypotheses, as far as there are; hashed.
-        details: of the model and the search.
+        texts: scored on; hashed.
+        system: scored; its hypotheses are in the report, so that the report alone is a
+            baseline for a paired test.
+        checks: of the gate.
     """
     return {
         "format": FORMAT,
         "program": nmt.__version__,
-        "segments": len(next(iter(texts.values()))),
+        "segments": texts.segments,
         "scores": [asdict(one) for one in scores],
-        "sha256": {name: _sha256(lines) for name, lines in texts.items()},
-        **details,
+        "sha256": {**texts.sha256(), "hypotheses": texts_sha256(system.hypotheses)},
+        "texts": texts.names,
+        **system.details,
+        "gate": [asdict(check) for check in checks],
+        "hypotheses": system.hypotheses,
     }
 
 
-def write_report(folder: Path, report: dict[str, Any], hypotheses: Sequence[str]) -> None:
-    """Write ``hypotheses.txt`` and ``report.json`` into `folder`.
+def length_report(buckets: Sequence[Bucket], scores: Mapping[str, Sequence[Score]]) -> Report:
+    """Scores by source length, for JSON."""
+    return {
+        "unit": "source characters without white space",
+        "buckets": [
+            {"low": b.low, "high": b.high, "segments": len(b.members)} for b in buckets
+        ],
+        "scores": {name: [asdict(one) for one in row] for name, row in scores.items()},
+    }  # fmt: skip
+
+
+def comparison_report(
+    systems: Sequence[System],
+    texts: Texts,
+    scores: Sequence[Sequence[Score]],
+    comparisons: Sequence[Sequence[Sequence[Comparison]]] | None,
+) -> Report:
+    """Several systems, and how they compare with the first of them, for JSON."""
+    rows: list[Report] = []
+    for place, system in enumerate(systems):
+        row: Report = {
+            "name": system.name,
+            **system.details,
+            "sha256": texts_sha256(system.hypotheses),
+            "scores": [asdict(one) for one in scores[place]],
+        }
+        if comparisons is not None and place > 0:
+            row["against_first"] = [
+                asdict(one) for by_test in comparisons for one in by_test[place - 1]
+            ]
+        rows.append(row)
+    return {
+        "format": FORMAT,
+        "program": nmt.__version__,
+        "segments": texts.segments,
+        "sha256": texts.sha256(),
+        "texts": texts.names,
+        "systems": rows,
+    }
+
+
+def differing(
+    baseline: System, system: System, texts: Texts, count: int
+) -> tuple[list[int], list[int]]:
+    """Segments in which two systems differ most by chrF2.
+
+    Returns:
+        Numbers of those where `system` is better, and where it is worse; most first.
+    """
+    first, *more = texts.references
+    before = sentence_scores(baseline.hypotheses, first, more)
+    after = sentence_scores(system.hypotheses, first, more)
+    gains = [now - then for now, then in zip(after, before, strict=True)]
+    order = sorted(range(len(gains)), key=lambda n: (-gains[n], n))
+    better = [n for n in order[:count] if gains[n] > 0]
+    worse = [n for n in order[::-1][:count] if gains[n] < 0]
+    return better, worse
+
+
+def differences_text(baseline: System, system: System, texts: Texts, count: int = 5) -> str:
+    """The segments that `differing` finds, to be read."""
+    lines = []
+    better, worse = differing(baseline, system, texts, count)
+    for title, numbers in (("better", better), ("worse", worse)):
+        lines.append(f"{system.name} is {title} than {baseline.name}, by chrF2, most first:")
+        for number in numbers:
+            lines.append(f"  line {number + 1}")
+            if texts.source is not None:
+                lines.append(f"    source     {texts.source[number]}")
+            lines.append(f"    reference  {texts.references[0][number]}")
+            lines.append(f"    {baseline.name}: {baseline.hypotheses[number]}")
+            lines.append(f"    {system.name}: {system.hypotheses[number]}")
+        if not numbers:
+            lines.append("  nowhere")
+    return "\n".join(lines)
+
+
+def markdown(
+    systems: Sequence[System],
+    texts: Texts,
+    scores: Sequence[Sequence[Score]],
+    checks: Sequence[Check],
+    lengths: tuple[Sequence[Bucket], Mapping[str, Sequence[Score]]] | None,
+    comparisons: Sequence[Sequence[Sequence[Comparison]]] | None,
+) -> str:
+    """The whole evaluation as Markdown, for a job summary or a pull request."""
+    rows = [
+        [system.name, *map(with_interval, row)] for system, row in zip(systems, scores, strict=True)
+    ]
+    head = ["system", *(one.name for one in scores[0])]
+    parts = [
+        "## nmt evaluate",
+        table(head, rows),
+        f"{texts.segments:,} segments, 95 % bootstrap intervals.",
+    ]
+    if checks:
+        results = [["passed" if c.passed else "**failed**", c.name, c.message] for c in checks]
+        parts += ["### Gate", table(["result", "check", "found"], results)]
+    if comparisons is not None:
+        names = [system.name for system in systems]
+        parts += ["### Against the first", comparison_table(names, comparisons)]
+    if lengths is not None:
+        parts += ["### By source length", length_table(*lengths)]
+    repeat = [f"- `{one.signature}`" for one in scores[0]]
+    repeat += [f"- {role} SHA-256 `{digest}`" for role, digest in texts.sha256().items()]
+    for system in systems:
+        repeat.append(f"- {system.name}: SHA-256 `{texts_sha256(system.hypotheses)}`")
+        repeat += [f"  - {key}: `{value}`" for key, value in system.details.items()]
+    parts += ["### To repeat", "\n".join(repeat)]
+    return "\n\n".join(parts) + "\n"
+
+
+def write_json(path: Path, report: Report) -> None:
+    """Write a report to `path`.
 
     Raises:
         NmtError: it can't be written.
     """
-    with replacing(folder / "hypotheses.txt") as file:
-        file.writelines(f"{line}\n".encode() for line in hypotheses)
-    with replacing(folder / "report.json") as file:
-        file.write((json.dumps(report, ensure_ascii=False, indent=1) + "\n").encode())
+    with replacing(path) as file:
+        text = json.dumps(report, ensure_ascii=False, indent=1, allow_nan=False)
+        file.write((text + "\n").encode())
 
 
-def _sha256(lines: Sequence[str]) -> str:
-    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
+def write_lines(path: Path, lines: Sequence[str]) -> None:
+    """Write lines to `path`.
+
+    Raises:
+        NmtError: it can't be written.
+    """
+    with replacing(path) as file:
+        file.writelines(f"{line}\n".encode() for line in lines)
+
+
+def append_to_job_summary(text: str) -> None:
+    """Append to the file that GitHub shows with a job, where there is one."""
+    name = os.environ.get(SUMMARY_VARIABLE)
+    if name:
+        path = Path(name)
+        with writing_to(path), path.open("a", encoding="utf-8") as file:
+            file.write(text + "\n")

@@ -42,9 +42,11 @@ class Answer(NamedTuple):
 
 @pytest.fixture
 def nmt(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Callable[..., Answer]:
-    """Run the command line in this process."""
+    """Run the command line in this process, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
 
     def call(*arguments: object) -> Answer:
         capsys.readouterr()
@@ -223,7 +225,12 @@ def test_a_missed_floor_exits_with_3(
 def test_a_met_floor_exits_with_0(nmt: Callable[..., Answer], tmp_path: Path) -> None:
     hyp = write(tmp_path / "hyp", "A dog barks at me.")
     answer = nmt("evaluate", "--hypotheses", hyp, "--ref", hyp, "--min-bleu", 99, "--min-chrf", 99)
-    assert (answer.code, answer.err) == (0, "")
+    assert answer.code == 0
+    assert answer.err == (
+        "report: evaluation/report.json\n"
+        "gate: BLEU 100.00 reaches the floor of 99\n"
+        "gate: chrF2 100.00 reaches the floor of 99\n"
+    )
 
 
 def test_a_floor_above_100_is_no_floor(nmt: Callable[..., Answer], tmp_path: Path) -> None:

@@ -1,11 +1,19 @@
-"""Floors of the gate."""
+"""The gate: floors, and drops below a baseline that are more than chance."""
 
 from __future__ import annotations
 
+import json
+import math
+from pathlib import Path
+from xml.etree import ElementTree
+
 import pytest
 
-from nmt.evaluate.gate import failures
-from nmt.evaluate.metrics import Score
+from nmt.errors import NmtError
+from nmt.evaluate.gate import Check, failures, junit, no_drop, read_baseline
+from nmt.evaluate.metrics import Score, score
+from nmt.evaluate.report import make_report
+from nmt.evaluate.systems import System, Texts
 
 SCORES = [Score("BLEU", 20.0, "signature", "detail"), Score("chrF2", 45.5, "signature", "detail")]
 
@@ -25,3 +33,94 @@ def test_each_missed_floor_has_its_message() -> None:
         "BLEU 20.00 is below the floor of 20.01",
         "chrF2 45.50 is below the floor of 50",
     ]
+
+
+def report(folder: Path, texts: Texts, lines: list[str], **changes: object) -> Path:
+    made = make_report(score(lines, texts.references[0]), texts, System("x", lines))
+    path = folder / "report.json"
+    path.write_text(json.dumps({**made, **changes}))
+    return path
+
+
+REFERENCES = [f"the {n} cats sat on the {n} mats today" for n in range(80)]
+TEXTS = Texts(None, [REFERENCES], ["ref"])
+WORSE = [line.replace("sat on", "is at") for line in REFERENCES]
+SLIGHTLY = [WORSE[0], *REFERENCES[1:]]
+
+
+def check(folder: Path, now: list[str], most: float) -> Check:
+    path = report(folder, TEXTS, REFERENCES)
+    return no_drop(path, read_baseline(path, TEXTS), now, TEXTS, most)
+
+
+def test_the_same_again_passes(tmp_path: Path) -> None:
+    assert check(tmp_path, REFERENCES, 0).passed
+
+
+def test_a_significant_drop_fails(tmp_path: Path) -> None:
+    found = check(tmp_path, WORSE, 1)
+    assert not found.passed
+    assert found.message.endswith(": a significant drop of more than 1")
+
+
+def test_a_drop_within_the_allowance_passes(tmp_path: Path) -> None:
+    assert check(tmp_path, WORSE, 90).passed
+
+
+def test_a_drop_that_may_be_chance_passes(tmp_path: Path) -> None:
+    found = check(tmp_path, SLIGHTLY, 0)
+    assert found.passed
+    assert found.message.endswith("a drop of more than 0, but not a significant one")
+
+
+def test_a_rise_passes(tmp_path: Path) -> None:
+    path = report(tmp_path, TEXTS, WORSE)
+    assert no_drop(path, read_baseline(path, TEXTS), REFERENCES, TEXTS, 0).passed
+
+
+def test_a_baseline_of_another_test_set(tmp_path: Path) -> None:
+    path = report(tmp_path, TEXTS, REFERENCES)
+    with pytest.raises(NmtError, match="is of another test set: its reference has SHA-256"):
+        read_baseline(path, Texts(None, [WORSE], ["ref"]))
+
+
+def test_a_baseline_of_a_newer_format(tmp_path: Path) -> None:
+    path = report(tmp_path, TEXTS, REFERENCES, format=99)
+    with pytest.raises(NmtError, match="report format 99, this program reads up to 1"):
+        read_baseline(path, TEXTS)
+
+
+def test_a_baseline_that_is_no_number(tmp_path: Path) -> None:
+    path = report(tmp_path, TEXTS, REFERENCES, scores=[{"name": "BLEU", "value": math.nan}])
+    with pytest.raises(NmtError, match="BLEU is nan, not a number"):
+        read_baseline(path, TEXTS)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": "1"}'])
+def test_what_is_no_report(tmp_path: Path, text: str) -> None:
+    (tmp_path / "report.json").write_text(text)
+    with pytest.raises(NmtError, match="not a report"):
+        read_baseline(tmp_path / "report.json", TEXTS)
+
+
+def test_a_report_without_its_hypotheses(tmp_path: Path) -> None:
+    with pytest.raises(NmtError, match="damaged report: hypotheses is missing"):
+        read_baseline(report(tmp_path, TEXTS, REFERENCES, hypotheses=None), TEXTS)
+    with pytest.raises(NmtError, match="damaged: its hypotheses"):
+        read_baseline(report(tmp_path, TEXTS, REFERENCES, hypotheses=["a"]), TEXTS)
+
+
+def test_a_missing_baseline(tmp_path: Path) -> None:
+    with pytest.raises(NmtError, match="no such file"):
+        read_baseline(tmp_path / "none.json", TEXTS)
+
+
+def test_junit_counts_and_names() -> None:
+    checks = [Check("a", True, "fine"), Check("b", False, 'x < "y" & z')]
+    suite = ElementTree.fromstring(junit(checks))
+    assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
+    cases = {case.get("name"): case for case in suite}
+    assert cases["a"].find("failure") is None
+    failure = cases["b"].find("failure")
+    assert failure is not None
+    assert failure.get("message") == 'x < "y" & z'

@@ -6,7 +6,7 @@ import pytest
 import sacrebleu
 
 from nmt.errors import NmtError
-from nmt.evaluate.metrics import score
+from nmt.evaluate.metrics import Test, compare, score, sentence_scores
 
 HYPOTHESES = ["the cat sat on the mat .", "I love you very much.", "hello there my friend"]
 REFERENCES = ["The cat sat on the mat.", "I love you so much.", "hello there, my friend"]
@@ -51,3 +51,56 @@ def test_unequal_counts_name_both() -> None:
 def test_nothing_to_score() -> None:
     with pytest.raises(NmtError, match="nothing to score: no lines"):
         score([], [])
+
+
+def test_intervals_are_those_of_sacrebleu() -> None:
+    found = by_name(score(HYPOTHESES, REFERENCES, resamples=1000))
+    expected = sacrebleu.metrics.BLEU().corpus_score(HYPOTHESES, [REFERENCES], n_bootstrap=1000)
+    assert found["BLEU"].interval is not None
+    low, high = found["BLEU"].interval
+    assert (low + high) / 2 == pytest.approx(expected._mean)
+    assert (high - low) / 2 == pytest.approx(expected._ci)
+    assert "bs:1000" in found["BLEU"].signature
+
+
+def test_further_references_can_only_help() -> None:
+    more = ["I love you very much.", "I love you very much.", "hello there my friend"]
+    one = by_name(score(HYPOTHESES, REFERENCES))
+    two = by_name(score(HYPOTHESES, REFERENCES, [more]))
+    assert two["BLEU"].value > one["BLEU"].value
+    assert "nrefs:2" in two["BLEU"].signature
+
+
+def test_other_metrics_on_request() -> None:
+    found = score(HYPOTHESES, REFERENCES, kinds=["chrf++", "ter"])
+    assert [one.name for one in found] == ["chrF2++", "TER"]
+    assert found[0].value == sacrebleu.corpus_chrf(HYPOTHESES, [REFERENCES], word_order=2).score
+    assert found[1].value == sacrebleu.corpus_ter(HYPOTHESES, [REFERENCES]).score
+
+
+def test_a_very_large_set_draws_fewer_resamples() -> None:
+    lines = ["a b c d"] * 100_000
+    (one,) = score(lines, lines, kinds=["bleu"], resamples=1000)
+    assert "bs:200|" in one.signature
+
+
+@pytest.mark.parametrize("test", ["bs", "ar"])
+def test_a_real_difference_is_found_and_none_invented(test: Test) -> None:
+    references = [f"the {n} cats sat on the {n} mats today" for n in range(60)]
+    worse = [line.replace("sat on", "is at") for line in references]
+    ((bleu, chrf), (same, _)) = compare(
+        references, [worse, references], references, test=test
+    )  # fmt: skip
+    assert (bleu.name, chrf.name) == ("BLEU", "chrF2")
+    assert bleu.baseline == pytest.approx(100)
+    assert bleu.value < 70
+    assert bleu.p_value < 0.01
+    assert same.value == same.baseline
+    assert same.p_value > 0.05
+    assert f"{test}:" in bleu.signature
+
+
+def test_sentence_scores_keep_order() -> None:
+    found = sentence_scores(HYPOTHESES, REFERENCES)
+    assert len(found) == 3
+    assert found[2] == sacrebleu.sentence_chrf(HYPOTHESES[2], [REFERENCES[2]]).score

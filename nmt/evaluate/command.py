@@ -1,0 +1,268 @@
+"""``nmt evaluate`` from request to answer; read `evaluate` top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nmt.errors import NmtError
+from nmt.evaluate import alignments, charts, gate, lengths, report, tables
+from nmt.evaluate.html import report_page
+from nmt.evaluate.metrics import DEFAULT, RESAMPLES, Comparison, Kind, Score, compare, score
+from nmt.evaluate.systems import Decoding, System, Texts, gather
+from nmt.evaluate.texts import check_same_length
+from nmt.runtime import say
+from nmt.text import replacing
+from nmt.translate.links import Method, stream_links
+from nmt.translate.translator import Translator
+
+Banded = tuple[list[lengths.Bucket], dict[str, list[Score]]]
+Compared = list[list[list[Comparison]]]
+
+_EXTRA: dict[str, Kind] = {"chrf++": "chrf++", "ter": "ter"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for; the fields are the command's options.
+
+    `journal` is that of the run shown in `html`: training stands above this room, so the
+    command line reads it.
+    """
+
+    systems: list[Path]
+    src: Path | None
+    refs: list[Path]
+    decoding: Decoding
+    metrics: list[str]
+    compare: bool
+    by_length: bool
+    buckets: str | None
+    chart: Path | None
+    min_bleu: float | None
+    min_chrf: float | None
+    baseline: Path | None
+    max_drop: float
+    output: Path
+    markdown: Path | None
+    junit: Path | None
+    html: Path | None
+    journal: list[dict[str, Any]]
+
+
+def evaluate(request: Request) -> tuple[str, list[gate.Check]]:
+    """Translate, score, compare and check, and write what was asked for.
+
+    Returns:
+        What belongs on stdout, and the checks of the gate.
+
+    Raises:
+        NmtError: anything wrong with the request or its files.
+    """
+    kinds = _kinds(request.metrics)
+    bounds = lengths.parse_bounds(request.buckets) if request.buckets else None
+    _check_request(request)
+    texts, systems = gather(request.systems, request.src, request.refs, request.decoding)
+    before = None if request.baseline is None else gate.read_baseline(request.baseline, texts)
+
+    first, *more = texts.references
+    scores = [
+        score(system.hypotheses, first, more, kinds=kinds, resamples=RESAMPLES)
+        for system in systems
+    ]
+    answer = [_scores_text(systems, scores, texts)]
+
+    checks = gate.floors(scores[0], {"BLEU": request.min_bleu, "chrF2": request.min_chrf})
+    if request.baseline is not None and before is not None:
+        now = systems[0].hypotheses
+        checks.append(gate.no_drop(request.baseline, before, now, texts, request.max_drop))
+
+    compared = _compare(systems, texts, kinds) if request.compare else None
+    if compared is not None:
+        answer.append(tables.comparison_table([s.name for s in systems], compared))
+        answer.append(f"* p < {tables.SIGNIFICANT:g}: the difference is significant")
+        answer += [report.differences_text(systems[0], other, texts) for other in systems[1:]]
+
+    banded = _by_length(systems, texts, bounds) if request.by_length else None
+    if banded is not None:
+        answer.append(tables.length_table(*banded))
+
+    _write(request, texts, systems, scores, checks, compared, banded)
+    return "\n\n".join(answer), checks
+
+
+def evaluate_alignments(
+    gold_path: Path,
+    *,
+    one_based: bool,
+    src: Path | None,
+    trg: Sequence[Path],
+    links: Path | None,
+    translator: Callable[[], Translator],
+    method: Method,
+    batch_size: int,
+    output: Path | None,
+) -> str:
+    """Score word links: those of a file, or those the network makes.
+
+    Args:
+        gold_path: links made by hand.
+        one_based: whether both files of links count from 1.
+        src: Chinese tokens; needed without `links`.
+        trg: English tokens, one file.
+        links: links of another aligner, to score in place of a network's.
+        translator: loads the network.
+        method: how the network's links are made.
+        batch_size: of the forced decoding.
+        output: folder for ``alignments.json``, if wanted.
+
+    Raises:
+        NmtError: anything wrong with the files.
+    """
+    gold = alignments.read_gold(gold_path, one_based=one_based)
+    pairs = None
+    if src is not None and len(trg) == 1:
+        pairs = alignments.read_token_pairs(src, trg[0])
+        check_same_length([(str(gold_path), gold), (str(src), pairs)])
+        alignments.check_in_range(str(gold_path), gold, pairs)
+    elif links is None:
+        raise NmtError("--alignments needs --src and one --ref, both in tokens")
+    if links is not None:
+        made = alignments.read_links(links, one_based=one_based)
+        check_same_length([(str(gold_path), gold), (str(links), made)])
+        how = f"links of {links}"
+    else:
+        assert pairs is not None
+        made = list(stream_links(translator(), pairs, method=method, batch_size=batch_size))
+        how = f"forced decoding, {method}"
+    found = alignments.alignment_score(made, gold)
+    if output is not None:
+        record = {"format": report.FORMAT, "gold": str(gold_path), "method": how, **asdict(found)}
+        report.write_json(output / "alignments.json", record)
+        say(f"report: {output / 'alignments.json'}")
+    return (
+        f"AER {found.aer:.2f}  precision {found.precision:.2f}  recall {found.recall:.2f}  "
+        f"({found.sentences} sentences, {found.links} links; {how})"
+    )
+
+
+def _kinds(names: Sequence[str]) -> list[Kind]:
+    kinds: list[Kind] = list(DEFAULT)
+    for name in names:
+        kind = _EXTRA.get(name.lower())
+        if kind is None:
+            raise NmtError(
+                f"--metric {name}: unknown metric",
+                f"one of: {', '.join(_EXTRA)}; BLEU and chrF are always there",
+            )
+        kinds.append(kind)
+    return kinds
+
+
+def _check_request(request: Request) -> None:
+    """Refuse what does not fit together before anything is translated."""
+    gated = [
+        name
+        for name, value in (
+            ("--min-bleu", request.min_bleu),
+            ("--min-chrf", request.min_chrf),
+            ("--baseline", request.baseline),
+            ("--html", request.html),
+        )
+        if value is not None
+    ]
+    if len(request.systems) > 1 and gated:
+        raise NmtError(f"{gated[0]} is for one system, {len(request.systems)} were given")
+    if len(request.systems) > 1 and not (request.compare or request.by_length):
+        raise NmtError(
+            f"{len(request.systems)} systems were given", "add --compare, --by-length or both"
+        )
+    if request.compare and len(request.systems) < 2:
+        raise NmtError("--compare needs two systems or more, the baseline first")
+    if request.by_length:
+        no_source = request.src is None and not any(path.is_dir() for path in request.systems)
+        if no_source:
+            raise NmtError("--by-length needs the source: --src FILE")
+    elif request.chart is not None or request.buckets is not None:
+        option = "--chart" if request.chart is not None else "--buckets"
+        raise NmtError(f"{option} belongs to --by-length")
+    if request.chart is not None:
+        charts.check_chart_name(request.chart)
+    if request.html is not None:
+        charts.check_installed()
+
+
+def _scores_text(systems: Sequence[System], scores: Sequence[Sequence[Score]], texts: Texts) -> str:
+    if len(systems) == 1:
+        return "\n".join(
+            f"{one.name} {tables.with_interval(one)}  ({texts.segments} segments; {one.signature})"
+            for one in scores[0]
+        )
+    named = {system.name: row for system, row in zip(systems, scores, strict=True)}
+    signatures = "\n".join(one.signature for one in scores[0])
+    return f"{tables.score_table(named)}\n{texts.segments} segments\n{signatures}"
+
+
+def _compare(systems: Sequence[System], texts: Texts, kinds: Sequence[Kind]) -> Compared:
+    first, *more = texts.references
+    baseline, *others = (system.hypotheses for system in systems)
+    return [
+        compare(baseline, others, first, more, test="bs", kinds=kinds),
+        compare(baseline, others, first, more, test="ar", kinds=kinds),
+    ]
+
+
+def _by_length(systems: Sequence[System], texts: Texts, bounds: Sequence[int] | None) -> Banded:
+    if texts.source is None:
+        raise NmtError("--by-length needs the source: --src FILE")
+    bands = lengths.make_buckets(texts.source, bounds)
+    return bands, {
+        system.name: lengths.score_buckets(bands, system.hypotheses, texts.references)
+        for system in systems
+    }
+
+
+def _write(
+    request: Request,
+    texts: Texts,
+    systems: Sequence[System],
+    scores: Sequence[Sequence[Score]],
+    checks: Sequence[gate.Check],
+    compared: Compared | None,
+    banded: Banded | None,
+) -> None:
+    out = request.output
+    if len(systems) == 1:
+        full = report.make_report(scores[0], texts, systems[0], checks)
+        if banded is not None:
+            full["by_length"] = report.length_report(*banded)
+        report.write_json(out / "report.json", full)
+        report.write_lines(out / "hypotheses.txt", systems[0].hypotheses)
+        say(f"report: {out / 'report.json'}")
+    else:
+        several = report.comparison_report(systems, texts, scores, compared)
+        if banded is not None:
+            several["by_length"] = report.length_report(*banded)
+        report.write_json(out / "comparison.json", several)
+        say(f"report: {out / 'comparison.json'}")
+    if banded is not None and request.chart is not None:
+        kind = charts.check_chart_name(request.chart)
+        charts.write_picture(request.chart, charts.length_chart(*banded, kind))
+        say(f"chart: {request.chart}")
+    text = report.markdown(systems, texts, scores, checks, banded, compared)
+    _write_text(request.markdown, text.encode())
+    report.append_to_job_summary(text)
+    _write_text(request.junit, gate.junit(checks))
+    if request.html is not None:
+        bands = banded or (None if texts.source is None else _by_length(systems, texts, None))
+        page = report_page(systems[0], texts, scores[0], checks, bands, request.journal)
+        _write_text(request.html, page.encode())
+        say(f"page: {request.html}")
+
+
+def _write_text(path: Path | None, text: bytes) -> None:
+    if path is not None:
+        with replacing(path) as file:
+            file.write(text)

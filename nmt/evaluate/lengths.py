@@ -1,0 +1,144 @@
+"""Scores by source length: where attention should help and one fixed vector fail.
+
+Bahdanau et al. (2015), figure 2, on the user's own data.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nmt.errors import NmtError
+from nmt.evaluate.metrics import RESAMPLES, Kind, Score, score
+
+LEAST = 30  # segments in a bucket: below, an interval says nothing
+_BOUNDS = [5, 10, 15, 20, 25, 30, 40, 50, 60, 80, 100, 150, 200, 300, 400]
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Segments whose source has between `low` and `high` characters, both included.
+
+    Attributes:
+        low: fewest characters.
+        high: most; None for no limit.
+        members: numbers of its segments, from 0.
+    """
+
+    low: int
+    high: int | None
+    members: list[int]
+
+    @property
+    def label(self) -> str:
+        """``11-15``, or ``41+`` for the last."""
+        return f"{self.low}+" if self.high is None else f"{self.low}-{self.high}"
+
+
+def source_length(text: str) -> int:
+    """Characters without white space: what a user can count, whatever the pieces are."""
+    return sum(not character.isspace() for character in text)
+
+
+def parse_bounds(text: str) -> list[int]:
+    """Bounds from ``10,20,40``.
+
+    Raises:
+        NmtError: not whole numbers.
+    """
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise _bad_bounds(text) from None
+
+
+def make_buckets(
+    sources: Sequence[str], bounds: Sequence[int] | None = None, least: int = LEAST
+) -> list[Bucket]:
+    """Sort segments into buckets of source length.
+
+    Args:
+        sources: raw lines.
+        bounds: the longest length of each bucket but the last, rising. Left out, round
+            numbers are taken, and buckets with fewer than `least` segments joined to
+            their longer neighbour (the last one to its shorter).
+        least: see `bounds`.
+
+    Returns:
+        Buckets that hold every segment once, shortest first; with given bounds, those
+        without a segment are left out.
+
+    Raises:
+        NmtError: bounds that don't rise, or start below 1.
+    """
+    lengths = [source_length(text) for text in sources]
+    chosen = _BOUNDS if bounds is None else list(bounds)
+    if not chosen or chosen[0] < 1 or any(b <= a for a, b in itertools.pairwise(chosen)):
+        raise _bad_bounds(",".join(map(str, chosen)))
+    lows = [0, *(bound + 1 for bound in chosen)]
+    highs: list[int | None] = [*chosen, None]
+    buckets = [
+        Bucket(low, high, [n for n, length in enumerate(lengths) if _within(length, low, high)])
+        for low, high in zip(lows, highs, strict=True)
+    ]
+    if bounds is None:
+        buckets = _join_small(buckets, least)
+    filled = [bucket for bucket in buckets if bucket.members]
+    if filled and filled[0].low == 0:  # nobody counts from 0; blank lines go here too
+        filled[0] = Bucket(1, filled[0].high, filled[0].members)
+    return filled
+
+
+def score_buckets(
+    buckets: Sequence[Bucket],
+    hypotheses: Sequence[str],
+    references: Sequence[Sequence[str]],
+    kind: Kind = "bleu",
+) -> list[Score]:
+    """One corpus score with its interval for each bucket.
+
+    Args:
+        buckets: from `make_buckets`.
+        hypotheses: of all segments.
+        references: complete sets of references, at least one.
+        kind: the metric.
+    """
+
+    def pick(lines: Sequence[str], bucket: Bucket) -> list[str]:
+        return [lines[number] for number in bucket.members]
+
+    found = []
+    for bucket in buckets:
+        first, *others = (pick(lines, bucket) for lines in references)
+        mine = pick(hypotheses, bucket)
+        found += score(mine, first, others, kinds=[kind], resamples=RESAMPLES)
+    return found
+
+
+def _bad_bounds(text: str) -> NmtError:
+    return NmtError(
+        f"buckets {text}: not rising whole numbers from 1 on", "for example: --buckets 10,20,40"
+    )
+
+
+def _within(length: int, low: int, high: int | None) -> bool:
+    return low <= length and (high is None or length <= high)
+
+
+def _join_small(buckets: list[Bucket], least: int) -> list[Bucket]:
+    joined: list[Bucket] = []
+    low: int | None = None
+    waiting: list[int] = []
+    for bucket in buckets:
+        low = bucket.low if low is None else low
+        waiting = waiting + bucket.members
+        if len(waiting) >= least:
+            joined.append(Bucket(low, bucket.high, sorted(waiting)))
+            low, waiting = None, []
+    if joined and (waiting or joined[-1].high is not None):
+        last = joined.pop()
+        joined.append(Bucket(last.low, None, sorted(last.members + waiting)))
+    elif waiting:
+        joined.append(Bucket(0, None, sorted(waiting)))
+    return joined

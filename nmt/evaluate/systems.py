@@ -1,0 +1,194 @@
+"""What is evaluated: systems, each a run or a file of hypotheses, on one set of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from nmt.checkpoint import Run
+from nmt.config import SearchConfig
+from nmt.errors import NmtError
+from nmt.evaluate.texts import (
+    check_is_chinese,
+    check_is_english,
+    check_is_raw,
+    check_same_length,
+    read_texts,
+    texts_sha256,
+)
+from nmt.translate.translator import Translation, Translator
+
+_SWAPPED = "are the sides swapped? hypotheses and references are English"
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The set that systems are scored on.
+
+    Attributes:
+        source: raw Chinese lines; None if only hypotheses and references were given.
+        references: complete sets of them, at least one.
+        names: of the files, source first if there is one.
+    """
+
+    source: list[str] | None
+    references: list[list[str]]
+    names: list[str]
+
+    @property
+    def segments(self) -> int:
+        """How many lines each text has."""
+        return len(self.references[0])
+
+    def sha256(self) -> dict[str, str]:
+        """Hashes by role: ``source``, ``reference``, ``reference2``, …."""
+        hashes = {} if self.source is None else {"source": texts_sha256(self.source)}
+        for place, lines in enumerate(self.references, start=1):
+            hashes["reference" if place == 1 else f"reference{place}"] = texts_sha256(lines)
+        return hashes
+
+
+@dataclass(frozen=True)
+class System:
+    """One system's translations of the set.
+
+    Attributes:
+        name: its path as the user gave it.
+        hypotheses: a line for each segment.
+        run: the run directory, None for a file of hypotheses.
+        details: what repeats it: model, update, search.
+        translations: with their attention; empty for a file.
+        translator: of a run.
+    """
+
+    name: str
+    hypotheses: list[str]
+    run: Run | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+    translations: list[Translation] = field(default_factory=list)
+    translator: Translator | None = None
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How runs translate: where, and what is changed of their own search."""
+
+    device: str
+    beam: int | None
+    alpha: float | None
+    batch_size: int
+
+    def search(self, own: SearchConfig) -> SearchConfig:
+        """A run's search with what the user changed."""
+        given = {"beam": self.beam, "alpha": self.alpha}
+        return own.model_copy(update={k: v for k, v in given.items() if v is not None})
+
+
+def gather(
+    paths: Sequence[Path], src: Path | None, refs: Sequence[Path], decoding: Decoding
+) -> tuple[Texts, list[System]]:
+    """Read and check all texts, then translate with every run.
+
+    Args:
+        paths: run directories and files of hypotheses, mixed as one likes.
+        src: Chinese lines, instead of the runs' own test set.
+        refs: references, one file a set; needed without a run, or with `src`.
+        decoding: for the runs.
+
+    Raises:
+        NmtError: anything missing, unequal, in pieces, or on the wrong side; nothing is
+            translated before all texts have been checked.
+    """
+    runs = {path: Run.open(path) for path in paths if _is_run(path)}
+    texts = _texts(list(runs.values()), src, refs)
+    given = {path: read_texts(path) for path in paths if path not in runs}
+    for path, lines in given.items():
+        check_same_length([(str(path), lines), (texts.names[-1], texts.references[-1])])
+        check_is_raw(str(path), lines)
+        check_is_english(str(path), lines, _SWAPPED)
+    systems = []
+    for path in paths:
+        if path in runs:
+            systems.append(_translate(path, runs[path], texts, decoding))
+        else:
+            systems.append(System(str(path), given[path], details={"hypotheses": str(path)}))
+    return texts, systems
+
+
+def _is_run(path: Path) -> bool:
+    # A path that is not there reads as a run if it has no ending: the message fits then.
+    return path.is_dir() or (not path.exists() and not path.suffix)
+
+
+def _texts(runs: Sequence[Run], src: Path | None, refs: Sequence[Path]) -> Texts:
+    if runs and src is None and not refs:
+        return _test_set(runs)
+    if runs and (src is None or not refs):
+        raise NmtError("--src and --ref go together: source lines and their references")
+    if not refs:
+        raise NmtError("--hypotheses needs --ref, the references to score against")
+    source = None if src is None else read_texts(src)
+    references = [read_texts(path) for path in refs]
+    names = [str(path) for path in ([src] if src is not None else []) + list(refs)]
+    texts = Texts(source, references, names)
+    _check(texts)
+    return texts
+
+
+def _test_set(runs: Sequence[Run]) -> Texts:
+    """The test set that all runs share."""
+    first, *others = runs
+    texts = Texts(
+        first.text("test", "src"), [first.text("test", "trg")], ["test.src.txt", "test.trg.txt"]
+    )
+    _check(texts)
+    for other in others:
+        if (other.text("test", "src"), [other.text("test", "trg")]) != (
+            texts.source,
+            texts.references,
+        ):
+            raise NmtError(
+                f"{first.folder} and {other.folder} have different test sets: their scores "
+                "can't be compared",
+                "name one set for both: --src FILE --ref FILE",
+            )
+    return texts
+
+
+def _check(texts: Texts) -> None:
+    lines: list[Sequence[str]] = [*texts.references]
+    if texts.source is not None:
+        lines.insert(0, texts.source)
+    named = list(zip(texts.names, lines, strict=True))
+    check_same_length(named)
+    for name, its_lines in named:
+        check_is_raw(name, its_lines)
+    if texts.source is not None:
+        check_is_chinese(*named.pop(0))
+    for name, its_lines in named:
+        check_is_english(name, its_lines, _SWAPPED)
+
+
+def _translate(path: Path, run: Run, texts: Texts, decoding: Decoding) -> System:
+    if texts.source is None:
+        raise NmtError(f"{path}: is a run and needs --src, lines to translate")
+    translator = Translator.load(path, decoding.device)
+    translator.search = decoding.search(translator.search)
+    stream = translator.stream(texts.source, decoding.batch_size)
+    bar = tqdm(
+        stream, total=texts.segments, desc=f"translating, {path}", unit=" lines", disable=None
+    )
+    translations = list(bar)
+    details = {
+        "model": str(path),
+        "update": run.best().update,
+        "identity": run.identity,
+        "texts": texts.names,
+        "search": translator.search.model_dump(),
+    }
+    hypotheses = [translation.text for translation in translations]
+    return System(str(path), hypotheses, run, details, translations, translator)

@@ -1,0 +1,117 @@
+"""The texts of an evaluation: read, and refused where a score would mean nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from nmt.errors import NmtError
+from nmt.symbols import SPACE_MARK
+from nmt.text import read_lines
+from nmt.translate.translator import Translator
+
+Named = tuple[str, Sequence[object]]
+
+_HAN = r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f]"
+_HAN_CHARACTER = re.compile(_HAN)
+_HAN_PAIR = re.compile(f"{_HAN}(?= ?{_HAN})")
+_HAN_GAP = re.compile(f"{_HAN}(?= {_HAN})")
+_MOST_GAPS = 0.25  # of neighbouring Han characters; words have under two characters each
+_FEWEST_PAIRS = 8  # neighbours before this is judged
+_PIECES = re.compile(rf"{SPACE_MARK}|@@(?: |$)")
+
+
+def translate_all(translator: Translator, sources: Sequence[str], batch_size: int) -> list[str]:
+    """Translate for evaluation, with a progress bar."""
+    stream = translator.stream(sources, batch_size)
+    bar = tqdm(stream, total=len(sources), desc="translating", unit=" lines", disable=None)
+    return [translation.text for translation in bar]
+
+
+def read_texts(path: Path) -> list[str]:
+    """Lines of a source, hypothesis or reference file.
+
+    Raises:
+        NmtError: missing, not UTF-8, or empty.
+    """
+    lines = list(read_lines(path))
+    if not lines:
+        raise NmtError(f"{path}: is empty, nothing to score")
+    return lines
+
+
+def check_same_length(texts: Sequence[Named]) -> None:
+    """Refuse texts of different lengths, naming both.
+
+    Raises:
+        NmtError: with both numbers.
+    """
+    (first, lines), *others = texts
+    for name, other in others:
+        if len(other) != len(lines):
+            raise NmtError(
+                f"{len(lines)} lines in {first}, {len(other)} in {name}",
+                "the files must correspond line by line",
+            )
+
+
+def check_is_raw(name: str, lines: Sequence[str]) -> None:
+    """Refuse text that is still cut into pieces: its score would mean nothing.
+
+    Raises:
+        NmtError: naming the first such line.
+    """
+    for number, line in enumerate(lines, start=1):
+        if _PIECES.search(line):
+            raise NmtError(
+                f"{name}:{number}: still in pieces ({line[:40]!r})",
+                "join the pieces back to plain text first; scores are made on raw text only",
+            )
+
+
+def check_is_chinese(name: str, lines: Sequence[str]) -> None:
+    """Refuse a source side that is not raw Chinese.
+
+    Raises:
+        NmtError: hardly a line holds a Han character, or they are spaced apart.
+    """
+    with_han = sum(bool(_HAN_CHARACTER.search(line)) for line in lines)
+    if with_han * 2 < len(lines):
+        raise NmtError(
+            f"{name}: {with_han} of {len(lines)} lines hold a Chinese character: "
+            "not a Chinese source",
+            "are --src and --ref swapped?",
+        )
+    pairs = sum(len(_HAN_PAIR.findall(line)) for line in lines)
+    gaps = sum(len(_HAN_GAP.findall(line)) for line in lines)
+    if pairs >= _FEWEST_PAIRS and gaps > _MOST_GAPS * pairs:
+        first = next(number for number, line in enumerate(lines, 1) if _HAN_GAP.search(line))
+        raise NmtError(
+            f"{name}:{first}: Chinese cut into words by spaces ({lines[first - 1][:40]!r}), "
+            f"{gaps} of {pairs} neighbouring characters are apart",
+            "give the raw text: the network's own tokenizer cuts it",
+        )
+
+
+def check_is_english(name: str, lines: Sequence[str], hint: str) -> None:
+    """Refuse hypotheses or references that are Chinese: the sides are swapped.
+
+    Raises:
+        NmtError: most letters are Han characters.
+    """
+    text = "".join(lines)
+    letters = sum(map(str.isalpha, text))
+    han = len(_HAN_CHARACTER.findall(text))
+    if han * 2 > letters:
+        raise NmtError(
+            f"{name}: looks Chinese ({han} of {letters} letters), English is scored here", hint
+        )
+
+
+def texts_sha256(lines: Sequence[str]) -> str:
+    r"""Hex SHA-256 of lines, each with its ``\n``: that of the file they came from."""
+    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()

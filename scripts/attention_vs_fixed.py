@@ -1,0 +1,102 @@
+#!/usr/bin/env python3
+r"""Attention against one fixed vector, by source length, on a corpus of your own.
+
+Trains the same recipe twice, with `model.attention` additive and none, nothing else
+changed, translates the test set with both, and draws BLEU by source length: the claim
+of Bahdanau, Cho & Bengio (2015, figure 2).
+
+    python scripts/attention_vs_fixed.py --config configs/tatoeba.yaml \
+        --set data.sources.0.path=tatoeba.tsv.gz --output docs/attention_vs_fixed/tatoeba
+
+Run again, it goes on where it was stopped. Needs the extra `plots`.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from nmt.checkpoint import Run
+from nmt.config import Config, load_config
+from nmt.errors import NmtError
+from nmt.evaluate import lengths
+from nmt.evaluate.charts import check_chart_name, length_chart, write_picture
+from nmt.evaluate.metrics import RESAMPLES, Score, score
+from nmt.evaluate.tables import length_table, score_table
+from nmt.evaluate.texts import translate_all
+from nmt.prepare.pipeline import prepare
+from nmt.prepare.report import summary
+from nmt.runtime import say
+from nmt.text import replacing
+from nmt.train.loop import train
+from nmt.translate.translator import Translator
+
+NAMES = {"additive": "attention", "none": "one fixed vector"}
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command()
+def attention_vs_fixed(
+    config: Annotated[Path, typer.Option(metavar="FILE", help="recipe for both trainings")],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="for by_length.svg and by_length.md")],
+    set_: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--set", metavar="KEY=VALUE", help="override a key, for both"),
+    ] = None,
+    buckets: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="N,N,…", help="longest source of each bucket, in characters"),
+    ] = None,
+    device: str = "auto",
+) -> None:
+    """Train with and without attention, and compare by source length."""
+    check_chart_name(output / "by_length.svg")
+    loaded = load_config(config, set_)
+    manifest, _ = prepare(loaded)
+    say(summary(manifest))
+    folders = {kind: _train(loaded, config, set_, kind, device) for kind in NAMES}
+
+    sources: list[str] = []
+    references: list[str] = []
+    hypotheses: dict[str, list[str]] = {}
+    for kind, folder in folders.items():
+        run = Run.open(folder)
+        sources, references = run.text("test", "src"), run.text("test", "trg")
+        hypotheses[NAMES[kind]] = translate_all(Translator.load(folder, device), sources, 64)
+
+    chosen = lengths.parse_bounds(buckets) if buckets else None
+    bands = lengths.make_buckets(sources, chosen)
+    banded = {
+        name: lengths.score_buckets(bands, lines, [references])
+        for name, lines in hypotheses.items()
+    }
+    whole: dict[str, list[Score]] = {
+        name: score(lines, references, resamples=RESAMPLES) for name, lines in hypotheses.items()
+    }
+    table = score_table(whole) + "\n\n" + length_table(bands, banded)
+    typer.echo(table)
+    write_picture(output / "by_length.svg", length_chart(bands, banded, "svg"))
+    with replacing(output / "by_length.md") as file:
+        file.write((table + "\n").encode())
+    say(f"written: {output / 'by_length.svg'}, {output / 'by_length.md'}")
+
+
+def _train(loaded: Config, path: Path, overrides: list[str] | None, kind: str, device: str) -> Path:
+    """Train one of the two, or go on with it; returns its run directory."""
+    folder = loaded.run.with_name(f"{loaded.run.name}-{kind}")
+    mine = [*(overrides or []), f"model.attention={kind}", f"run={folder}"]
+    _, progress = train(load_config(path, mine), device)
+    if progress.stopped_by is None:
+        raise typer.Exit(130)
+    return folder
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except NmtError as error:
+        sys.exit(f"error: {error}")
