@@ -218,7 +218,7 @@ def evaluate(
     systems: Annotated[
         Optional[list[Path]],  # noqa: UP045
         typer.Argument(
-            metavar="[SYSTEM]...", help="Run directories or files of hypotheses, the first a base."
+            metavar="SYSTEM", help="Run directories or files of hypotheses, the first a base."
         ),
     ] = None,
     model: ModelOption = None,

@@ -110,7 +110,7 @@ def no_drop(
     significant = found.p_value < SIGNIFICANT
     message = (
         f"{_METRIC} {found.value:.2f} against {found.baseline:.2f} in {path}, "
-        f"{-drop:+.2f} (p = {found.p_value:.4f})"
+        f"{found.value - found.baseline:+.2f} (p = {found.p_value:.4f})"
     )
     if drop > most and significant:
         return Check(

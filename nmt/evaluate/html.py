@@ -86,7 +86,7 @@ def report_page(
 
 
 def _scores(scores: Sequence[Score], texts: Texts, checks: Sequence[Check]) -> str:
-    rows = [[one.name, with_interval(one), one.signature] for one in scores]
+    rows = [[one.name, _tight(with_interval(one)), one.signature] for one in scores]
     text = "<h2>Scores</h2>\n" + _table(["metric", "score [95 % interval]", "signature"], rows)
     text += f'\n<p class="soft">{texts.segments:,} segments, bootstrap intervals.</p>'
     if checks:
@@ -103,7 +103,7 @@ def _lengths(banded: Banded) -> str:
     buckets, scores = banded
     row = next(iter(scores.values()))
     rows = [
-        [bucket.label, str(len(bucket.members)), with_interval(one)]
+        [bucket.label, str(len(bucket.members)), _tight(with_interval(one))]
         for bucket, one in zip(buckets, row, strict=True)
     ]
     picture = charts.length_chart(buckets, scores, "svg")
@@ -208,3 +208,8 @@ def _figure(svg: bytes, label: str) -> str:
 
 def _e(text: str) -> str:
     return html.escape(text)
+
+
+def _tight(text: str) -> str:
+    """Kept on one line."""
+    return text.replace(" ", "\u00a0")

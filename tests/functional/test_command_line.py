@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import Nmt
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-COMMANDS = ("", "prepare", "train", "translate", "evaluate")
+COMMANDS = ("", "prepare", "train", "translate", "evaluate", "align")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

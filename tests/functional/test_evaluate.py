@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,23 +14,6 @@ import pytest
 import sacrebleu
 
 from nmt import cli
-
-CONFIG = """
-run: {run}
-data:
-  dir: {data}
-  sources: [{{source: tsv, path: {tsv}}}]
-  dev: 8
-  test: 12
-  src_vocab: 330
-  trg_vocab: 340
-model: {{embedding: 8, encoder: 8, decoder: 8, attention_size: 8, dropout: 0}}
-train: {{epochs: 2, batch_tokens: 200, warmup: 1, samples: 0}}
-search: {{beam: 2}}
-"""
-SUBJECTS = [("我", "I"), ("你", "you"), ("他们", "they"), ("老师", "the teachers")]
-VERBS = [("喜欢", "like"), ("看见", "see"), ("需要", "need"), ("知道", "know")]
-OBJECTS = [("苹果", "apples"), ("猫", "the cat"), ("水", "water"), ("书", "books"), ("家", "home")]
 
 
 class Answer(NamedTuple):
@@ -60,33 +44,10 @@ def nmt(
     return call
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run directory of a tiny network; what it has learned does not matter."""
-    from nmt.config import load_config
-    from nmt.prepare.pipeline import prepare
-    from nmt.train.loop import train
-
-    folder = tmp_path_factory.mktemp("evaluate")
-    lines = [
-        f"{s}{v}{o}。\t{t} {w} {p}.".replace("the", "the", 1)
-        for s, t in SUBJECTS
-        for v, w in VERBS
-        for o, p in OBJECTS
-    ]
-    (folder / "pairs.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    text = CONFIG.format(run=folder / "run", data=folder / "data", tsv=folder / "pairs.tsv")
-    (folder / "config.yaml").write_text(text)
-    config = load_config(folder / "config.yaml")
-    prepare(config)
-    train(config, "cpu")
-    return folder / "run"
-
-
 @pytest.fixture
-def run(trained: Path, tmp_path: Path) -> Path:
+def run(toy_run: Path, tmp_path: Path) -> Path:
     """A copy of the run that a test may damage."""
-    return Path(shutil.copytree(trained, tmp_path / "run"))
+    return Path(shutil.copytree(toy_run, tmp_path / "run"))
 
 
 def write(path: Path, *lines: str) -> Path:
@@ -331,3 +292,360 @@ def test_an_absent_gpu(nmt: Callable[..., Answer], run: Path) -> None:
     answer = nmt("evaluate", "--model", run, "--device", "cuda")
     assert answer.code == 2
     assert "--device cuda: PyTorch" in answer.err
+
+
+# Sides
+
+
+def test_swapped_sides_are_refused(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+    zh, en = write(tmp_path / "zh", "我喜欢猫。"), write(tmp_path / "en", "I like cats.")
+    assert nmt("evaluate", "--hypotheses", zh, "--ref", en) == (
+        2,
+        "",
+        f"error: {zh}: looks Chinese (4 of 4 letters), English is scored here\n"
+        "hint: are the sides swapped? hypotheses and references are English\n",
+    )
+    answer = nmt("evaluate", "--hypotheses", en, "--ref", zh)
+    assert answer.err.startswith(f"error: {zh}: looks Chinese")
+
+
+def test_a_source_that_is_not_chinese(
+    nmt: Callable[..., Answer], run: Path, tmp_path: Path
+) -> None:
+    en = write(tmp_path / "en", "I like cats.", "You like tea.")
+    assert nmt("evaluate", "--model", run, "--src", en, "--ref", en) == (
+        2,
+        "",
+        f"error: {en}: 0 of 2 lines hold a Chinese character: not a Chinese source\n"
+        "hint: are --src and --ref swapped?\n",
+    )
+
+
+def test_chinese_cut_into_words_is_refused(
+    nmt: Callable[..., Answer], run: Path, tmp_path: Path
+) -> None:
+    zh = write(tmp_path / "zh", "好的。", "我们 喜欢 中国 音乐 和 北京 。")
+    en = write(tmp_path / "en", "Fine.", "We like it.")
+    answer = nmt("evaluate", "--model", run, "--src", zh, "--ref", en)
+    assert answer.code == 2
+    assert answer.err.startswith(f"error: {zh}:2: Chinese cut into words by spaces (")
+    assert "hint: give the raw text: the network's own tokenizer cuts it" in answer.err
+
+
+# Several references and further metrics
+
+
+def test_several_references(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+    hyp = write(tmp_path / "hyp", "I like the small cats.")
+    ref = write(tmp_path / "ref", "I love the little cats.")
+    answer = nmt("evaluate", "--hypotheses", hyp, "--ref", ref, "--ref", hyp)
+    assert answer.out.startswith("BLEU 100.00")
+    assert "nrefs:2" in answer.out
+    report = json.loads((tmp_path / "evaluation" / "report.json").read_text())
+    assert set(report["sha256"]) == {"reference", "reference2", "hypotheses"}
+
+
+def test_a_short_second_reference_is_named(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+    hyp = write(tmp_path / "hyp", "one", "two")
+    short = write(tmp_path / "short", "one")
+    answer = nmt("evaluate", "--hypotheses", hyp, "--ref", hyp, "--ref", short)
+    assert answer.err.startswith(f"error: 2 lines in {hyp}, 1 in {short}\n")
+
+
+def test_further_metrics(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+    hyp = write(tmp_path / "hyp", "I like cats.")
+    answer = nmt(
+        "evaluate", "--hypotheses", hyp, "--ref", hyp, "--metric", "ter", "--metric", "chrF++"
+    )
+    names = [line.split()[0] for line in answer.out.splitlines()]
+    assert names == ["BLEU", "chrF2", "TER", "chrF2++"]
+    assert nmt("evaluate", "--hypotheses", hyp, "--ref", hyp, "--metric", "meteor") == (
+        2,
+        "",
+        "error: --metric meteor: unknown metric\n"
+        "hint: one of: chrf++, ter; BLEU and chrF are always there\n",
+    )
+
+
+# Comparing
+
+
+REFERENCES = [f"the {n} cats sat on the {n} mats today" for n in range(60)]
+WORSE = [line.replace("sat on", "is at") for line in REFERENCES[:-1]] + [REFERENCES[-1]]
+MIXED = ["quite another thing", *WORSE[1:]]
+
+
+def test_two_files_are_compared(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+    ref = write(tmp_path / "ref", *REFERENCES)
+    a, b = write(tmp_path / "a.txt", *WORSE), write(tmp_path / "b.txt", *MIXED)
+    answer = nmt("evaluate", "--compare", ref, a, b, "--ref", ref)
+    assert answer.code == 0
+    saved = json.loads((tmp_path / "evaluation" / "comparison.json").read_text())
+    found = saved["systems"][1]["against_first"]
+    assert [(one["test"], one["name"]) for one in found] == [
+        ("bs", "BLEU"), ("bs", "chrF2"), ("ar", "BLEU"), ("ar", "chrF2"),
+    ]  # fmt: skip
+    assert all(one["p_value"] < 0.01 and one["value"] < one["baseline"] for one in found)
+    assert f"{found[0]['p_value']:.4f} *" in answer.out
+
+
+def test_the_sentences_that_differ_most_are_shown_both_ways(
+    nmt: Callable[..., Answer], tmp_path: Path
+) -> None:
+    ref = write(tmp_path / "ref", *REFERENCES)
+    a = write(tmp_path / "a.txt", "quite another thing", *REFERENCES[1:])
+    b = write(tmp_path / "b.txt", *REFERENCES[:-1], "nothing of it")
+    answer = nmt("evaluate", "--compare", a, b, "--ref", ref)
+    better, worse = answer.out.split(f"{b} is worse than {a}, by chrF2, most first:\n")
+    assert better.split("most first:\n")[1].splitlines() == [
+        "  line 1",
+        f"    reference  {REFERENCES[0]}",
+        f"    {a}: quite another thing",
+        f"    {b}: {REFERENCES[0]}",
+    ]
+    assert worse.splitlines()[0] == "  line 60"
+
+
+def test_runs_and_files_are_compared_on_the_runs_test_set(
+    nmt: Callable[..., Answer], run: Path, tmp_path: Path
+) -> None:
+    hyp = Path(shutil.copyfile(run / "test.trg.txt", tmp_path / "perfect.txt"))
+    answer = nmt("evaluate", "--compare", run, hyp, "--device", "cpu")
+    assert answer.code == 0
+    assert f"| {hyp}" in answer.out
+    saved = json.loads((tmp_path / "evaluation" / "comparison.json").read_text())
+    assert saved["systems"][1]["scores"][0]["value"] == pytest.approx(100)
+
+
+def test_runs_of_different_test_sets(nmt: Callable[..., Answer], run: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    lines = (other / "test.trg.txt").read_text().split("\n")
+    (other / "test.trg.txt").write_text("\n".join(["Changed.", *lines[1:]]))
+    assert nmt("evaluate", "--compare", run, other) == (
+        2,
+        "",
+        f"error: {run} and {other} have different test sets: their scores can't be compared\n"
+        "hint: name one set for both: --src FILE --ref FILE\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["{a}", "{a}", "--ref", "{a}"], "2 systems were given"),
+        (["{a}", "--ref", "{a}", "--compare"], "--compare needs two systems or more"),
+        (["{a}", "--hypotheses", "{a}", "--ref", "{a}"], "both SYSTEM and --hypotheses were given"),
+        (["--model", "r", "--hypotheses", "{a}"], "--hypotheses takes no --model"),
+        (["{a}", "--ref", "{a}", "--by-length"], "--by-length needs the source: --src FILE"),
+        (["{a}", "--ref", "{a}", "--chart", "x.svg"], "--chart belongs to --by-length"),
+        (["{a}", "--ref", "{a}", "--buckets", "1,2"], "--buckets belongs to --by-length"),
+        (["{a}", "--ref", "{a}", "--buckets", "x"], "buckets x: not rising whole numbers"),
+        (
+            ["{a}", "{a}", "--ref", "{a}", "--compare", "--min-bleu", "3"],
+            "--min-bleu is for one system, 2 were given",
+        ),
+        (["nowhere", "--ref", "{a}"], "nowhere: no such run directory"),
+        (["nowhere.txt", "--ref", "{a}"], "nowhere.txt: no such file"),
+    ],
+)
+def test_what_does_not_fit_together(
+    nmt: Callable[..., Answer], tmp_path: Path, options: list[str], message: str
+) -> None:
+    a = write(tmp_path / "a.txt", "I like cats.")
+    answer = nmt("evaluate", *(option.format(a=a) for option in options))
+    assert answer.code == 2
+    assert answer.out == ""
+    assert answer.err.startswith(f"error: {message}")
+
+
+# The baseline
+
+
+def evaluated(nmt: Callable[..., Answer], tmp_path: Path, lines: list[str], name: str) -> Path:
+    ref, hyp = write(tmp_path / "ref", *REFERENCES), write(tmp_path / f"{name}.txt", *lines)
+    nmt("evaluate", "--hypotheses", hyp, "--ref", ref, "--output", tmp_path / name)
+    return tmp_path / name / "report.json"
+
+
+def test_a_significant_drop_exits_with_3_and_is_told_everywhere(
+    nmt: Callable[..., Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    baseline = evaluated(nmt, tmp_path, REFERENCES, "before")
+    now = write(tmp_path / "now.txt", *WORSE)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    (tmp_path / "summary.md").write_text("of an earlier step\n")
+    answer = nmt(
+        "evaluate", now, "--ref", tmp_path / "ref", "--baseline", baseline, "--max-drop", 1,
+        "--junit", "gate.xml", "--markdown", "report.md",
+    )  # fmt: skip
+    assert answer.code == 3
+    assert "a significant drop of more than 1" in answer.err
+    told = (tmp_path / "report.md").read_text()
+    assert "**failed**" in told
+    assert (tmp_path / "summary.md").read_text() == f"of an earlier step\n{told}\n"
+    assert 'failures="1"' in (tmp_path / "gate.xml").read_text()
+    report = json.loads((tmp_path / "evaluation" / "report.json").read_text())
+    assert report["gate"][0]["passed"] is False
+
+
+def test_no_drop_exits_with_0(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+    baseline = evaluated(nmt, tmp_path, WORSE, "before")
+    now = write(tmp_path / "now.txt", *WORSE)
+    answer = nmt("evaluate", now, "--ref", tmp_path / "ref", "--baseline", baseline)
+    assert answer.code == 0
+    assert "+0.00 (p = 1.0000)" in answer.err
+
+
+def test_a_baseline_of_another_test_set(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+    baseline = evaluated(nmt, tmp_path, WORSE, "before")
+    ref = write(tmp_path / "other", *WORSE)
+    answer = nmt("evaluate", ref, "--ref", ref, "--baseline", baseline)
+    assert answer.code == 2
+    assert answer.err.startswith(f"error: {baseline}: is of another test set: its reference has")
+    assert "hint: make a baseline on this test set with nmt evaluate" in answer.err
+
+
+def test_a_baseline_that_is_not_a_number(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+    baseline = evaluated(nmt, tmp_path, WORSE, "before")
+    report = json.loads(baseline.read_text())
+    report["scores"][0]["value"] = float("nan")
+    baseline.write_text(json.dumps(report))
+    answer = nmt("evaluate", tmp_path / "ref", "--ref", tmp_path / "ref", "--baseline", baseline)
+    assert answer == (
+        2,
+        "",
+        f"error: {baseline}: BLEU is nan, not a number\n"
+        "hint: make the baseline again with nmt evaluate\n",
+    )
+
+
+def test_a_baseline_of_a_newer_program(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+    baseline = evaluated(nmt, tmp_path, WORSE, "before")
+    baseline.write_text(json.dumps({**json.loads(baseline.read_text()), "format": 7}))
+    answer = nmt("evaluate", tmp_path / "ref", "--ref", tmp_path / "ref", "--baseline", baseline)
+    assert answer == (
+        2,
+        "",
+        f"error: {baseline}: report format 7, this program reads up to 1\n"
+        "hint: it was made by a newer nmt: pip install --upgrade nmt-zh-en\n",
+    )
+
+
+# By length, and the page
+
+
+def test_by_length_of_two_runs_with_a_chart(
+    nmt: Callable[..., Answer], run: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    answer = nmt(
+        "evaluate", "--by-length", run, run / "test.trg.txt", "--buckets", "5,7",
+        "--chart", "lengths.svg", "--device", "cpu",
+    )  # fmt: skip
+    assert answer.code == 0
+    rows = [line for line in answer.out.splitlines() if line.startswith(("| 1-5", "| 6-7", "| 8+"))]
+    lengths = [len(line) for line in (run / "test.src.txt").read_text().splitlines()]
+    shown = [int(row.split("|")[2]) for row in rows]
+    counts = [sum(low <= n <= high for n in lengths) for low, high in ((1, 5), (6, 7), (8, 99))]
+    assert shown == [count for count in counts if count]
+    picture = (tmp_path / "lengths.svg").read_text()
+    assert "source length in characters" in picture  # text is kept as text
+    saved = json.loads((tmp_path / "evaluation" / "comparison.json").read_text())
+    assert set(saved["by_length"]["scores"]) == {str(run), str(run / "test.trg.txt")}
+
+
+def test_a_chart_of_another_kind(nmt: Callable[..., Answer], run: Path) -> None:
+    answer = nmt("evaluate", "--by-length", run, "--chart", "lengths.gif")
+    assert answer == (2, "", "error: lengths.gif: a chart is .svg or .png, not .gif\n")
+
+
+def test_the_page_stands_alone(nmt: Callable[..., Answer], run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    with (run / "test.src.txt").open("a") as src, (run / "test.trg.txt").open("a") as trg:
+        src.write("我喜欢<b>猫</b>。\n")
+        trg.write("I like <b>cats</b>.\n")
+    answer = nmt("evaluate", "--model", run, "--html", "report.html", "--device", "cpu")
+    assert answer.code == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for title in ("Scores", "By source length", "Training", "Worst sentences", "Data", "To repeat"):
+        assert f"<h2>{title}" in page
+    assert "<b>" not in page
+    assert "&lt;b&gt;cats" in page
+    assert "<script" not in page
+    for address in re.findall(r"(?:src|href)=\"([^\"]*)", page):
+        assert address.startswith("#")
+    assert "version:" + sacrebleu.__version__ in page
+
+
+# Alignments
+
+
+def test_learned_words_are_linked(nmt: Callable[..., Answer], run: Path, tmp_path: Path) -> None:
+    """A toy model that has learned its three-word sentences links them word by word."""
+    src = write(tmp_path / "src", "我们 喜欢 音乐 。", "医生 看见 大海 。", "", "他 爱 茶 。")
+    trg = write(tmp_path / "trg", "We like music .", "The doctor sees the sea .", "", "")
+    answer = nmt("align", "--model", run, "--src", src, "--trg", trg, "--device", "cpu")
+    assert answer.code == 0
+    first, second, blank, no_target = answer.out.split("\n")[:-1]
+    assert {"0-0", "1-1", "2-2"} <= set(first.split())
+    assert {"0-1", "1-2", "2-4"} <= set(second.split())
+    assert (blank, no_target) == ("", "")
+
+
+def test_alignments_of_the_network_are_scored(
+    nmt: Callable[..., Answer], run: Path, tmp_path: Path
+) -> None:
+    src, trg = write(tmp_path / "src", "我们 喜欢 音乐"), write(tmp_path / "trg", "We like music")
+    gold = write(tmp_path / "gold", "1-1 2-2 3-3")
+    command = ["evaluate", "--model", run, "--alignments", gold, "--src", src, "--ref", trg]
+    answer = nmt(*command, "--one-based", "--device", "cpu", "--output", tmp_path / "out")
+    assert answer.code == 0
+    assert answer.out.startswith("AER 0.00  precision 100.00  recall 100.00  (1 sentences, 3 links")
+    assert json.loads((tmp_path / "out" / "alignments.json").read_text())["aer"] == 0
+    assert nmt(*command) == (
+        2,
+        "",
+        f"error: {gold}:1: link 3-3 (zero-based), but there are 3 source and 3 target tokens\n"
+        "hint: source comes first; if the file counts from 1, give --one-based\n",
+    )
+
+
+def test_links_of_another_aligner_are_scored(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+    gold = write(tmp_path / "gold", "0-0 1-1-P", "0-0")
+    links = write(tmp_path / "links", "0-0 1-1", "0-1")
+    answer = nmt("evaluate", "--alignments", gold, "--hypotheses", links)
+    assert answer.out == (
+        f"AER 40.00  precision 66.67  recall 50.00  (2 sentences, 3 links; links of {links})\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--alignments", "{gold}"], "--alignments needs --src and one --ref, both in tokens"),
+        (
+            ["--alignments", "{gold}", "--src", "{two}", "--ref", "{two}"],
+            "1 lines in {gold}, 2 in {two}",
+        ),
+        (["--alignments", "{two}", "--hypotheses", "{gold}"], "{two}:1: 'a' is no link"),
+        (["--alignments", "{gold}", "--method", "magic"], "--method magic: unknown method"),
+    ],
+)
+def test_mistaken_alignments(
+    nmt: Callable[..., Answer], tmp_path: Path, options: list[str], message: str
+) -> None:
+    named = {"gold": write(tmp_path / "gold", "0-0"), "two": write(tmp_path / "two", "a", "b")}
+    answer = nmt("evaluate", *(option.format(**named) for option in options))
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.startswith("error: " + message.format(**named))
+
+
+def test_align_wants_as_many_lines_on_both_sides(
+    nmt: Callable[..., Answer], tmp_path: Path
+) -> None:
+    one, two = write(tmp_path / "one", "a"), write(tmp_path / "two", "a", "b")
+    assert nmt("align", "--src", one, "--trg", two) == (
+        2,
+        "",
+        f"error: 1 lines in {one}, 2 in {two}\nhint: the files must correspond line by line\n",
+    )

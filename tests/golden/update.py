@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-for command in ("", "prepare", "train", "translate", "evaluate"):
+for command in ("", "prepare", "train", "translate", "evaluate", "align"):
     done = subprocess.run(
         [sys.executable, "-m", "nmt", *command.split(), "--help"],
         capture_output=True, check=True, env={**os.environ, "COLUMNS": "80"},
