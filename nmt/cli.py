@@ -344,12 +344,13 @@ def evaluate(
         )
         return
     paths = _systems(systems, model, hypotheses, ref)
+    journal = read_journal(paths[0]) if html is not None and paths[0].is_dir() else []
     request = command.Request(
         systems=paths, src=src, refs=list(ref or []), decoding=decoding,
         metrics=list(metric or []), compare=compare, by_length=by_length, buckets=buckets,
         chart=chart, min_bleu=min_bleu, min_chrf=min_chrf, baseline=baseline,
         max_drop=max_drop, output=output or _evaluation_folder(paths), markdown=markdown,
-        junit=junit, html=html, journal=read_journal(paths[0]) if html is not None else [],
+        junit=junit, html=html, journal=journal,
     )  # fmt: skip
     answer, checks = command.evaluate(request)
     typer.echo(answer)
@@ -476,12 +477,16 @@ def _systems(
     ref: list[Path] | None,
 ) -> list[Path]:
     """What to evaluate, however it was named."""
-    from nmt.checkpoint import newest_run
+    from nmt.checkpoint import Run, newest_run
 
     if hypotheses is not None and model is not None:
         raise NmtError("--hypotheses takes no --model: nothing is translated")
     if hypotheses is not None and not ref:
         raise NmtError("--hypotheses needs --ref, the references to score against")
+    if hypotheses is not None and hypotheses.is_dir():
+        raise NmtError(f"{hypotheses}: is a directory, a file is needed")
+    if model is not None and not model.is_dir():
+        Run.open(model)  # for its message
     named = [path for path in (model, hypotheses) if path is not None]
     if systems and named:
         option = "--model" if model is not None else "--hypotheses"

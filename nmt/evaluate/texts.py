@@ -59,18 +59,23 @@ def check_same_length(texts: Sequence[Named]) -> None:
             )
 
 
-def check_is_raw(name: str, lines: Sequence[str]) -> None:
+def check_is_raw(name: str, lines: Sequence[str], most: float = 0.0) -> None:
     """Refuse text that is still cut into pieces: its score would mean nothing.
+
+    Args:
+        name: of the file.
+        lines: its lines.
+        most: share of lines that may look so (a manual may well hold ``@@``).
 
     Raises:
         NmtError: naming the first such line.
     """
-    for number, line in enumerate(lines, start=1):
-        if _PIECES.search(line):
-            raise NmtError(
-                f"{name}:{number}: still in pieces ({line[:40]!r})",
-                "join the pieces back to plain text first; scores are made on raw text only",
-            )
+    found = [number for number, line in enumerate(lines, start=1) if _PIECES.search(line)]
+    if len(found) > most * len(lines):
+        raise NmtError(
+            f"{name}:{found[0]}: still in pieces ({lines[found[0] - 1][:40]!r})",
+            "join the pieces back to plain text first; scores are made on raw text only",
+        )
 
 
 def check_is_chinese(name: str, lines: Sequence[str]) -> None:

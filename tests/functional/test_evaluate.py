@@ -332,6 +332,22 @@ def test_chinese_cut_into_words_is_refused(
     assert "hint: give the raw text: the network's own tokenizer cuts it" in answer.err
 
 
+def test_a_corpus_that_was_cut_up_before_is_refused(nmt: Callable[..., Answer], run: Path) -> None:
+    lines = (run / "test.trg.txt").read_text().splitlines()
+    write(run / "test.trg.txt", *(f"▁{line}" for line in lines))
+    answer = nmt("evaluate", "--model", run, "--device", "cpu")
+    assert answer.code == 2
+    assert answer.err.startswith("error: test.trg.txt:1: still in pieces (")
+
+
+def test_one_line_of_the_users_own_may_look_like_pieces(
+    nmt: Callable[..., Answer], run: Path
+) -> None:
+    lines = (run / "test.trg.txt").read_text().splitlines()
+    write(run / "test.trg.txt", "A diff starts with @@ and a number.", *lines[1:])
+    assert nmt("evaluate", "--model", run, "--device", "cpu").code == 0
+
+
 # Several references and further metrics
 
 
@@ -445,6 +461,8 @@ def test_runs_of_different_test_sets(nmt: Callable[..., Answer], run: Path, tmp_
             "--min-bleu is for one system, 2 were given",
         ),
         (["nowhere", "--ref", "{a}"], "nowhere: no such run directory"),
+        (["--model", "nowhere.v2"], "nowhere.v2: no such run directory"),
+        (["--hypotheses", ".", "--ref", "{a}"], ".: is a directory, a file is needed"),
         (["nowhere.txt", "--ref", "{a}"], "nowhere.txt: no such file"),
     ],
 )
@@ -575,6 +593,19 @@ def test_the_page_stands_alone(nmt: Callable[..., Answer], run: Path, tmp_path: 
     for address in re.findall(r"(?:src|href)=\"([^\"]*)", page):
         assert address.startswith("#")
     assert "version:" + sacrebleu.__version__ in page
+
+
+def test_a_page_of_hypotheses_needs_no_run(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    hyp = write(tmp_path / "hyp", "I like cats.")
+    src = write(tmp_path / "src", "我喜欢猫。")
+    answer = nmt(
+        "evaluate", "--hypotheses", hyp, "--ref", hyp, "--src", src, "--html", "report.html"
+    )
+    assert answer.code == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "我喜欢猫。" in page
+    assert "<h2>Training" not in page
 
 
 # Alignments
