@@ -271,7 +271,7 @@ class TrainConfig(_Section):
         0.0, ge=0, lt=1, description="decay of the averaged weights that are validated and used"
     )
     validate_every: float = Field(1.0, gt=0, description="epochs between validations")
-    validate_sentences: int = Field(500, ge=1, description="of dev, from its start")
+    validate_sentences: int = Field(500, ge=1, description="of dev, evenly spread over it")
     patience: int = Field(10, ge=1, description="validations without a better dev BLEU")
     keep_best: int = Field(1, ge=1, description="checkpoints kept by dev BLEU, besides the last")
     average_best: int = Field(

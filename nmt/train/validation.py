@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -11,6 +12,8 @@ from nmt.evaluate.metrics import score
 from nmt.model import Seq2Seq
 from nmt.runtime import Workers
 from nmt.translate.translator import Translator
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Validated:
         bleu: dev BLEU, 0 to 100.
         chrf: dev chrF2, 0 to 100.
         signature: sacreBLEU's, of the BLEU.
-        samples: the first dev sentences with translation and reference, the same each time.
+        samples: a few dev sentences with translation and reference, the same each time.
     """
 
     bleu: float
@@ -31,7 +34,7 @@ class Validated:
 
 
 class Validation:
-    """Validates a network on the first sentences of a run's dev set.
+    """Validates a network on sentences of a run's dev set.
 
     Args:
         model: the network whose weights are tried; what it holds when `validate` is called.
@@ -46,9 +49,10 @@ class Validation:
         self.translator = Translator(
             model, run.src, run.trg, config.search, device, config.data.clean.max_pieces
         )
+        pairs = list(zip(run.text("dev", "src"), run.text("dev", "trg"), strict=True))
+        chosen = spread(pairs, config.train.validate_sentences)
+        self.src, self.trg = [src for src, _ in chosen], [trg for _, trg in chosen]
         self.shown = config.train.samples
-        self.src = run.text("dev", "src")[: config.train.validate_sentences]
-        self.trg = run.text("dev", "trg")[: config.train.validate_sentences]
 
     def validate(self) -> Validated:
         """Translate and score."""
@@ -63,5 +67,14 @@ class Validation:
             scores["BLEU"].value,
             scores["chrF2"].value,
             scores["BLEU"].signature,
-            samples[: self.shown],
+            spread(samples, self.shown),
         )
+
+
+def spread(items: list[T], most: int) -> list[T]:
+    """At most `most` of `items`, evenly spread and in order.
+
+    The first ones would be the easy ones: many corpora are sorted by length or level.
+    """
+    count = min(most, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
