@@ -30,7 +30,8 @@ from nmt.corpus import PackedWriter
 from nmt.errors import NmtError
 from nmt.prepare import chunks, leaks, report, split
 from nmt.prepare.chunks import Cleaned, Drops, Encoded, Workers, chunked
-from nmt.prepare.keys import Flags, KeyFile, scatter, sentence_key
+from nmt.prepare.decide import CorpusKeys, Decisions, Span, nothing_left
+from nmt.prepare.keys import scatter
 from nmt.prepare.pieces import Sample, train_both
 from nmt.prepare.sources import (
     Pair,
@@ -41,7 +42,7 @@ from nmt.prepare.sources import (
 )
 from nmt.prepare.statistics import Statistics
 from nmt.runtime import say, warn
-from nmt.text import Meter, file_sha256, normalise, open_bytes, replacing_folder
+from nmt.text import Meter, file_sha256, open_bytes, replacing_folder
 from nmt.tokenizer import Tokenizer
 
 FORMAT = 2
@@ -145,16 +146,6 @@ def _read_if_current(folder: Path, identity: Manifest) -> Manifest | None:
 
 
 @dataclass
-class _Span:
-    """The kept pairs of one source, by position: what weight and cap apply to."""
-
-    begin: int
-    end: int
-    weight: float
-    cap: int | None
-
-
-@dataclass
 class _Kept:
     """What is taken out of the scratch file in one reading, besides the training pairs."""
 
@@ -173,26 +164,28 @@ class _Preparation:
         self.read: dict[str, int] = {}
         self.statistics = Statistics()
         self.warnings: list[str] = []
-        self.spans: list[_Span] = []
+        self.spans: list[Span] = []
         self.repeated = 0
         self.scratch = folder / "kept.tmp"
-        self.src, self.trg, self.pairs = (
-            KeyFile(folder / f"{name}.keys.tmp") for name in ("src", "trg", "pair")
-        )
+        self.keys = CorpusKeys(folder)
 
     def run(self, identity: Manifest) -> Manifest:
         files = {name: self._read_held(name) for name in ("dev", "test")}
         ordinary = self._clean()
-        if not len(self.src):
-            raise self._nothing_left()
-        places, wanted_examples = self._decide(ordinary, files)
-        held, sample = self._gather(places, wanted_examples)
+        read = sum(self.read.values())
+        if not len(self.keys):
+            raise nothing_left(read, self.drops)
+        say(f"deciding on {len(self.keys):,} pairs")
+        decisions = Decisions(self.data, self.keys, self.spans, read, self.drops)
+        decisions.decide(ordinary, [pair for pairs in files.values() for pair in pairs])
+        places = decisions.places
+        held, sample = self._gather(places, decisions.examples)
         for name, pairs in files.items():
             _write_text(self.folder, name, pairs or getattr(held, name))
         tokenizers = self._train_tokenizers(sample)
         train = self._pack(places, tokenizers)
-        for path in [self.scratch, *(keys.path for keys in (self.src, self.trg, self.pairs))]:
-            path.unlink()
+        self.scratch.unlink()
+        self.keys.remove()
         sizes = {name: len(files[name] or getattr(held, name)) for name in files}
         self._check_counts(train, {n: c for n, c in sizes.items() if not files[n]})
         return self._write_manifest(identity, tokenizers, train, sizes)
@@ -216,16 +209,14 @@ class _Preparation:
         meter = Meter(sum(path.stat().st_size for path in paths if path.is_file()))
         with (
             self.scratch.open("wb") as kept,
-            self.src,
-            self.trg,
-            self.pairs,
+            self.keys,
             Workers(self.workers) as workers,
             tqdm(desc="cleaning", unit=" pairs", unit_scale=True, disable=None, leave=False) as bar,
         ):
             for source in self.data.sources:
                 with contextlib.closing(read_pairs(source, meter)) as pairs:
                     self._collect(source, describe(source), pairs, kept, workers, bar, meter)
-            ordinary = len(self.src)
+            ordinary = len(self.keys)
             for source in self.data.sources:
                 name = f"{describe(source)}, word glosses (train only)"
                 extra = read_extra_pairs(source)
@@ -239,13 +230,12 @@ class _Preparation:
         work = functools.partial(
             chunks.clean_chunk, self.data.clean, self.data.simplify, self.data.unmarked
         )
-        begin, count = len(self.src), 0
+        begin, count = len(self.keys), 0
         results: Iterator[Cleaned] = workers.map(work, chunked(map(tuple, pairs)))
         for done in results:
             count += done.read
             kept.write(done.lines)
-            for keys, values in zip((self.src, self.trg, self.pairs), done.keys, strict=True):
-                keys.add(values)
+            self.keys.add(done.keys)
             self.drops.add(done.drops)
             self.statistics.add(done.statistics)
             bar.update(done.read)
@@ -253,97 +243,7 @@ class _Preparation:
                 bar.total = round(bar.n / meter.fraction)
         if count:
             self.read[name] = self.read.get(name, 0) + count
-        self.spans.append(_Span(begin, len(self.src), source.weight, source.cap))
-
-    def _nothing_left(self) -> NmtError:
-        reasons = ", ".join(
-            f"{count} {reason}" for reason, count in self.drops.counts.most_common()
-        )
-        return NmtError(
-            f"no pair is left of {sum(self.read.values())} after cleaning "
-            f"({reasons or 'no lines'})",
-            "check that the Chinese side comes first; rules are set under data.clean",
-        )
-
-    def _decide(
-        self, ordinary: int, files: dict[str, list[Pair]]
-    ) -> tuple[split.Places, dict[int, str]]:
-        """Second pass: a place for every kept pair; those after `ordinary` only train.
-
-        Returns:
-            The places, and for some dropped pairs the reason they are examples of.
-        """
-        say(f"deciding on {len(self.src):,} pairs")
-        clean, examples = self.data.clean, {}
-        places = np.zeros(len(self.src), dtype=np.uint8)
-
-        def drop(bad: Flags, reason: str) -> None:
-            bad = bad & (places == split.TRAIN)
-            count = int(np.count_nonzero(bad))
-            if count:
-                self.drops.counts[reason] += count
-                examples.update(dict.fromkeys(np.flatnonzero(bad)[: chunks.EXAMPLES], reason))
-                places[bad] = split.DROPPED
-
-        limit = clean.max_sources_per_target
-        if limit is not None:
-            most = max(20, ordinary // 1000) if limit == "auto" else limit
-            holders = split.find_place_holders(self.src, self.trg, most)
-            drop(holders, f"one target for over {most} sources")
-        if clean.duplicates:
-            drop(split.find_duplicates(self.pairs, places == split.TRAIN), "duplicate pair")
-        if clean.near_duplicates:
-            near = split.find_near_duplicates(self.src, self.trg, places == split.TRAIN)
-            drop(near, "near-duplicate pair")
-        for span in self.spans:
-            if span.cap is not None:
-                over = split.over_cap(places == split.TRAIN, span.begin, span.end, span.cap)
-                drop(over, "over the cap of its source")
-        if not (places == split.TRAIN).any():
-            raise self._nothing_left()
-        if self.data.keep_out:
-            self._keep_out(drop)
-        self._fence(places, files, drop)
-        self._hold_out(places, ordinary, drop)
-        return places, examples
-
-    def _keep_out(self, drop: Any) -> None:
-        for path in self.data.keep_out:
-            few = leaks.file_keys(path, simplify=self.data.simplify)
-            drop(self.src.among(few) | self.trg.among(few), f"meets {path}")
-
-    def _fence(self, places: split.Places, files: dict[str, list[Pair]], drop: Any) -> None:
-        pairs = [pair for held in files.values() for pair in held]
-        if not pairs:
-            return
-        src = [sentence_key(normalise(p.src, simplify=self.data.simplify)) for p in pairs]
-        trg = [sentence_key(normalise(p.trg, simplify=False)) for p in pairs]
-        meets = self.src.among(np.array(src, dtype=np.uint64))
-        meets |= self.trg.among(np.array(trg, dtype=np.uint64))
-        drop(meets, "meets dev or test")
-        if not (places == split.TRAIN).any():
-            raise NmtError(
-                "every training pair shares a sentence with dev or test",
-                "data.dev and data.test must be other text than data.sources",
-            )
-
-    def _hold_out(self, places: split.Places, ordinary: int, drop: Any) -> None:
-        wanted = {
-            place: count
-            for place, count in ((split.DEV, self.data.dev), (split.TEST, self.data.test))
-            if isinstance(count, int)
-        }
-        if not wanted:
-            return
-        free = places == split.TRAIN
-        free[ordinary:] = False
-        labels = split.find_groups(self.src, self.trg, free, self.folder)
-        drawn = split.hold_out(labels, wanted, self.data.seed)
-        del labels
-        places[free] = drawn[free]
-        out = np.flatnonzero(np.isin(places, list(wanted)))
-        meets = self.src.among(self.src.at(out)) | self.trg.among(self.trg.at(out))
-        drop(meets, "meets dev or test")
+        self.spans.append(Span(begin, len(self.keys), source.weight, source.cap))
 
     def _gather(self, places: split.Places, examples: dict[int, str]) -> tuple[_Kept, Sample]:
         """Read the scratch file once for dev, test, examples and the tokenizers' sample."""

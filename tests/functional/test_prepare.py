@@ -257,3 +257,12 @@ def test_training_text_that_is_all_in_the_test_file(corpus: Run) -> None:
         "every training pair shares a sentence with dev or test",
         "data.dev and data.test must be other text than data.sources",
     )
+
+
+def test_nothing_left_to_train_on(corpus: Run) -> None:
+    assert_refused(
+        corpus("prepare", "--config", "c.yaml", "--set", "data.test=278"),
+        "no pair is left to train on: all are in dev and test or share a sentence with what is "
+        "kept out",
+        "lower data.dev and data.test, or add text to data.sources",
+    )
