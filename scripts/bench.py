@@ -138,7 +138,7 @@ def prepare_once(corpus: Path, count: int, workers: int | None, folder: Path) ->
     data = {"dir": str(folder / "out"), "sources": sources, "dev": 1000, "test": 1000}
     (folder / "config.yaml").write_text(json.dumps({"run": str(folder / "run"), "data": data}))
     command = [sys.executable, "-m", "nmt", "prepare", "--config", str(folder / "config.yaml")]
-    began = time.perf_counter()
+    began, used = time.perf_counter(), children_seconds()
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [*command, *(["--workers", str(workers)] if workers else [])], stderr=log
@@ -157,10 +157,17 @@ def prepare_once(corpus: Path, count: int, workers: int | None, folder: Path) ->
         "pairs": count,
         "train_pairs": load_manifest(folder / "out")["train"]["pairs"],
         "seconds": round(seconds, 1),
+        "cpu_seconds": round(children_seconds() - used, 1),
         "pairs_per_second": round(count / seconds),
         "peak_rss_mib": round(most / 2**20),
         "packed_sha256": digest.hexdigest()[:16],
     }
+
+
+def children_seconds() -> float:
+    """Processor time of all processes started and ended, theirs included."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def repeat_corpus(corpus: Path, count: int, path: Path) -> None:
