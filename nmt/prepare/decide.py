@@ -17,7 +17,7 @@ from nmt.config import DataConfig
 from nmt.errors import NmtError
 from nmt.prepare import leaks, split
 from nmt.prepare.chunks import EXAMPLES, Drops
-from nmt.prepare.keys import Flags, KeyFile, sentence_key
+from nmt.prepare.keys import BLOCK, Flags, KeyFile, sentence_key
 from nmt.prepare.sources import Pair
 from nmt.text import normalise
 
@@ -129,7 +129,7 @@ class Decisions:
         count = int(np.count_nonzero(bad))
         if count:
             self.drops.counts[reason] += count
-            self.examples.update(dict.fromkeys(np.flatnonzero(bad)[:EXAMPLES].tolist(), reason))
+            self.examples.update(dict.fromkeys(_first(bad, EXAMPLES), reason))
             self.places[bad] = split.DROPPED
 
     def _drop_repetition(self, ordinary: int) -> None:
@@ -174,6 +174,16 @@ class Decisions:
         meets = self.keys.src.among(self.keys.src.at(out))
         meets |= self.keys.trg.among(self.keys.trg.at(out))
         self._drop(meets, "meets dev or test")
+
+
+def _first(flags: Flags, count: int) -> list[int]:
+    """Positions of the first flags, found without listing all."""
+    found: list[int] = []
+    for start in range(0, len(flags), BLOCK):
+        found += (np.flatnonzero(flags[start : start + BLOCK])[:count] + start).tolist()
+        if len(found) >= count:
+            break
+    return found[:count]
 
 
 def nothing_left(read: int, drops: Drops) -> NmtError:

@@ -31,7 +31,7 @@ from nmt.errors import NmtError
 from nmt.prepare import chunks, leaks, report, split
 from nmt.prepare.chunks import Cleaned, Drops, Encoded, Workers, chunked
 from nmt.prepare.decide import CorpusKeys, Decisions, Span, nothing_left
-from nmt.prepare.keys import scatter
+from nmt.prepare.keys import BLOCK, scatter
 from nmt.prepare.pieces import Sample, train_both
 from nmt.prepare.sources import (
     Pair,
@@ -251,7 +251,7 @@ class _Preparation:
         train = int(np.count_nonzero(places == split.TRAIN))
         sample = Sample(self.folder, train)
         with self.scratch.open("rb") as lines, sample:
-            for position, (line, place) in enumerate(zip(lines, places.tolist(), strict=True)):
+            for position, (line, place) in enumerate(zip(lines, _plain(places), strict=True)):
                 if place == split.TRAIN:
                     sample.offer(line)
                 elif place == split.DEV:
@@ -374,6 +374,12 @@ class _Preparation:
         # Through JSON once, so that a fresh manifest equals one read back.
         again: Manifest = json.loads(text)
         return again
+
+
+def _plain(places: split.Places) -> Iterator[int]:
+    """Plain numbers, made a block at a time: a list of all would cost eight bytes each."""
+    for start in range(0, len(places), BLOCK):
+        yield from places[start : start + BLOCK].tolist()
 
 
 def _write_text(folder: Path, name: str, pairs: list[Pair]) -> None:

@@ -6,7 +6,11 @@ import bz2
 import errno
 import gzip
 import lzma
+import os
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -172,6 +176,35 @@ def test_interrupted(prepared: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     before = snapshot()
     monkeypatch.setattr(split, "find_groups", interrupt)
     assert prepared("prepare", "--config", "c.yaml", "--set", "data.seed=5").code == 130
+    assert snapshot() == before
+    assert [p.name for p in Path("data").iterdir()] == ["t"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal to a process group")
+@pytest.mark.usefixtures("prepared")
+def test_ctrl_c_ends_all_processes_and_leaves_nothing() -> None:
+    before = snapshot()
+    write_config("{source: tsv, path: '-'}")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nmt", "prepare", "--config", "c.yaml", "--workers", "2"],
+        stdin=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    assert process.stdin is not None
+    # More than is read ahead, so that workers are at work; the rest never comes.
+    lines = "".join(f"{zh}\t{en}\n" for zh, en in sentences()).encode()
+    process.stdin.write(lines * 150)
+    process.stdin.flush()
+    deadline = time.monotonic() + 60
+    kept = None
+    while time.monotonic() < deadline and not (kept and kept.stat().st_size):
+        kept = next(Path("data").glob(".t.*/kept.tmp"), None)
+        time.sleep(0.05)
+    assert kept is not None
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err.decode()
+    assert b"Traceback" not in err
     assert snapshot() == before
     assert [p.name for p in Path("data").iterdir()] == ["t"]
 

@@ -410,6 +410,7 @@ def test_a_catalogue_id_is_downloaded_through_mtdata(server: str, tmp_path: Path
     assert indexed.returncode == 0, indexed.stderr
     done = prepare("Local-toy-1-eng-zho")
     assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
     assert manifest()["read"] == {"mtdata Local-toy-1-eng-zho": 288}
     assert manifest()["dropped"] == {}  # the sides were swapped to Chinese first
     Path("served/toy.tsv").unlink()
