@@ -173,6 +173,7 @@ def english_values(text: str) -> frozenset[float]:
     """Every value that `text` (NFKC, lower case) may be read to hold."""
     values: set[float] = set()
     total, section, seen = 0.0, 0.0, False
+    tens = 0  # of a number that may end with the next word, whatever came before it
     for word in [*_EN_WORD.findall(text), ""]:
         if word[:1].isdigit():
             number = float(word.replace(",", ""))
@@ -181,7 +182,8 @@ def english_values(text: str) -> frozenset[float]:
             total, section, seen = 0.0, number, True
         elif word in _EN_SMALL:
             value = _EN_SMALL[word]
-            values.add(value)
+            values |= {value, tens + value}
+            tens = value if value >= 20 else 0  # one forty-five is a time of the day
             # twenty-five adds, nineteen eighty-four stands side by side
             if seen and 10 <= value < 100 and 10 <= section < 100:
                 values.add(section * 100 + value)
