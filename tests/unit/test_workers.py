@@ -1,0 +1,98 @@
+"""Work in other processes, reading as a stream, and how far it has come."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import os
+import time
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from pydantic import TypeAdapter
+
+from nmt.config import Source
+from nmt.errors import NmtError
+from nmt.prepare.chunks import Workers
+from nmt.prepare.sources import read_pairs
+from nmt.text import Meter, read_lines
+
+
+def square_slowly(number: int) -> int:
+    time.sleep(0.02 * (number % 3))  # later ones are done earlier
+    return number * number
+
+
+def die(_: int) -> None:
+    os._exit(9)
+
+
+def test_results_come_in_order_and_input_is_not_read_ahead() -> None:
+    taken = itertools.count()
+    items = ((next(taken), number)[1] for number in range(40))
+    with Workers(2) as workers:
+        for number, result in enumerate(workers.map(square_slowly, items)):
+            assert result == number * number
+            assert next(taken) <= 2 * (number + 1) + 8  # `next` counts as well
+    assert number == 39
+
+
+@pytest.mark.parametrize("count", [1, None])
+def test_a_short_stream_stays_in_this_process(count: int | None) -> None:
+    with Workers(count) as workers:
+        assert set(workers.map(lambda _: os.getpid(), range(5))) == {os.getpid()}
+
+
+def test_a_killed_worker_is_told_to_the_user() -> None:
+    with (
+        Workers(2) as workers,
+        pytest.raises(NmtError, match="a worker process was killed") as caught,
+    ):
+        list(workers.map(die, range(3)))
+    assert caught.value.hint == "run again with --workers 1"
+
+
+UNITS = 30_000
+LINES = {
+    "tsv": "他喜欢看书，看了很多。{i}\tHe likes to read and read a lot. {i}\n",
+    "jsonl": '{{"zh": "他喜欢看书，看了很多。{i}", '
+    '"en": "He likes to read and read a lot. {i}"}}\n',
+    "csv": "他喜欢看书，看了很多。{i},He likes to read and read a lot. {i}\n",
+    "tmx": '<tu><tuv xml:lang="zh"><seg>他喜欢看书，看了很多。{i}</seg></tuv>'
+    '<tuv xml:lang="en"><seg>He likes to read and read a lot. {i}</seg></tuv></tu>\n',
+}
+AROUND = {"csv": ("zh,en\n", ""), "tmx": ("<tmx><body>", "</body></tmx>")}
+
+
+@pytest.mark.parametrize("kind", LINES)
+def test_no_source_is_held(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a"
+    before, after = AROUND.get(kind, ("", ""))
+    body = "".join(LINES[kind].format(i=i) for i in range(UNITS))
+    path.write_text(before + body + after, encoding="utf-8")
+    source = TypeAdapter(Source).validate_python({"source": kind, "path": path})
+    next(iter(read_pairs(source)))  # what is imported on first use is not the reader's
+    tracemalloc.start()
+    count = sum(1 for _ in read_pairs(source))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count == UNITS
+    assert most < 700_000 < path.stat().st_size / 2
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_meter_goes_from_nothing_to_all(tmp_path: Path, suffix: str) -> None:
+    paths = [tmp_path / f"{name}{suffix}" for name in "ab"]
+    for path in paths:
+        data = "".join(f"{i * 7919 % 10007} line\n" for i in range(20_000)).encode()
+        path.write_bytes(gzip.compress(data) if suffix else data)
+    meter = Meter(sum(path.stat().st_size for path in paths))
+    seen = [meter.fraction]
+    for path in paths:
+        seen += [meter.fraction for _ in read_lines(path, meter=meter)]
+    seen.append(meter.fraction)
+    assert (seen[0], seen[-1]) == (0.0, 1.0)
+    assert seen == sorted(seen)
+    assert 0.4 < seen[len(seen) // 2] < 0.7
+    assert Meter(0).fraction == 0.0
