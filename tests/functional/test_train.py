@@ -1,5 +1,6 @@
 """``nmt train`` through the command line: what it makes, and what it refuses."""
 
+import contextlib
 import json
 import math
 import os
@@ -7,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -237,18 +239,24 @@ def test_damaged_weights_are_never_translated_with(run: Path) -> None:
     assert result.out == ""
 
 
+def command(config: Path) -> list[str]:
+    return [sys.executable, "-m", "nmt", "train", "--config", str(config), "--device", "cpu"]
+
+
+def wait_for_validations(process: subprocess.Popen[str], journal: Path, count: int) -> None:
+    waited = time.monotonic()
+    while not journal.exists() or journal.read_text().count('"validation"') < count:
+        assert process.poll() is None
+        assert time.monotonic() - waited < 120
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_saves_and_ends_with_130(tmp_path: Path, number: signal.Signals) -> None:
     config = write_config(tmp_path, train={"epochs": 10_000, "patience": 10_000})
     nmt("prepare", "--config", config)
-    command = [sys.executable, "-m", "nmt", "train", "--config", str(config), "--device", "cpu"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
-    journal = tmp_path / "run" / "train.jsonl"
-    waited = time.monotonic()
-    while not journal.exists() or journal.read_text().count('"validation"') < 2:
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() - waited < 60
-        time.sleep(0.05)
+    process = subprocess.Popen(command(config), stderr=subprocess.PIPE, text=True)
+    wait_for_validations(process, tmp_path / "run" / "train.jsonl", 2)
     process.send_signal(number)
     errors = process.communicate(timeout=60)[1]
     assert process.returncode == 130, errors
@@ -258,3 +266,42 @@ def test_signal_saves_and_ends_with_130(tmp_path: Path, number: signal.Signals) 
     assert f"saved at update {saved.update:,}; the same command goes on from there" in errors
     assert run.last_good(torch.device("cpu")) is not None
     assert run.info["finished"] is None
+
+
+def test_log_that_nobody_reads_any_more_ends_no_training(tmp_path: Path) -> None:
+    config = write_config(tmp_path, train={"epochs": 6})
+    nmt("prepare", "--config", config)
+    process = subprocess.Popen(command(config), stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    process.stderr.readline()
+    process.stderr.close()  # as in: nmt train 2>&1 | head -1
+    process.wait(timeout=120)
+    run = Run.open(tmp_path / "run")
+    assert run.info["finished"] is not None
+    assert len([r for r in read_journal(run.folder) if r["kind"] == "validation"]) == 6
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a terminal to take away")
+def test_terminal_that_is_closed_saves(tmp_path: Path) -> None:
+    config = write_config(tmp_path, train={"epochs": 10_000, "patience": 10_000})
+    nmt("prepare", "--config", config)
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(command(config), stderr=theirs, text=True)
+    os.close(theirs)
+    # The terminal takes no more than a page unless somebody reads it.
+    reader = threading.Thread(target=drain, args=(ours,), daemon=True)
+    reader.start()
+    wait_for_validations(process, tmp_path / "run" / "train.jsonl", 2)
+    os.close(ours)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=60) == 130
+    run = Run.open(tmp_path / "run")
+    assert run.checkpoints()[-1].update == read_journal(run.folder)[-1]["update"]
+    assert run.info["finished"] is None
+    reader.join(timeout=10)
+
+
+def drain(terminal: int) -> None:
+    with contextlib.suppress(OSError):
+        while os.read(terminal, 65536):
+            pass
