@@ -170,23 +170,6 @@ class Tokenizer:
                 run.clear()
         return found
 
-    def resample(self, ids: Iterable[int], alpha: float, seed: int) -> list[int]:
-        """Other pieces for the same text, drawn as in subword regularisation (Kudo 2018).
-
-        The packed corpus holds what this needs: pieces spell the normalised text
-        without loss, so the ids of a sentence give it back, and it is cut anew.
-
-        Args:
-            ids: a sentence of the packed corpus.
-            alpha: smoothness of the draw; the larger, the closer to `encode`.
-            seed: from 0; the same seed, the same pieces.
-        """
-        sentencepiece.set_random_generator_seed(seed)
-        drawn: list[int] = self._processor.encode(
-            self.decode(ids), enable_sampling=True, alpha=alpha, nbest_size=-1
-        )
-        return drawn
-
     def _puts_space_first(self) -> bool:
         """Whether this model writes a mark before the first word, in one piece or in bytes."""
         first = self.piece(self._processor.encode("a")[0])
