@@ -115,7 +115,7 @@ class _Training:
         self.validation = Validation(self.averaged, run, device, workers)
         self.started = time.monotonic() - self.progress.seconds
         self.saved_at, self.save_due, self.elapsed = time.monotonic(), False, 0.0
-        self.window, self.draw_again_at = Window(), 0.0
+        self.window, self.draw_again_at, self.longest_update = Window(), 0.0, 0.0
 
     def go_on(self) -> tuple[Run, Progress]:
         """Train until something ends it; the loop itself."""
@@ -196,7 +196,9 @@ class _Training:
             if progress.batch >= len(self.plan):
                 progress.epoch, progress.batch = progress.epoch + 1, 0
                 continue
-            progress.stopped_by = reason_to_stop(self.config, progress, self._elapsed())
+            # The update to come takes its time too.
+            seconds = self._elapsed() + self.longest_update
+            progress.stopped_by = reason_to_stop(self.config, progress, seconds)
             # One worker's clock or signal is as good as everybody's.
             asked, stopped, save_due, self.elapsed = self.workers.largest(
                 [bool(stop), progress.stopped_by is not None, self._save_due(), self._elapsed()]
@@ -234,7 +236,9 @@ class _Training:
             self._average()
         progress.update, progress.bad_in_a_row = number, 0
         progress.tokens += int(self.gradient.lengths[1][sentences].sum()) + len(sentences)
-        self.window.add(loss, tokens, norm_, cells, rate, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        self.longest_update = max(self.longest_update, seconds)
+        self.window.add(loss, tokens, norm_, cells, rate, seconds)
         return True
 
     @torch.no_grad()

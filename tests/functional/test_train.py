@@ -256,7 +256,7 @@ def test_signal_saves_and_ends_with_130(tmp_path: Path, number: signal.Signals) 
     config = write_config(tmp_path, train={"epochs": 10_000, "patience": 10_000})
     nmt("prepare", "--config", config)
     process = subprocess.Popen(command(config), stderr=subprocess.PIPE, text=True)
-    wait_for_validations(process, tmp_path / "run" / "train.jsonl", 2)
+    wait_for_validations(process, tmp_path / "run" / "train.jsonl", 1)
     process.send_signal(number)
     errors = process.communicate(timeout=60)[1]
     assert process.returncode == 130, errors
@@ -291,7 +291,7 @@ def test_terminal_that_is_closed_saves(tmp_path: Path) -> None:
     # The terminal takes no more than a page unless somebody reads it.
     reader = threading.Thread(target=drain, args=(ours,), daemon=True)
     reader.start()
-    wait_for_validations(process, tmp_path / "run" / "train.jsonl", 2)
+    wait_for_validations(process, tmp_path / "run" / "train.jsonl", 1)
     os.close(ours)
     process.send_signal(signal.SIGHUP)
     assert process.wait(timeout=60) == 130
