@@ -65,6 +65,7 @@ def make_forecast(
     model: torch.nn.Module,
     folder: Path,
     checkpoints: int,
+    copies: int = 3,
 ) -> Forecast:
     """Measure a few batches of an epoch, the largest one first.
 
@@ -74,7 +75,8 @@ def make_forecast(
         lengths: of all sentences, source and target, `[sentences]` each.
         model: the network.
         folder: where checkpoints go.
-        checkpoints: how many are kept, one more being written.
+        checkpoints: how many there are at most, the one being written counted.
+        copies: tensors of the size of the weights in each: themselves and two moments.
     """
     device = next(model.parameters()).device
     cells = [len(b) * int(lengths[0][b].max()) * int(lengths[1][b].max() + 1) for b in plan]
@@ -91,7 +93,7 @@ def make_forecast(
     return Forecast(
         seconds_per_epoch=per_token * (int(lengths[1].sum()) + len(lengths[1])),
         memory=_memory(device) + 2 * weights,
-        disk=checkpoints * 3 * weights,
+        disk=checkpoints * copies * weights,
         free_disk=shutil.disk_usage(folder).free,
     )
 

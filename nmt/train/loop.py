@@ -175,6 +175,7 @@ class _Training:
             self.model,
             self.run.folder,
             kept,
+            copies=4 if self.config.ema else 3,
         )
         self.model.zero_grad()
         # The smallest memory decides, lest one worker alone runs out of it.
