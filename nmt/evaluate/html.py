@@ -87,7 +87,9 @@ def report_page(
 
 def _scores(scores: Sequence[Score], texts: Texts, checks: Sequence[Check]) -> str:
     rows = [[one.name, _tight(with_interval(one)), one.signature] for one in scores]
-    text = "<h2>Scores</h2>\n" + _table(["metric", "score [95 % interval]", "signature"], rows)
+    text = "<h2>Scores</h2>\n" + _table(
+        ["metric", "score [95\u00a0%\u00a0interval]", "signature"], rows
+    )
     text += f'\n<p class="soft">{texts.segments:,} segments, bootstrap intervals.</p>'
     if checks:
         items = "\n".join(
