@@ -99,4 +99,5 @@ if __name__ == "__main__":
     try:
         app()
     except NmtError as error:
-        sys.exit(f"error: {error}")
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)

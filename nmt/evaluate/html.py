@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nmt
 from nmt.config import dump_config
+from nmt.errors import NmtError
 from nmt.evaluate import charts
 from nmt.evaluate.lengths import Bucket
 from nmt.evaluate.metrics import Score, sentence_scores
 from nmt.evaluate.systems import System, Texts
 from nmt.evaluate.tables import with_interval
 from nmt.evaluate.texts import texts_sha256
-from nmt.prepare.pipeline import load_manifest
 from nmt.translate.alignment import Alignment
 
 if TYPE_CHECKING:
@@ -170,14 +171,18 @@ def _grid(alignment: Alignment) -> str:
 
 
 def _data(folder: Path) -> str:
-    manifest = load_manifest(folder)
-    rows = [[f"read, {name}", f"{count:,}"] for name, count in manifest["read"].items()]
-    rows += [[f"dropped, {reason}", f"{n:,}"] for reason, n in manifest["dropped"].items()]
-    rows += [[f"kept, {name}", f"{manifest[name]['pairs']:,}"] for name in ("train", "dev", "test")]
-    rows += [
-        [f"vocabulary, {side}", f"{manifest['tokenizers'][side]['pieces']:,} pieces"]
-        for side in ("src", "trg")
-    ]
+    """What the corpus was, as far as the run's manifest, old or new, says it."""
+    path = folder / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise NmtError(f"{path}: missing or damaged ({error})") from error
+    rows = [[f"read, {name}", f"{n:,}"] for name, n in manifest.get("read", {}).items()]
+    rows += [[f"dropped, {reason}", f"{n:,}"] for reason, n in manifest.get("dropped", {}).items()]
+    for name in ("train", "dev", "test"):
+        rows.append([f"kept, {name}", f"{manifest.get(name, {}).get('pairs', 0):,}"])
+    for side, tokenizer in manifest.get("tokenizers", {}).items():
+        rows.append([f"vocabulary, {side}", f"{tokenizer['pieces']:,} pieces"])
     return "<h2>Data</h2>\n" + _table(["", ""], rows)
 
 

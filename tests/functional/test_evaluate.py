@@ -595,6 +595,14 @@ def test_the_page_stands_alone(nmt: Callable[..., Answer], run: Path, tmp_path: 
     assert "version:" + sacrebleu.__version__ in page
 
 
+def test_a_page_of_a_run_without_its_manifest(nmt: Callable[..., Answer], run: Path) -> None:
+    pytest.importorskip("matplotlib")
+    (run / "manifest.json").write_text("{")
+    answer = nmt("evaluate", "--model", run, "--html", "report.html", "--device", "cpu")
+    assert answer.code == 2
+    assert f"error: {run / 'manifest.json'}: missing or damaged (" in answer.err
+
+
 def test_a_page_of_hypotheses_needs_no_run(nmt: Callable[..., Answer], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     hyp = write(tmp_path / "hyp", "I like cats.")
