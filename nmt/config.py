@@ -293,6 +293,10 @@ class SearchConfig(_Section):
     beam: int = Field(5, ge=1, le=1000)
     alpha: float = Field(0.8, ge=0, le=5, description="exponent of the length penalty")
     max_ratio: float = Field(3.0, gt=0, description="most output tokens per source token")
+    beta: float = Field(0.0, ge=0, le=5, description="weight of the coverage penalty; 0 is none")
+    no_repeat: int = Field(
+        0, ge=0, le=20, description="no run of so many pieces twice in a translation; 0 allows all"
+    )
 
 
 class Config(_Section):

@@ -3,6 +3,7 @@
 
     python scripts/bench.py train --shape small --corpus data/tatoeba
     python scripts/bench.py prepare corpus.tsv.gz --pairs 300000 --pairs 1800000
+    python scripts/bench.py translate --shape small --model runs/tatoeba
 
 Machines are shared and noisy, so speed is given as a share of what the same machine's
 matrix multiply did in the same run, and as medians of repeated runs.
@@ -28,13 +29,17 @@ import torch
 import typer
 
 from nmt.batches import make_batch, plan_epoch
+from nmt.checkpoint import Run
+from nmt.config import ModelConfig
 from nmt.corpus import PackedSet
+from nmt.evaluate.metrics import score
 from nmt.model import Seq2Seq
 from nmt.prepare.chunks import cores
 from nmt.prepare.pipeline import load_manifest
 from nmt.text import read_lines
 from nmt.train.journal import environment
 from nmt.train.loss import batch_loss
+from nmt.translate.translator import Translator
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None)
 RESULTS = Path("docs/benchmarks")
@@ -192,6 +197,145 @@ def tree_rss(pid: int) -> int:
         for task in Path(f"/proc/{pid}/task").iterdir():
             total += sum(map(tree_rss, map(int, (task / "children").read_text().split())))
     return total
+
+
+@app.command()
+def translate(
+    model: Annotated[Path, typer.Option(help="a trained run")],
+    shape: Annotated[str, typer.Option(help=f"{', '.join(SHAPES)}; or own")] = "own",
+    pieces: Annotated[int, typer.Option(help="target vocabulary, at least the run's")] = 0,
+    sentences: int = 1000,
+    beam: int = 5,
+    batch_size: int = 64,
+    int8: bool = False,
+    device: str = "cpu",
+    repeats: int = 5,
+) -> None:
+    """Translation speed on the run's dev set, latency of single sentences, BLEU, memory.
+
+    With --shape the run's network is widened with zeros: it translates as before, at the
+    cost of the larger network, so that lengths and stopping are those of a trained one.
+    """
+    run = Run.open(model)
+    lines, references = (run.text("dev", side)[:sentences] for side in ("src", "trg"))
+    sizes = SHAPES[shape] if shape != "own" else {}
+    translator = Translator.load(model, device, int8=int8)
+    expected = translator.translate(lines) if sizes else []
+    rss_before = peak_rss()
+    if sizes or pieces:
+        network = widened(translator.model, run.config.model, sizes, pieces or len(run.trg))
+        translator = Translator(
+            network, run.src, run.trg, run.config.search, translator.device,
+            translator.max_pieces, int8=int8, frozen=True,
+        )  # fmt: skip
+    translator.search = translator.search.model_copy(update={"beam": beam})
+    translations = translator.translate(lines, batch_size)  # warms up
+    if sizes and not int8 and beam == run.config.search.beam:
+        changed = sum(a.text != b.text for a, b in zip(translations, expected, strict=True))
+        assert changed <= len(lines) // 100, f"widening changed {changed} translations"
+    rates, ceilings = [], []
+    for _ in range(repeats):
+        ceilings.append(matmul_rate())
+        began = time.perf_counter()
+        translator.translate(lines, batch_size)
+        rates.append(len(lines) / (time.perf_counter() - began))
+    latencies = []
+    for line in lines[:100]:
+        began = time.perf_counter()
+        translator.translate([line])
+        latencies.append(time.perf_counter() - began)
+    (bleu, *_) = score([t.text for t in translations], references)
+    tokens = sum(len(part.hypotheses[0].ids) + 1 for t in translations for part in t.parts)
+    record = {
+        "shape": shape,
+        "trg_pieces": pieces or len(run.trg),
+        "beam": beam,
+        "batch_size": batch_size,
+        "int8": int8,
+        "sentences": len(lines),
+        "sentences_per_second": round(statistics.median(rates), 1),
+        "fastest": round(max(rates), 1),
+        "target_tokens_per_sentence": round(tokens / len(lines), 1),
+        "latency_ms_median": round(statistics.median(latencies) * 1e3, 1),
+        "latency_ms_p95": round(sorted(latencies)[int(0.95 * len(latencies))] * 1e3, 1),
+        "cold_start_s": round(cold_start(model, int8), 2) if device == "cpu" else None,
+        "bleu": round(bleu.value, 2),
+        "matmul_gflops": round(statistics.median(ceilings) / 1e9, 1),
+        "threads": torch.get_num_threads(),
+        "peak_rss_mib": round(peak_rss() / 2**20),
+        "rss_before_mib": round(rss_before / 2**20),
+    }
+    write(f"translate-{shape}{'-int8' if int8 else ''}{'' if device == 'cpu' else '-cuda'}", record)
+
+
+def cold_start(model: Path, int8: bool) -> float:
+    """Seconds from starting the program to the translation of one sentence; best of three."""
+    command = [sys.executable, "-m", "nmt", "translate", "--model", str(model), "--device", "cpu"]
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        subprocess.run(
+            [*command, *(["--int8"] if int8 else []), "我爱中国。"],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def widened(model: Seq2Seq, config: ModelConfig, sizes: dict[str, int], pieces: int) -> Seq2Seq:
+    """The same function as `model`, of larger `sizes`: what is new is zero.
+
+    A unit of zero weights begins at 0 and stays there, an extra piece has no chance.
+    """
+    small = config.model_dump()
+    large = {**small, **sizes}
+    vocab = model.encoder.embedding.num_embeddings
+    wide = Seq2Seq(src_vocab=vocab, trg_vocab=pieces, **large).eval()
+    # Along each side of each matrix: blocks that grow, as (now, then).
+    e, h, d, a = (
+        (small[k], large[k]) for k in ("embedding", "encoder", "decoder", "attention_size")
+    )
+    v, own = (len(model.decoder.output_bias), pieces), (vocab, vocab)
+    blocks = {
+        "encoder.embedding.weight": ([own], [e]),
+        "decoder.embedding.weight": ([v], [e]),
+        "decoder.attention.project.weight": ([a], [h, h]),
+        "decoder.attention.project.bias": ([a],),
+        "decoder.attention.score": ([a],),
+        "decoder.start.weight": ([d], [h, h]),
+        "decoder.start.bias": ([d],),
+        "decoder.word_gates.weight": ([d] * 3, [e]),
+        "decoder.word_gates.bias": ([d] * 3,),
+        "decoder.context_gates.weight": ([d] * 3, [h, h]),
+        "decoder.recurrent.weight": ([d, d, d, a], [d]),
+        "decoder.recurrent.bias": ([d, d, d, a],),
+        "decoder.readout.weight": ([e], [d, h, h, e]),
+        "decoder.readout.bias": ([e],),
+        "decoder.output_bias": ([v],),
+    }
+    for name, parameter in model.encoder.gru.named_parameters(prefix="encoder.gru"):
+        below = [e] if "_l0" in name else [h, h]
+        columns = [below if "_ih_" in name else [h]] if parameter.dim() == 2 else []
+        blocks[name] = ([h] * 3, *columns)
+    given = model.state_dict()
+    assert given.keys() == blocks.keys() == wide.state_dict().keys()
+    with torch.no_grad():
+        for name, parameter in wide.named_parameters():
+            parameter.fill_(-30.0 if name == "decoder.output_bias" else 0.0)
+            places = [_places(side) for side in blocks[name]]
+            if len(places) == 1:
+                parameter[places[0]] = given[name]
+            else:
+                parameter[places[0].unsqueeze(1), places[1]] = given[name]
+    return wide.to(next(model.parameters()).device)
+
+
+def _places(blocks: list[tuple[int, int]]) -> torch.Tensor:
+    """Where the entries of an axis go when its blocks grow."""
+    starts = [sum(then for _, then in blocks[:i]) for i in range(len(blocks))]
+    return torch.cat(
+        [start + torch.arange(now) for start, (now, _) in zip(starts, blocks, strict=True)]
+    )
 
 
 def update_flops(sizes: dict[str, int], vocab: int, batch: Any) -> float:

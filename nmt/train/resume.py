@@ -19,6 +19,7 @@ SAFE_KEYS = {
     "train.epochs", "train.max_updates", "train.max_minutes", "train.patience",
     "train.validate_every", "train.validate_sentences", "train.save_every", "train.samples",
     "train.keep_best", "train.average_best", "search.beam", "search.alpha", "search.max_ratio",
+    "search.beta", "search.no_repeat",
 }  # fmt: skip
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 

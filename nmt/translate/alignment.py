@@ -33,6 +33,41 @@ class Alignment:
     words: list[str]
     weights: Matrix
 
+    def links(self) -> list[tuple[int, int]]:
+        """The characters each word stands for: (character, word), both from 0, sorted.
+
+        Those with at least half of the word's largest weight; the characters of a piece
+        share its weight, so the whole of the strongest piece is among them. Spaces are
+        never linked.
+        """
+        found = []
+        for word, row in enumerate(self.weights):
+            least = max(float(row.max(initial=0.0)) / 2, 1e-6)
+            found += [
+                (int(at), word)
+                for at in np.flatnonzero(row >= least)
+                if not self.characters[at].isspace()
+            ]
+        return sorted(found)
+
+
+def joined(source: str, alignments: list[Alignment], begins: list[int]) -> Alignment:
+    """The alignment of a line from those of its parts.
+
+    Args:
+        source: the line.
+        alignments: of its parts.
+        begins: where in the line each begins, in characters.
+    """
+    words = [word for one in alignments for word in one.words]
+    weights = np.zeros((len(words), len(source)), dtype=np.float32)
+    row = 0
+    for one, begin in zip(alignments, begins, strict=True):
+        height, width = one.weights.shape
+        weights[row : row + height, begin : begin + width] = one.weights
+        row += height
+    return Alignment(list(source), words, weights)
+
 
 def align(source: str, hypothesis: Hypothesis, src: Tokenizer, trg: Tokenizer) -> Alignment:
     """Merge the attention of a hypothesis from pieces to characters and words."""
@@ -48,7 +83,8 @@ def _pieces_to_characters(source: str, tokenizer: Tokenizer) -> Matrix:
     spread = np.zeros((len(pieces), len(source)), dtype=np.float32)
     for row, piece in enumerate(pieces):
         characters = sorted({origin[at] for at in range(piece.begin, piece.end)})
-        spread[row, characters] = 1 / len(characters)
+        if characters:
+            spread[row, characters] = 1 / len(characters)
     return spread
 
 
@@ -58,6 +94,8 @@ def character_origins(original: str, normalised: str, *, simplify: bool) -> list
     Characters are normalised one at a time and matched with the whole; only where
     neighbours changed each other (composition, phrase conversion) is it a guess.
     """
+    if original == normalised:
+        return list(range(len(original)))
     changed: list[str] = []
     owner: list[int] = []
     for index, character in enumerate(original):
@@ -66,6 +104,8 @@ def character_origins(original: str, normalised: str, *, simplify: bool) -> list
             single = normalise(single, simplify=True)
         changed.extend(single)
         owner.extend([index] * len(single))
+    if len(changed) == len(normalised) and "".join(changed) == normalised:
+        return owner
     origins = [-1] * len(normalised)
     matcher = SequenceMatcher(None, "".join(changed), normalised, autojunk=False)
     for _, a0, a1, b0, b1 in matcher.get_opcodes():

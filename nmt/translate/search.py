@@ -8,23 +8,33 @@ Read `beam_search` top to bottom; these are its rules:
 - A finished hypothesis keeps its place in the beam: the search goes on with one place
   fewer. A beam of 1 is therefore greedy search, and a beam as wide as the tree holds
   every sequence there is.
-- A sentence is done when no open hypothesis can still beat the finished ones. The bound
-  takes the best open log-probability, which can only fall, over the largest length
-  penalty it could get: nothing better is ever missed.
+- An open hypothesis is dropped once it can't beat the finished ones any more, and a
+  sentence is done when it has none left. The bound takes its log-probability, which can
+  only fall, over the largest length penalty it could get, and the best coverage there is:
+  nothing better is ever missed. What is ranked behind such a hypothesis could not win
+  either, so dropping it takes nothing from the beam.
+
+Tensors have two layouts. What is chosen among has a place for each hypothesis of a
+sentence, `[sentences, beam]`; what is multiplied has one row for each *open* hypothesis,
+`[rows, ...]`, so that finished ones cost nothing.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from nmt.model import Seq2Seq
+from nmt.model.inference import Inference
 from nmt.symbols import BOS, EOS, PAD, UNK
 
 _EXTRA_LENGTH = 10  # tokens allowed beyond max_ratio, for very short sources
 _LEAVE_SHARE = 0.25  # of the batch done before it is worth making it smaller
+_LEAST_COVERAGE = 1e-6  # a token that nothing looked at costs log of this, not infinity
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,8 @@ class Hypothesis:
     Attributes:
         ids: without BOS and EOS.
         log_prob: natural log of its probability, EOS counted.
-        score: log_prob / length_penalty; ranks hypotheses of one sentence.
+        score: log_prob / length_penalty + coverage_penalty; ranks hypotheses of one
+            sentence.
         attention: a_ij for each id and for EOS, `[length + 1, src_len]`.
     """
 
@@ -49,6 +60,18 @@ def length_penalty(length: float, alpha: float) -> float:
     return float(((5 + length) / 6) ** alpha)
 
 
+def coverage_penalty(covered: Tensor, src_mask: Tensor, beta: float) -> Tensor:
+    """Beta * sum_j log(min(sum_i a_ij, 1)), at most 0 (Wu et al. 2016, eq. 14).
+
+    Args:
+        covered: attention summed over the target tokens, EOS counted, `[..., src_len]`.
+        src_mask: True on real tokens, the same shape.
+        beta: its weight.
+    """
+    logs = covered.clamp(_LEAST_COVERAGE, 1.0).log().masked_fill(~src_mask, 0.0)
+    return beta * logs.sum(dim=-1)
+
+
 def max_length(src_len: int, max_ratio: float) -> int:
     """Most tokens of a translation, EOS not counted, for a source of `src_len` tokens."""
     return int(src_len * max_ratio) + _EXTRA_LENGTH
@@ -56,7 +79,7 @@ def max_length(src_len: int, max_ratio: float) -> int:
 
 @torch.inference_mode()
 def beam_search(
-    model: Seq2Seq,
+    model: Seq2Seq | Inference | Sequence[Inference],
     src: Tensor,
     src_mask: Tensor,
     *,
@@ -65,11 +88,14 @@ def beam_search(
     max_lengths: Tensor,
     min_length: int = 1,
     n_best: int = 1,
+    beta: float = 0.0,
+    no_repeat: int = 0,
 ) -> list[list[Hypothesis]]:
     """Search for the best translations of a batch.
 
     Args:
-        model: in evaluation mode.
+        model: in evaluation mode; made ready for search, or as it is; or several with the
+            same vocabularies, whose next-token probabilities are averaged.
         src: ids, `[batch, src_len]`; no sentence empty.
         src_mask: True on real tokens, `[batch, src_len]`.
         beam: hypotheses followed for each sentence.
@@ -77,139 +103,234 @@ def beam_search(
         max_lengths: most tokens for each sentence, EOS not counted, `[batch]`.
         min_length: fewest tokens, EOS not counted.
         n_best: hypotheses returned for each sentence, at most `beam`.
+        beta: weight of the coverage penalty; it ranks finished hypotheses only.
+        no_repeat: no run of so many ids stands twice in a hypothesis; 0 allows all.
 
     Returns:
-        For each sentence its hypotheses, best score first.
+        For each sentence its hypotheses, best score first; fewer than `n_best` only if
+        the tree has no more.
     """
+    if isinstance(model, Seq2Seq):
+        model = Inference(model)
+    members = [model] if isinstance(model, Inference) else list(model)
     device, batch = src.device, src.shape[0]
-    memory, first = model.encode(src, src_mask)
-    trail = _Trail(batch, beam, src.shape[1])
-    # Of the sentences still searched: which ones they are, and their open hypotheses.
-    rows = torch.arange(batch, device=device)
-    state = first.unsqueeze(1).expand(-1, beam, -1)  # [rows, beam, hidden]
-    tokens = torch.full((batch, beam), BOS, device=device)
-    alive = torch.full((batch, beam), -torch.inf, device=device)  # log-probabilities
-    alive[:, 0] = 0.0  # all begin alike: one is enough
-    finished = torch.full((batch, beam), -torch.inf, device=device)  # scores
-    used = torch.zeros(batch, dtype=torch.long, device=device)  # places taken by finished ones
+    begun = [member.begin(src, src_mask) for member in members]
+    sources = [source for source, _, _ in begun]
+    states = [state for _, state, _ in begun]
+    products = [made for _, _, made in begun]
+    trail = _Trail(batch, n_best, src.shape[1], device)
+
+    # Of the sentences still searched:
     limits = max_lengths.to(device)
-    best_penalty = ((5.0 + limits) / 6.0) ** alpha
-    place = torch.arange(beam, device=device)
+    best_penalty = ((5.0 + limits) / 6.0) ** alpha  # the largest any hypothesis can get
+    free = torch.full_like(limits, beam)  # places not taken by finished hypotheses
+    # Of the open hypotheses: all begin alike, one is enough.
+    sentence = torch.arange(batch, device=device)
+    place = sentence  # in the beams of all sentences, end to end
+    tokens = torch.full((batch,), BOS, device=device)
+    log_prob = torch.zeros(batch, device=device)
+    covered = torch.zeros(batch, src.shape[1], device=device)
+    history = torch.empty(batch, 0, dtype=torch.long, device=device)
+    width = 1  # places a sentence has now
 
     for length in range(int(max_lengths.max()) + 1):
-        embedded = model.decoder.embedding(tokens)
-        state, context, attention = model.decoder.step(
-            model.decoder.word_gates(embedded), state, memory
-        )
-        logits = model.decoder.logits(model.decoder.read_out(state, context, embedded)).float()
-        parents, tokens, values = _candidates(
-            logits, alive, must_end=limits <= length, may_end=length >= min_length
-        )
-        # The places that finished hypotheses hold are no longer there to be filled.
-        values = values.masked_fill(place >= (beam - used).unsqueeze(1), -torch.inf)
-        ends = (tokens == EOS) & (values > -torch.inf)
-        scores = torch.where(ends, values / length_penalty(length, alpha), -torch.inf)
-        trail.record(rows, parents, tokens, values, scores, attention)
+        # One step of the network for each row.
+        made = [
+            member.step(tokens, state, product, source, place, width)
+            for member, state, product, source in zip(
+                members, states, products, sources, strict=True
+            )
+        ]
+        states = [state for state, _, _, _ in made]
+        products = [product for _, product, _, _ in made]
+        attention = _mean([looked for _, _, _, looked in made])  # [sentences, width, src_len]
+        follow = _next_log_probs([logits for _, _, logits, _ in made])  # [rows, vocab]
+        if beta > 0:
+            covered = covered + attention.flatten(0, 1)[place]
 
-        finished = torch.cat([finished, scores], dim=1).topk(beam, dim=1).values
-        used = used + ends.sum(dim=1)
-        alive = values.masked_fill(ends, -torch.inf)
-        state = state.gather(1, parents.unsqueeze(2).expand_as(state))
+        # The best continuations of each sentence.
+        _forbid(follow, sentence, limits <= length, may_end=length >= min_length)
+        if no_repeat and length >= no_repeat:
+            _forbid_repeats(follow, history, no_repeat)
+        best, token = follow.topk(min(beam, follow.shape[1]), dim=1)
+        each = best.shape[1]
+        candidates = best.new_full((len(limits) * width, each), -torch.inf)
+        candidates[place] = best + log_prob.unsqueeze(1)
+        candidates = candidates.view(len(limits), width * each)
+        values, flat = candidates.topk(min(beam, width * each), dim=1)
+        parents = torch.div(flat, each, rounding_mode="floor")  # [sentences, beam]
+        row_of = torch.zeros(len(limits) * width, dtype=torch.long, device=device)
+        row_of[place] = torch.arange(len(place), device=device)
+        parent_rows = row_of.view(len(limits), width).gather(1, parents)
+        chosen = token[parent_rows, flat % each]
 
-        open_bound = alive.max(dim=1).values / best_penalty
-        done = open_bound <= finished[:, n_best - 1]
-        if bool(done.all()):
+        # Those that end take a place for good.
+        places = torch.arange(values.shape[1], device=device)
+        valid = (values > -torch.inf) & (places < free.unsqueeze(1))
+        ends = valid & (chosen == EOS)
+        free = free - ends.sum(dim=1)
+        scores = values / length_penalty(length, alpha)
+        if beta > 0:
+            mask = sources[0].mask.unsqueeze(1).expand(-1, values.shape[1], -1)
+            scores = scores + coverage_penalty(covered[parent_rows], mask, beta)
+        scores = scores.masked_fill(~ends, -torch.inf)
+        trail.record(parents, chosen, values, scores, attention)
+
+        # Those that go on, as rows of the next step.
+        hopeful = values / best_penalty.unsqueeze(1) > trail.worst.unsqueeze(1)
+        going = valid & ~ends & hopeful
+        left = going.any(dim=1)
+        width = values.shape[1]
+        place = torch.nonzero(going.view(-1)).squeeze(1)
+        if len(place) == 0:
             break
-        if float(done.sum()) >= _LEAVE_SHARE * len(rows):
-            keep = torch.nonzero(~done).squeeze(1)
-            longest = int(memory.src_mask[keep].sum(dim=1).max())
-            memory = memory.select(keep, longest)
-            rows, state, tokens, alive = rows[keep], state[keep], tokens[keep], alive[keep]
-            finished, used = finished[keep], used[keep]
-            limits, best_penalty = limits[keep], best_penalty[keep]
-    return trail.best(n_best)
+        sentence = torch.div(place, width, rounding_mode="floor")
+        rows = parent_rows.view(-1)[place]
+        tokens, log_prob = chosen.view(-1)[place], values.view(-1)[place]
+        states = [state.index_select(0, rows) for state in states]
+        products = [product.index_select(0, rows) for product in products]
+        if beta > 0:
+            covered = covered[rows]
+        if no_repeat:
+            history = torch.cat([history[rows], tokens.unsqueeze(1)], dim=1)
+
+        # Sentences without any leave the batch.
+        if float(left.sum()) <= (1 - _LEAVE_SHARE) * len(left):
+            keep = torch.nonzero(left).squeeze(1)
+            longest = int(sources[0].mask[keep].sum(dim=1).max())
+            sources = [source.select(keep, longest) for source in sources]
+            trail.select(keep)
+            limits, best_penalty, free = limits[keep], best_penalty[keep], free[keep]
+            covered = covered[:, :longest]
+            moved = torch.cumsum(left, dim=0) - 1
+            place = moved[sentence] * width + place % width
+            sentence = moved[sentence]
+    return trail.best()
 
 
-def _candidates(
-    logits: Tensor, alive: Tensor, *, must_end: Tensor, may_end: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The `beam` best continuations of each sentence's open hypotheses.
+def _mean(tensors: list[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.stack(tensors).mean(dim=0)
+
+
+def _next_log_probs(logits: list[Tensor]) -> Tensor:
+    """Log of the mean probability over the members, `[rows, vocab]`."""
+    log_probs = [torch.log_softmax(one.float(), dim=1) for one in logits]
+    if len(log_probs) == 1:
+        return log_probs[0]
+    return torch.logsumexp(torch.stack(log_probs), dim=0) - math.log(len(log_probs))
+
+
+def _forbid(follow: Tensor, sentence: Tensor, must_end: Tensor, *, may_end: bool) -> None:
+    """Set to -inf, in place, what may not follow; what is left keeps its share.
 
     Args:
-        logits: `[rows, beam, vocab]`; overwritten.
-        alive: log-probabilities so far, `[rows, beam]`.
-        must_end: sentences for which only EOS is left, `[rows]`.
+        follow: log-probabilities of the next token, `[rows, vocab]`.
+        sentence: of each row.
+        must_end: sentences for which only EOS is left, `[sentences]`.
         may_end: whether EOS is allowed.
-
-    Returns:
-        Parent place, token and log-probability, each `[rows, beam]`, best first.
     """
-    rows, beam, vocab = logits.shape
-    total = torch.logsumexp(logits, dim=2, keepdim=True)  # over everything: masks take no share
-    logits[:, :, [PAD, UNK, BOS]] = -torch.inf
-    if not may_end:
-        logits[:, :, EOS] = -torch.inf
+    for id_ in (PAD, UNK, BOS) if may_end else (PAD, UNK, BOS, EOS):
+        follow[:, id_] = -torch.inf
     if bool(must_end.any()):
-        only_end = torch.full((vocab,), -torch.inf, device=logits.device)
-        only_end[EOS] = 0.0
-        logits = torch.where(must_end[:, None, None], logits + only_end, logits)
-    # Each hypothesis can place at most `beam` of its own continuations.
-    width = min(beam, vocab)
-    top, token = logits.topk(width, dim=2)
-    values = (alive.unsqueeze(2) + (top - total)).reshape(rows, beam * width)
-    values, flat = values.topk(beam, dim=1)
-    tokens = token.reshape(rows, beam * width).gather(1, flat)
-    return torch.div(flat, width, rounding_mode="floor"), tokens, values
+        at_limit = must_end[sentence]
+        end = follow[:, EOS].clone()
+        follow.masked_fill_(at_limit.unsqueeze(1), -torch.inf)
+        follow[:, EOS] = end
+
+
+def _forbid_repeats(follow: Tensor, history: Tensor, size: int) -> None:
+    """Set to -inf, in place, tokens that would end an n-gram the hypothesis holds already.
+
+    Args:
+        follow: `[rows, vocab]`.
+        history: ids so far, `[rows, length]`, at least `size`.
+        size: n.
+    """
+    length = history.shape[1]
+    seen = history.unfold(1, size, 1)  # [rows, length - size + 1, size]
+    latest = history[:, length - size + 1 :].unsqueeze(1)
+    again = (seen[:, :, :-1] == latest).all(dim=2)
+    follow.scatter_(1, seen[:, :, -1].masked_fill(~again, PAD), -torch.inf)  # PAD is out anyway
 
 
 class _Trail:
-    """What was chosen at each step, to walk back along when the search is over."""
+    """What was chosen at each step, to walk back along when the search is over.
 
-    def __init__(self, batch: int, beam: int, src_len: int) -> None:
-        self.batch, self.beam, self.src_len = batch, beam, src_len
+    Args:
+        batch: sentences at the start.
+        n_best: finished hypotheses kept of each.
+        src_len: of the longest.
+        device: of the search.
+    """
+
+    def __init__(self, batch: int, n_best: int, src_len: int, device: torch.device) -> None:
+        self.src_len = src_len
         self.steps: list[tuple[Tensor, Tensor, Tensor]] = []  # parents, tokens, attention
-        self.places: list[Tensor] = []  # where each sentence stands in a step's tensors
-        self.ends: list[list[tuple[float, float, int, int]]] = [[] for _ in range(batch)]
+        self.where: list[Tensor] = []  # at which position each sentence stands in a step
+        self.here = torch.arange(batch, device=device)  # the sentences still searched
+        # The best finished hypotheses of all sentences: score, log-probability, and the
+        # step and place where EOS was chosen. Equal scores: the one found first.
+        self.scores = torch.full((batch, n_best), -torch.inf, device=device)
+        self.log_probs = self.scores.clone()
+        self.at = torch.zeros(batch, n_best, 2, dtype=torch.long, device=device)
+        self.worst = self.scores[:, -1]  # what a hypothesis has to beat, of those searched
+        self._position = self.here
 
     def record(
-        self,
-        rows: Tensor,
-        parents: Tensor,
-        tokens: Tensor,
-        values: Tensor,
-        scores: Tensor,
-        attention: Tensor,
+        self, parents: Tensor, tokens: Tensor, values: Tensor, scores: Tensor, attention: Tensor
     ) -> None:
+        """Remember a step; all but `attention` `[sentences, beam]`, scores -inf unless ended."""
         step = len(self.steps)
-        places = torch.full((self.batch,), -1)
-        rows = rows.cpu()
-        places[rows] = torch.arange(len(rows))
-        self.places.append(places)
-        self.steps.append((parents.cpu(), tokens.cpu(), attention.cpu()))
-        values, scores = values.cpu(), scores.cpu()
-        for row, place in torch.nonzero(scores > -torch.inf).tolist():
-            end = (float(scores[row, place]), float(values[row, place]), step, place)
-            self.ends[int(rows[row])].append(end)
+        self.steps.append((parents, tokens, attention))
+        self.where.append(self._position)
+        if not bool((scores > -torch.inf).any()):
+            return
+        here, n_best = self.here, self.scores.shape[1]
+        places = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
+        ends = torch.stack([torch.full_like(places, step), places], dim=2)
+        scores = torch.cat([self.scores[here], scores], dim=1)
+        scores, order = scores.sort(dim=1, descending=True, stable=True)
+        order = order[:, :n_best]
+        self.scores[here] = scores[:, :n_best]
+        self.log_probs[here] = torch.cat([self.log_probs[here], values], dim=1).gather(1, order)
+        at = torch.cat([self.at[here], ends], dim=1)
+        self.at[here] = at.gather(1, order.unsqueeze(2).expand(-1, -1, 2))
+        self.worst = self.scores[here, -1]
 
-    def best(self, n: int) -> list[list[Hypothesis]]:
-        # Equal scores: the one found first, then the higher place, so that order is fixed.
-        return [
-            [
-                self._walk_back(sentence, end)
-                for end in sorted(ends, key=lambda end: (-end[0], end[2], end[3]))[:n]
-            ]
-            for sentence, ends in enumerate(self.ends)
-        ]
+    def select(self, keep: Tensor) -> None:
+        """Go on with some of the sentences."""
+        self.here = self.here[keep]
+        self.worst = self.worst[keep]
+        self._position = torch.full_like(self.where[0], -1)
+        self._position[self.here] = torch.arange(len(keep), device=keep.device)
 
-    def _walk_back(self, sentence: int, end: tuple[float, float, int, int]) -> Hypothesis:
-        score, log_prob, step, place = end
-        ids: list[int] = []
-        attention = torch.zeros(step + 1, self.src_len)
-        for at in range(step, -1, -1):
-            parents, tokens, looked = self.steps[at]
-            row = int(self.places[at][sentence])
-            if at < step:  # the last token is EOS
-                ids.append(int(tokens[row, place]))
-            place = int(parents[row, place])
-            attention[at, : looked.shape[2]] = looked[row, place]
-        return Hypothesis(ids[::-1], log_prob, score, attention)
+    def best(self) -> list[list[Hypothesis]]:
+        """The finished hypotheses of all sentences, by one walk back for all of them."""
+        sentence, rank = torch.nonzero(self.scores > -torch.inf, as_tuple=True)
+        last, place = self.at[sentence, rank].unbind(dim=1)
+        steps = int(last.max()) + 1 if len(last) else 0
+        ids = torch.full((len(last), steps), PAD, device=last.device)
+        attention = torch.zeros(len(last), steps, self.src_len, device=last.device)
+        for step in range(steps - 1, -1, -1):
+            # Hypotheses that ended before this step are not on their way yet.
+            on = torch.nonzero(last >= step).squeeze(1)
+            parents, tokens, looked = self.steps[step]
+            at = self.where[step][sentence[on]]
+            ids[on, step] = tokens[at, place[on]]
+            place[on] = parents[at, place[on]]
+            attention[on, step, : looked.shape[2]] = looked[at, place[on]]
+        found: list[list[Hypothesis]] = [[] for _ in self.scores]
+        attention = attention.cpu()
+        for row, (where, length, log_prob, score, its_ids) in enumerate(
+            zip(
+                sentence.tolist(),
+                last.tolist(),
+                self.log_probs[sentence, rank].tolist(),
+                self.scores[sentence, rank].tolist(),
+                ids.tolist(),
+                strict=True,
+            )
+        ):
+            looked = attention[row, : length + 1]
+            found[where].append(Hypothesis(its_ids[:length], log_prob, score, looked))
+        return found

@@ -1,10 +1,18 @@
-"""Text in, text out: one line for one line, in order, whatever the batches were."""
+"""Text in, text out: one line for one line, in order, whatever the batches were.
+
+from nmt import Translator
+
+translator = Translator.load("runs/tatoeba")
+for translation in translator.translate(["我爱中国。", "你好！"]):
+print(translation.text, translation.score)
+"""
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,23 +21,49 @@ import torch
 from nmt.batches import pad_sources
 from nmt.checkpoint import Run
 from nmt.config import SearchConfig
+from nmt.errors import NmtError
 from nmt.model import Seq2Seq
+from nmt.model.inference import Inference
 from nmt.runtime import choose_device
 from nmt.tokenizer import Tokenizer
-from nmt.translate.alignment import Alignment, align
+from nmt.translate.alignment import Alignment, align, joined
 from nmt.translate.search import Hypothesis, beam_search, max_length
 
 _WINDOW = 2048  # lines sorted by length together
+_WINDOW_CHARACTERS = 1 << 20  # or fewer lines, if they are long
+_MOST_NUMBERS = 1 << 26  # in the largest tensor of a search: 256 MiB
 _SENTENCE_END = re.compile(r"[^。！？!?；;…]*[。！？!?；;…]+[”’」』）)\"']*|[^。！？!?；;…]+")
 _CLAUSE_END = re.compile(r"[^，,、：:\s]*[，,、：:\s]+|[^，,、：:\s]+")
 
 
 @dataclass(frozen=True)
 class Part:
-    """A stretch of the source that was translated in one search."""
+    """A stretch of the source that was translated in one search.
+
+    Attributes:
+        source: its text, as the user wrote it.
+        hypotheses: best score first.
+        begin: where in the line it begins, in characters.
+    """
 
     source: str
     hypotheses: list[Hypothesis]
+    begin: int = 0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of several translations of a line.
+
+    Attributes:
+        text: on one line.
+        score: what ranks it; sum over parts.
+        log_prob: natural log of its probability, EOS counted; sum over parts.
+    """
+
+    text: str
+    score: float
+    log_prob: float
 
 
 @dataclass(frozen=True)
@@ -41,78 +75,137 @@ class Translation:
         text: its translation; empty for a blank line.
         score: sum over parts of the best hypothesis' score; 0 for a blank line.
         parts: one, or several if the line was too long for one search.
+        candidates: the best translations, best first, as many as were asked for if the
+            search found so many; none for a blank line.
     """
 
     source: str
     text: str
     score: float = 0.0
     parts: list[Part] = field(default_factory=list)
+    candidates: list[Candidate] = field(default_factory=list)
+
+    @property
+    def log_prob(self) -> float:
+        """Natural log of the translation's probability; 0 for a blank line."""
+        return sum(part.hypotheses[0].log_prob for part in self.parts)
 
 
 class Translator:
     """A model and its tokenizers.
 
     Args:
-        model: the network.
+        model: the network, or several with the same tokenizers: an ensemble, whose
+            next-token probabilities are averaged.
         src: tokenizer of the Chinese side.
         trg: tokenizer of the English side.
         search: beam, length penalty, longest output.
         device: where to compute.
         max_pieces: a longer source is translated in parts; the length that training
             was limited to.
+        int8: multiply in 8-bit integers; CPU only.
+        frozen: the weights will not change any more, so that what the search makes of
+            them is made once and not at each call.
+
+    Raises:
+        NmtError: `int8` on a GPU.
     """
 
     def __init__(
         self,
-        model: Seq2Seq,
+        model: Seq2Seq | Sequence[Seq2Seq],
         src: Tokenizer,
         trg: Tokenizer,
         search: SearchConfig,
         device: torch.device,
         max_pieces: int,
+        *,
+        int8: bool = False,
+        frozen: bool = False,
     ) -> None:
-        self.model = model
+        if int8 and device.type != "cpu":
+            raise NmtError("--int8 runs on the CPU only", "add --device cpu, or leave --int8 out")
+        self.models = [model] if isinstance(model, Seq2Seq) else list(model)
         self.src = src
         self.trg = trg
         self.search = search
         self.device = device
         self.max_pieces = max_pieces
+        self.int8 = int8
+        self._frozen = frozen
+        self._ready: list[Inference] | None = None
+
+    @property
+    def model(self) -> Seq2Seq:
+        """The network; the first one of an ensemble."""
+        return self.models[0]
 
     @classmethod
     def load(
-        cls, run: str | Path, device: str = "auto", search: SearchConfig | None = None
+        cls,
+        run: str | Path | Sequence[str | Path],
+        device: str = "auto",
+        search: SearchConfig | None = None,
+        *,
+        int8: bool = False,
     ) -> Translator:
-        """Load the best checkpoint of a run directory.
+        """Load the best checkpoint of a run directory, or of several as an ensemble.
 
         Args:
-            run: the directory that ``nmt train`` wrote.
-            device: ``auto``, ``cpu`` or ``cuda``.
+            run: the directory that ``nmt train`` wrote; several must have the same
+                tokenizers, and the first one's settings count.
+            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             search: instead of the run's own.
+            int8: multiply in 8-bit integers; CPU only, faster there.
 
         Raises:
-            NmtError: missing, incomplete or damaged run; absent device.
+            NmtError: missing, incomplete or damaged run; runs that do not share their
+                tokenizers; absent device; `int8` on a GPU.
         """
-        opened = Run.open(Path(run))
+        folders = [run] if isinstance(run, str | Path) else list(run)
+        opened = [Run.open(Path(folder)) for folder in folders]
+        first = opened[0]
+        for other in opened[1:]:
+            if other.info["tokenizers"] != first.info["tokenizers"]:
+                raise NmtError(
+                    f"{other.folder}: has other tokenizers than {first.folder}",
+                    "an ensemble needs runs trained on one prepared corpus (data.dir)",
+                )
         chosen = choose_device(device)
-        model = opened.load_best(chosen)
         return cls(
-            model, opened.src, opened.trg, search or opened.config.search, chosen,
-            opened.config.data.clean.max_pieces,
+            [one.load_best(chosen) for one in opened], first.src, first.trg,
+            search or first.config.search, chosen, first.config.data.clean.max_pieces,
+            int8=int8, frozen=True,
         )  # fmt: skip
 
     def translate(
         self, lines: Iterable[str], batch_size: int = 64, n_best: int = 1
     ) -> list[Translation]:
-        """Translate lines; as many come back, in the same order."""
+        """Translate lines; as many come back, in the same order.
+
+        Args:
+            lines: one sentence or more each; a blank one stays blank.
+            batch_size: sentences searched together; changes speed and memory only.
+            n_best: candidates to return for each line, at most the beam.
+
+        Raises:
+            NmtError: `n_best` is larger than the beam.
+        """
         return list(self.stream(lines, batch_size, n_best))
 
     def stream(
         self, lines: Iterable[str], batch_size: int = 64, n_best: int = 1
     ) -> Iterator[Translation]:
         """As `translate`, window by window: memory does not grow with the lines."""
+        if n_best > self.search.beam:
+            raise NmtError(
+                f"{n_best} best translations asked of a beam of {self.search.beam}",
+                f"make it wider: --beam {n_best}",
+            )
         iterator = iter(lines)
-        while window := list(itertools.islice(iterator, _WINDOW)):
-            yield from self._translate_window(window, batch_size, n_best)
+        members = self._inference()
+        while window := _window(iterator):
+            yield from self._translate_window(members, window, batch_size, n_best)
 
     def alignments(self, translation: Translation) -> list[Alignment]:
         """What each part of a translation attended to."""
@@ -120,92 +213,164 @@ class Translator:
             align(part.source, part.hypotheses[0], self.src, self.trg) for part in translation.parts
         ]
 
+    def alignment(self, translation: Translation) -> Alignment:
+        """What the words of a translation attended to, over the whole line."""
+        begins = [part.begin for part in translation.parts]
+        return joined(translation.source, self.alignments(translation), begins)
+
+    def _inference(self) -> list[Inference]:
+        if self._ready is not None:
+            return self._ready
+        ready = [Inference(model, int8=self.int8) for model in self.models]
+        if self._frozen:
+            self._ready = ready
+        return ready
+
     def _translate_window(
-        self, lines: list[str], batch_size: int, n_best: int
+        self, members: list[Inference], lines: list[str], batch_size: int, n_best: int
     ) -> Iterator[Translation]:
-        parts = [(line, text) for line, source in enumerate(lines) for text in self._split(source)]
-        ids = self.src.encode_all([text for _, text in parts])
-        found: list[list[Hypothesis]] = [[] for _ in parts]
-        order = sorted(range(len(parts)), key=lambda part: -len(ids[part]))
-        was_training = self.model.training
-        self.model.eval()
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            for part, hypotheses in zip(
-                batch, self._search([ids[part] for part in batch], n_best), strict=True
-            ):
-                found[part] = hypotheses
-        self.model.train(was_training)
+        texts = [_encodable(line) for line in lines]
+        ids = self.src.encode_all(texts)
+        parts: list[tuple[int, int, str]] = []  # line, where it begins, text
+        of_part: list[list[int]] = []
+        for line, (source, its_ids) in enumerate(zip(texts, ids, strict=True)):
+            if len(its_ids) <= self.max_pieces:
+                parts += [(line, 0, source)] * bool(its_ids)
+                of_part += [its_ids] * bool(its_ids)
+                continue
+            for begin, text in self._split(source):
+                parts.append((line, begin, text))
+                of_part.append(self.src.encode(text))
+        found = self._search_all(members, of_part, batch_size, n_best)
         # The one place where order is restored.
         of_line: list[list[Part]] = [[] for _ in lines]
-        for (line, text), hypotheses in zip(parts, found, strict=True):
-            of_line[line].append(Part(text, hypotheses))
+        for (line, begin, text), hypotheses in zip(parts, found, strict=True):
+            of_line[line].append(Part(text, hypotheses, begin))
         for source, its_parts in zip(lines, of_line, strict=True):
-            yield self._join(source, its_parts)
+            yield self._join(source, its_parts, n_best)
 
-    def _search(self, sources: list[list[int]], n_best: int) -> list[list[Hypothesis]]:
+    def _search_all(
+        self, members: list[Inference], ids: list[list[int]], batch_size: int, n_best: int
+    ) -> list[list[Hypothesis]]:
+        """Search for all sources, those of a length together."""
+        found: list[list[Hypothesis]] = [[] for _ in ids]
+        order = sorted(range(len(ids)), key=lambda part: -len(ids[part]))
+        were_training = [model.training for model in self.models]
+        for model in self.models:
+            model.eval()
+        start = 0
+        while start < len(order):
+            # A wide beam, a long source or a large vocabulary makes the batch smaller.
+            row = max(len(self.trg), len(ids[order[start]]) * self.model.decoder.hidden)
+            fits = max(1, _MOST_NUMBERS // (row * self.search.beam))
+            batch = order[start : start + min(batch_size, fits)]
+            start += len(batch)
+            for part, hypotheses in zip(
+                batch, self._search(members, [ids[part] for part in batch], n_best), strict=True
+            ):
+                found[part] = hypotheses
+        for model, training in zip(self.models, were_training, strict=True):
+            model.train(training)
+        return found
+
+    def _search(
+        self, members: list[Inference], sources: list[list[int]], n_best: int
+    ) -> list[list[Hypothesis]]:
         src, src_mask = pad_sources(sources)
         limits = torch.tensor([max_length(len(ids), self.search.max_ratio) for ids in sources])
-        return beam_search(
-            self.model,
+        found = beam_search(
+            members,
             src.to(self.device),
             src_mask.to(self.device),
             beam=self.search.beam,
             alpha=self.search.alpha,
+            beta=self.search.beta,
+            no_repeat=self.search.no_repeat,
             max_lengths=limits,
             n_best=n_best,
         )
+        if not all(found):
+            raise NmtError(
+                "the network gives no probabilities: its weights hold NaN or infinite numbers",
+                "its training has diverged: lower train.learning_rate and train again",
+            )
+        return found
 
-    def _join(self, source: str, parts: list[Part]) -> Translation:
-        texts = [self.trg.decode(part.hypotheses[0].ids) for part in parts]
-        score = sum(part.hypotheses[0].score for part in parts)
-        return Translation(source, " ".join(filter(None, texts)), score, parts)
+    def _join(self, source: str, parts: list[Part], n_best: int) -> Translation:
+        if not parts:
+            return Translation(source, "")
+        candidates = [Candidate("", 0.0, 0.0)]
+        for part in parts:
+            texts = [self.trg.decode(hypothesis.ids) for hypothesis in part.hypotheses]
+            longer = (
+                Candidate(
+                    " ".join(filter(None, (before.text, text))),
+                    before.score + hypothesis.score,
+                    before.log_prob + hypothesis.log_prob,
+                )
+                for before in candidates
+                for text, hypothesis in zip(texts, part.hypotheses, strict=True)
+            )
+            candidates = heapq.nlargest(n_best, longer, key=lambda candidate: candidate.score)
+        return Translation(source, candidates[0].text, candidates[0].score, parts, candidates)
 
-    def _split(self, line: str) -> list[str]:
-        """Parts of at most `max_pieces` pieces: none for a blank line, mostly the line itself."""
-        count = len(self.src.encode(line))
-        if count == 0:
-            return []
-        if count <= self.max_pieces:
-            return [line]
-        return self._split_at(line, [_SENTENCE_END, _CLAUSE_END])
+    def _count(self, text: str) -> int:
+        return len(self.src.encode(text))
 
-    def _split_at(self, text: str, patterns: list[re.Pattern[str]]) -> list[str]:
+    def _split(self, line: str) -> Iterator[tuple[int, str]]:
+        """Parts of at most `max_pieces` pieces, and where they begin; blank ones left out."""
+        begin = 0
+        for part in self._split_at(line, [_SENTENCE_END, _CLAUSE_END]):
+            if self._count(part):
+                yield begin, part
+            begin += len(part)
+
+    def _split_at(self, text: str, patterns: list[re.Pattern[str]]) -> Iterator[str]:
         if not patterns:
-            return self._split_hard(text)
-        parts: list[str] = []
+            yield from self._split_hard(text)
+            return
         current, room = "", self.max_pieces
-        for stretch in patterns[0].findall(text):
-            count = len(self.src.encode(stretch))
-            if count > self.max_pieces:
-                if current:
-                    parts.append(current)
-                parts.extend(self._split_at(stretch, patterns[1:]))
-                current, room = "", self.max_pieces
-            elif count > room:
-                parts.append(current)
-                current, room = stretch, self.max_pieces - count
-            else:
+        for match in patterns[0].finditer(text):
+            stretch = match.group()
+            count = self._count(stretch)
+            if count <= room:
                 current, room = current + stretch, room - count
+                continue
+            if current:
+                yield current
+            current, room = stretch, self.max_pieces - count
+            if count > self.max_pieces:
+                yield from self._split_at(stretch, patterns[1:])
+                current, room = "", self.max_pieces
         if current:
-            parts.append(current)
-        return [part for part in parts if self.src.encode(part)]
+            yield current
 
-    def _split_hard(self, text: str) -> list[str]:
+    def _split_hard(self, text: str) -> Iterator[str]:
         """Cut where nothing marks an end, so that any text gets through."""
-        cuts, begin, start = [], 0, 0
-        pieces = self.src.pieces(text)
-        normalised = self.src.normalise(text)
-        while start < len(pieces):
-            stop = min(start + self.max_pieces, len(pieces))
-            # Never between the bytes of one character.
+        begin = 0
+        while begin < len(text):
+            length = min(4 * self.max_pieces, len(text) - begin)
             while (
-                stop < len(pieces)
-                and stop > start + 1
-                and pieces[stop].begin < pieces[stop - 1].end
+                length > 1
+                and (count := self._count(text[begin : begin + length])) > self.max_pieces
             ):
-                stop -= 1
-            end = pieces[stop].begin if stop < len(pieces) else len(normalised)
-            cuts.append(normalised[begin:end])
-            begin, start = end, stop
-        return cuts
+                length = max(1, min(length - 1, length * self.max_pieces // count))
+            yield text[begin : begin + length]
+            begin += length
+
+
+def _window(lines: Iterator[str]) -> list[str]:
+    """The next lines to be sorted by length together."""
+    window: list[str] = []
+    characters = 0
+    for line in itertools.islice(lines, _WINDOW):
+        window.append(line)
+        characters += len(line)
+        if characters >= _WINDOW_CHARACTERS:
+            break
+    return window
+
+
+def _encodable(text: str) -> str:
+    """`text` with ``?`` for halves of surrogate pairs, which UTF-8 can't hold."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,224 @@
+"""The decoder's step as the search runs it: the same numbers, most of them made beforehand.
+
+`Decoder.step` and `Decoder.read_out` say what is computed; a test pins this file to them.
+What is different is when and in which products:
+
+- What a word gives to the gates and to the readout is looked up in a table, made once.
+- What the source gives to them is multiplied once a source token instead of once a step
+  and hypothesis: the context's product is linear, so W c_i = sum_j a_ij (W h_j).
+- The gates' U s_{i-1}, the attention's W_a s_{i-1} and the readout's share of s_i are one
+  product with the state, taken when the state is made.
+- tanh(k + q) = 1 - 2 / (exp(2k) exp(2q) + 1), and softmax does not see what all energies
+  have in common: with both exponentials made beforehand an energy costs a multiplication,
+  a division and a sum instead of a tanh.
+- Other tanh are 2 sigmoid(2x) - 1, which PyTorch computes several times faster on CPUs;
+  the factor inside is in the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nmt.model.attention import AdditiveAttention
+from nmt.model.seq2seq import Seq2Seq
+
+_LARGEST_TABLE = 1 << 26  # numbers; words are multiplied at each step if it would be larger
+_CHUNK = 1 << 21  # numbers of the attention's inner tensor at a time: what caches hold
+_LARGEST_EXPONENT = 40.0  # exp(2 * 40) is finite; energies there are flat long since
+
+Linear = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the step reads of its source sentences.
+
+    Attributes:
+        keys: exp(2 U_a h_j), `[sentences, src_len, attention]`; None without attention.
+        values: what each token gives to gates and readout, `[sentences, src_len, 3*hidden +
+            embedding]`; one for the whole sentence without attention.
+        mask: True on real tokens, `[sentences, src_len]`.
+    """
+
+    keys: Tensor | None
+    values: Tensor
+    mask: Tensor
+
+    def select(self, sentences: Tensor, src_len: int) -> Source:
+        """Keep some sentences, cut to the longest of them."""
+        return Source(
+            None if self.keys is None else self.keys[sentences, :src_len],
+            self.values[sentences, : min(src_len, self.values.shape[1])],
+            self.mask[sentences, :src_len],
+        )
+
+
+class Inference:
+    """A network made ready for search, from its weights as they are now.
+
+    When they change it has to be made again: only the encoder is not copied.
+
+    Args:
+        model: in evaluation mode.
+        int8: multiply the decoder's large matrices in 8-bit integers, with a scale for each
+            row of the weights and of what they multiply; CPU only. Several times as fast
+            there, and the scores are no longer quite those of the model.
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: Seq2Seq, *, int8: bool = False) -> None:
+        decoder = model.decoder
+        self.model = model
+        self.hidden, embedding = decoder.hidden, decoder.embedding.embedding_dim
+        hidden, looks = self.hidden, decoder.attention
+        self.gates = 3 * hidden
+        # Twice what goes into a tanh: the candidate's third of the gates, the readout.
+        twice = torch.ones(self.gates + embedding, device=decoder.output_bias.device)
+        twice[2 * hidden :] = 2.0
+        of_state, of_context, of_word = decoder.readout.weight.split(
+            [hidden, decoder.context_gates.in_features, embedding], dim=1
+        )
+        words = torch.cat([decoder.word_gates.weight, of_word]) * twice.unsqueeze(1)
+        bias = torch.cat([decoder.word_gates.bias, decoder.readout.bias]) * twice
+        self.embedding = decoder.embedding.weight.detach().clone()
+        self._words = _linear(words, bias)
+        self._table: Tensor | None = None
+        if len(self.embedding) * len(words) <= _LARGEST_TABLE:
+            self._table = self._words(self.embedding)
+        context = torch.cat([decoder.context_gates.weight, of_context]) * twice.unsqueeze(1)
+        self._context = _linear(context, None, int8=int8)
+        recurrent, recurrent_bias = decoder.recurrent.weight, decoder.recurrent.bias
+        own = twice[: self.gates]
+        query = torch.full((looks.query_size,), 2.0, device=own.device)
+        scale = torch.cat([own, query, torch.full((embedding,), 2.0, device=own.device)])
+        state = torch.cat([recurrent, of_state]) * scale.unsqueeze(1)
+        nothing = torch.zeros(embedding, device=own.device)  # the readout's bias is the word's
+        self._state = _linear(state, torch.cat([recurrent_bias, nothing]) * scale, int8=int8)
+        self._output = _linear(self.embedding, decoder.output_bias.detach().clone(), int8=int8)
+        self._parts = [self.gates, looks.query_size, embedding]
+        self._score: Tensor | None = None
+        if isinstance(looks, AdditiveAttention):
+            self._score = -2.0 * looks.score.detach()
+
+    def begin(self, src: Tensor, src_mask: Tensor) -> tuple[Source, Tensor, Tensor]:
+        """Read the source sentences.
+
+        Args:
+            src: ids, `[sentences, src_len]`.
+            src_mask: True on real tokens, `[sentences, src_len]`.
+
+        Returns:
+            what the steps read of it, s_0 `[sentences, hidden]`, and its products for the
+            first step, as `step` takes them.
+        """
+        memory, state = self.model.encode(src, src_mask)
+        if self._score is None:
+            keys, values = None, self._context(memory.keys)
+        else:
+            keys = _exp_twice(memory.keys)
+            values = self._context(memory.encoder_states)
+        own, query, _ = self._state(state).split(self._parts, dim=1)
+        return Source(keys, values, src_mask), state, torch.cat([own, query], dim=1)
+
+    def step(
+        self,
+        tokens: Tensor,
+        state: Tensor,
+        products: Tensor,
+        source: Source,
+        place: Tensor,
+        beam: int,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """One step for the open hypotheses: rows in any number for each sentence.
+
+        Args:
+            tokens: y_{i-1}, `[rows]`.
+            state: s_{i-1}, `[rows, hidden]`.
+            products: U s_{i-1} and 2 W_a s_{i-1}, `[rows, 3*hidden + attention]`.
+            source: of the sentences.
+            place: of each row in the beams of all sentences end to end: sentence * beam +
+                place in its beam, `[rows]`.
+            beam: places a sentence has.
+
+        Returns:
+            s_i; its products; logits of the next token, `[rows, vocab]`; and a_ij,
+            `[sentences, beam, src_len]`, meaningless at places without a row.
+        """
+        own, query = products.split(self._parts[:2], dim=1)
+        context, attention = self._look(query, source, place, beam)
+        given = self._of_words(tokens) + context
+        hidden = self.hidden
+        opened = torch.sigmoid(given[:, : 2 * hidden] + own[:, : 2 * hidden])
+        reset, update = opened.chunk(2, dim=1)
+        candidate = _tanh_of_half(
+            torch.addcmul(given[:, 2 * hidden : self.gates], reset, own[:, 2 * hidden :])
+        )
+        state = torch.lerp(candidate, state, update)
+        made = self._state(state)
+        products, of_state = made.split([sum(self._parts[:2]), self._parts[2]], dim=1)
+        features = _tanh_of_half(given[:, self.gates :] + of_state)
+        return state, products, self._output(features), attention
+
+    def _of_words(self, tokens: Tensor) -> Tensor:
+        if self._table is not None:
+            return self._table.index_select(0, tokens)
+        return self._words(self.embedding[tokens])
+
+    def _look(
+        self, query: Tensor, source: Source, place: Tensor, beam: int
+    ) -> tuple[Tensor, Tensor]:
+        """What the context gives to each row, and the attention of each place."""
+        sentences, src_len = source.mask.shape
+        if source.keys is None or self._score is None:
+            even = source.mask / source.mask.sum(dim=1, keepdim=True)
+            context = source.values[:, 0].index_select(0, place // beam)
+            return context, even.unsqueeze(1).expand(-1, beam, -1)
+        # Places without a row are computed too: dense, it is cheaper than gathering keys.
+        placed = query.new_zeros(sentences * beam, query.shape[1]).index_copy_(0, place, query)
+        queries = _exp_twice(placed, factor=1.0).view(sentences, beam, -1)
+        energies = query.new_empty(sentences, beam, src_len)
+        one = query.new_ones(1)
+        chunk = max(1, _CHUNK // (beam * src_len * query.shape[1]))
+        for start in range(0, sentences, chunk):
+            part = slice(start, start + chunk)
+            mixed = torch.addcmul(
+                one, source.keys[part].unsqueeze(1), queries[part].unsqueeze(2)
+            ).reciprocal_()  # [some, beam, src_len, attention]
+            energies[part] = mixed @ self._score
+        energies.masked_fill_(~source.mask.unsqueeze(1), -torch.inf)
+        attention = torch.softmax(energies, dim=2)
+        context = torch.bmm(attention, source.values).flatten(0, 1)
+        return context.index_select(0, place), attention
+
+
+def _exp_twice(x: Tensor, factor: float = 2.0) -> Tensor:
+    most = 2.0 * _LARGEST_EXPONENT
+    return (x * factor).clamp_(-most, most).exp_()
+
+
+def _tanh_of_half(twice: Tensor) -> Tensor:
+    """tanh(x) of 2x, in place."""
+    return twice.sigmoid_().mul_(2.0).sub_(1.0)
+
+
+def _linear(weight: Tensor, bias: Tensor | None, *, int8: bool = False) -> Linear:
+    """X W^T + b, in float32 or with W and x rounded to 8 bits."""
+    weight = weight.detach().contiguous()
+    if not int8:
+        return lambda x: torch.nn.functional.linear(x, weight, bias)
+    scales = weight.abs().amax(dim=1).clamp_(min=1e-12) / 127
+    rounded = torch.round(weight / scales.unsqueeze(1)).to(torch.int8).t()
+
+    def multiply(x: Tensor) -> Tensor:
+        flat = x.flatten(0, -2)
+        # Each row has its own scale: what is computed for one does not depend on others.
+        size = flat.abs().amax(dim=1, keepdim=True).clamp_(min=1e-12) / 127
+        products = torch._int_mm(torch.round(flat / size).to(torch.int8), rounded) * size
+        made = products * scales if bias is None else torch.addcmul(bias, products, scales)
+        return made.view(*x.shape[:-1], len(scales))
+
+    return multiply

@@ -1,0 +1,102 @@
+"""The step made ready for search against the network's own step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import nmt.model.inference
+from nmt.batches import pad_sources
+from nmt.model import Seq2Seq
+from nmt.model.inference import Inference
+from nmt.symbols import BOS
+
+SOURCES = [[4, 5, 6, 7, 8, 9], [5, 5, 4], [9], [8, 6, 7, 4]]
+
+
+def random_model(kind: str, *, layers: int = 1, std: float = 0.4) -> Seq2Seq:
+    torch.manual_seed(2)
+    model = Seq2Seq(
+        src_vocab=12, trg_vocab=20, attention=kind, embedding=6, encoder=5, encoder_layers=layers,
+        decoder=8, attention_size=7, dropout=0.3, word_dropout=0.1,
+    )  # fmt: skip
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=std)
+    return model.eval()
+
+
+@torch.no_grad()
+def compare(model: Seq2Seq, ready: Inference, *, rtol: float, atol: float) -> None:
+    """Four steps with all places open, then some with every third row gone."""
+    src, src_mask = pad_sources(SOURCES)
+    decoder, beam = model.decoder, 3
+    memory, first = model.encode(src, src_mask)
+    source, begun, products = ready.begin(src, src_mask)
+    torch.testing.assert_close(begun, first)
+    expected = first.unsqueeze(1).expand(-1, beam, -1)
+    place = torch.arange(len(SOURCES) * beam)
+    state, products = begun.repeat_interleave(beam, 0), products.repeat_interleave(beam, 0)
+    tokens = torch.full((len(SOURCES), beam), BOS)
+    for step in range(7):
+        if step == 4:
+            kept = torch.arange(len(place)) % 3 != 1
+            place, state, products = place[kept], state[kept], products[kept]
+        embedded = decoder.embedding(tokens)
+        expected, context, attention = decoder.step(decoder.word_gates(embedded), expected, memory)
+        logits = decoder.logits(decoder.read_out(expected, context, embedded))
+        state, products, made, looked = ready.step(
+            tokens.view(-1)[place], state, products, source, place, beam
+        )
+        for ours, its in (
+            (state, expected.flatten(0, 1)[place]),
+            (made, logits.flatten(0, 1)[place]),
+            (looked.flatten(0, 1)[place], attention.flatten(0, 1)[place]),
+        ):
+            torch.testing.assert_close(ours, its, rtol=rtol, atol=atol)
+        tokens = (tokens * 7 + step + torch.arange(beam)) % 16 + 4
+
+
+@pytest.mark.parametrize("kind", ["additive", "none"])
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("table", [True, False])
+def test_the_step_is_that_of_the_network(
+    monkeypatch: pytest.MonkeyPatch, kind: str, layers: int, table: bool
+) -> None:
+    monkeypatch.setattr(nmt.model.inference, "_LARGEST_TABLE", 1 << 26 if table else 0)
+    model = random_model(kind, layers=layers)
+    compare(model, Inference(model), rtol=1e-4, atol=1e-5)
+
+
+def test_a_small_cache_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nmt.model.inference, "_CHUNK", 1)
+    model = random_model("additive")
+    compare(model, Inference(model), rtol=1e-4, atol=1e-5)
+
+
+def test_large_energies_stay_finite() -> None:
+    model = random_model("additive", std=30.0)
+    ready = Inference(model)
+    src, src_mask = pad_sources(SOURCES)
+    with torch.no_grad():
+        source, state, products = ready.begin(src, src_mask)
+        tokens, place = torch.full((4,), BOS), torch.arange(4)
+        state, _, logits, attention = ready.step(tokens, state, products, source, place, 1)
+    assert torch.isfinite(logits).all()
+    torch.testing.assert_close(attention.sum(dim=2), torch.ones(4, 1))
+
+
+@pytest.mark.parametrize("kind", ["additive", "none"])
+def test_int8_is_close_and_does_not_depend_on_neighbours(kind: str) -> None:
+    model = random_model(kind, std=0.3)
+    ready = Inference(model, int8=True)
+    compare(model, ready, rtol=0.0, atol=0.05)
+    src, src_mask = pad_sources(SOURCES)
+    with torch.no_grad():
+        source, state, products = ready.begin(src, src_mask)
+        tokens, place = torch.full((4,), BOS), torch.arange(4)
+        together = ready.step(tokens, state, products, source, place, 1)[2]
+        for row, ids in enumerate(SOURCES):
+            alone = ready.begin(*pad_sources([ids]))
+            one = ready.step(tokens[:1], alone[1], alone[2], alone[0], place[:1], 1)[2]
+            torch.testing.assert_close(one[0], together[row], rtol=1e-5, atol=1e-5)
