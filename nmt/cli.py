@@ -8,13 +8,11 @@ torch is imported inside the commands: `nmt --help` must answer at once.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 
@@ -22,10 +20,12 @@ import nmt
 from nmt.errors import NmtError
 
 if TYPE_CHECKING:
-    from nmt.config import Config, SearchConfig
-    from nmt.translate.translator import Translation, Translator
+    from nmt.config import Config
+    from nmt.translate.translator import Translator
 
 RUNS = Path("runs")
+ERRORS = ("strict", "replace")
+ALIGN_FORMATS = ("pharaoh", "soft")
 
 app = typer.Typer(
     name="nmt",
@@ -175,42 +175,143 @@ def translate(
         Optional[Path],  # noqa: UP045
         typer.Option("--output", metavar="FILE", help="Write there instead of to stdout."),
     ] = None,
-    model: ModelOption = None,
+    model: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(
+            "--model",
+            metavar="RUN",
+            help="Run directory; the newest finished one in runs/ if left out. Given again: an "
+            "ensemble of runs on one corpus, --model runs/a --model runs/b.",
+        ),
+    ] = None,
     device: DeviceOption = "auto",
+    threads: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--threads", min=1, max=1024, help="CPU threads; all cores if left out."),
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Multiply in 8-bit integers: faster, CPU only.")
+    ] = False,
+    batch_size: BatchOption = 64,
     beam: BeamOption = None,
     alpha: AlphaOption = None,
-    batch_size: BatchOption = 64,
+    beta: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            "--beta", min=0.0, max=5.0, help="Coverage penalty: --beta 0.2 if words go missing."
+        ),
+    ] = None,
+    no_repeat: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            "--no-repeat",
+            min=0,
+            max=20,
+            metavar="N",
+            help="No N pieces twice in a line: --no-repeat 3 ends loops.",
+        ),
+    ] = None,
+    max_ratio: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            "--max-ratio", min=0.01, max=100.0, help="Most output pieces per source piece."
+        ),
+    ] = None,
+    n_best: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            "--n-best",
+            min=1,
+            max=1000,
+            metavar="N",
+            help="The N best, as lines `number ||| text ||| score`: --n-best 3.",
+        ),
+    ] = None,
+    json_: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="One JSON object a line: source, translation, score, log_prob, pieces, "
+            "alignment, flags.",
+        ),
+    ] = False,
+    align: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--align",
+            metavar="FORMAT",
+            help="Behind ` ||| ` what each word was made from. pharaoh: 0-0 1-0 2-1, character "
+            "of the source - word, from 0; soft: JSON with all weights.",
+        ),
+    ] = None,
+    flags: Annotated[
+        bool,
+        typer.Option(
+            "--flags",
+            help="Name suspect lines on stderr: loops, source nobody looked at, numbers that "
+            "differ, odd lengths, unknown characters. Hints, not verdicts.",
+        ),
+    ] = False,
     show_attention: Annotated[
         bool,
         typer.Option("--show-attention", help="Draw what each word attended to, on stderr."),
     ] = False,
+    attention_html: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--attention-html", metavar="FILE", help="The same as a page to explore."),
+    ] = None,
+    attention_svg: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--attention-svg", metavar="FILE", help="The same drawn by matplotlib."),
+    ] = None,
+    attention_png: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--attention-png", metavar="FILE", help="That in pixels; needs a Chinese font."
+        ),
+    ] = None,
+    errors: Annotated[
+        str,
+        typer.Option(
+            "--errors",
+            metavar="HOW",
+            help="Input that is not UTF-8: strict stops and names the line, replace goes on "
+            "with U+FFFD.",
+        ),
+    ] = "strict",
 ) -> None:
     """Translate: one line out for each line in, in order.
+
+    A line longer than those trained on is split at its sentence ends and joined again.
 
     \b
       nmt translate "我爱中国"
       nmt translate --show-attention "我爱中国"
       nmt translate --input zh.txt --output en.txt --model runs/tatoeba
-      cat zh.txt | nmt translate > en.txt
+      cat zh.txt | nmt translate --int8 > en.txt
+      nmt translate --json --input zh.txt | jq 'select(.flags != [])'
+      nmt translate --align pharaoh "我爱中国"      # I love China. ||| 0-0 1-1 2-2 3-2
+      nmt translate --attention-html look.html --input zh.txt --output en.txt
     """
-    if texts and input_ is not None:
-        raise NmtError("both TEXT and --input were given", "give one of them")
-    translator = _translator(model, device, beam, alpha)
-    lines = _lines_to_translate(texts, input_)
-    typed_in = not texts and input_ is None and sys.stdin.isatty()
-    if typed_in:
-        typer.echo("one sentence a line, Ctrl-D to end", err=True)
-    with _output(output) as write:
-        stream = (
-            (translator.translate([line])[0] for line in lines)  # answer each line at once
-            if typed_in
-            else translator.stream(lines, batch_size)
-        )
-        for translation in stream:
-            write(translation.text + "\n")
-            _note_parts(translation)
-            if show_attention:
-                _show_attention(translator, translation)
+    from nmt.translate.request import Request, check
+
+    request = Request(
+        texts=texts or [], input=input_, output=output, errors=_one_of("--errors", errors, ERRORS),
+        batch_size=batch_size, n_best=n_best, json=json_,
+        align=None if align is None else _one_of("--align", align, ALIGN_FORMATS),
+        flags=flags, show_attention=show_attention, html=attention_html,
+        svg=attention_svg, png=attention_png,
+    )  # fmt: skip
+    check(request)
+    given = {"beam": beam, "alpha": alpha, "beta": beta, "no_repeat": no_repeat,
+             "max_ratio": max_ratio}  # fmt: skip
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    from nmt.translate.command import run
+
+    run(_loaded(model, device, given, int8), request)
 
 
 @app.command()
@@ -390,13 +491,14 @@ def align(
     """
     from nmt.evaluate.alignments import read_token_pairs
     from nmt.translate.links import pharaoh, stream_links
+    from nmt.translate.streams import writing_lines
 
     chosen = _method(method)
     pairs = read_token_pairs(src, trg)
     translator = _translator(model, device, None, None)
-    with _output(output) as write:
+    with writing_lines(output) as (write, _):
         for links in stream_links(translator, pairs, method=chosen, batch_size=batch_size):
-            write(pharaoh(links, one_based=one_based) + "\n")
+            write(pharaoh(links, one_based=one_based))
 
 
 def _load_config(path: Path, overrides: list[str] | None) -> Config:
@@ -408,66 +510,29 @@ def _load_config(path: Path, overrides: list[str] | None) -> Config:
 def _translator(
     model: Path | None, device: str, beam: int | None, alpha: float | None
 ) -> Translator:
+    return _loaded([] if model is None else [model], device, {"beam": beam, "alpha": alpha})
+
+
+def _loaded(
+    models: list[Path] | None,
+    device: str,
+    given: Mapping[str, float | None],
+    int8: bool = False,
+) -> Translator:
+    """The translator of a run or several; search settings given replace the run's own."""
     from nmt.checkpoint import newest_run
     from nmt.translate.translator import Translator
 
-    translator = Translator.load(model if model is not None else newest_run(RUNS), device)
-    translator.search = _with(translator.search, beam, alpha)
+    translator = Translator.load(models or [newest_run(RUNS)], device, int8=int8)
+    update = {key: value for key, value in given.items() if value is not None}
+    translator.search = translator.search.model_copy(update=update)
     return translator
 
 
-def _with(search: SearchConfig, beam: int | None, alpha: float | None) -> SearchConfig:
-    given = {"beam": beam, "alpha": alpha}
-    return search.model_copy(update={k: v for k, v in given.items() if v is not None})
-
-
-def _lines_to_translate(texts: list[str] | None, file: Path | None) -> Iterator[str]:
-    from nmt.text import decode_line, read_lines
-
-    if texts:
-        # An argument is one line, whatever it holds.
-        return iter(text.replace("\n", " ") for text in texts)
-    if file is not None:
-        return read_lines(file)
-    return (
-        decode_line(raw, "standard input", number)
-        for number, raw in enumerate(sys.stdin.buffer, start=1)
-    )
-
-
-@contextlib.contextmanager
-def _output(path: Path | None) -> Iterator[Callable[[str], object]]:
-    """A function that writes text to a file, or to stdout line by line."""
-    from nmt.text import replacing
-
-    if path is None:
-        out = sys.stdout.buffer
-
-        def write(text: str) -> None:
-            out.write(text.encode())
-            out.flush()
-
-        yield write
-    else:
-        with replacing(path) as file:
-            yield lambda text: file.write(text.encode())
-
-
-def _note_parts(translation: Translation) -> None:
-    if len(translation.parts) > 1:
-        typer.echo(
-            f"note: a line of {len(translation.source):,} characters was translated in "
-            f"{len(translation.parts)} parts",
-            err=True,
-        )
-
-
-def _show_attention(translator: Translator, translation: Translation) -> None:
-    from nmt.translate.views import grid
-
-    columns = shutil.get_terminal_size().columns
-    for alignment in translator.alignments(translation):
-        typer.echo(grid(alignment, columns), err=True)
+def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> Any:
+    if value not in allowed:
+        raise NmtError(f"{option} {value}: unknown", f"one of: {', '.join(allowed)}")
+    return value
 
 
 def _systems(

@@ -79,8 +79,8 @@ class Inference:
         # Twice what goes into a tanh: the candidate's third of the gates, the readout.
         twice = torch.ones(self.gates + embedding, device=decoder.output_bias.device)
         twice[2 * hidden :] = 2.0
-        of_state, of_context, of_word = decoder.readout.weight.split(
-            [hidden, decoder.context_gates.in_features, embedding], dim=1
+        of_state, of_context, of_word = torch.split(
+            decoder.readout.weight, [hidden, decoder.context_gates.in_features, embedding], dim=1
         )
         words = torch.cat([decoder.word_gates.weight, of_word]) * twice.unsqueeze(1)
         bias = torch.cat([decoder.word_gates.bias, decoder.readout.bias]) * twice
@@ -121,7 +121,7 @@ class Inference:
         else:
             keys = _exp_twice(memory.keys)
             values = self._context(memory.encoder_states)
-        own, query, _ = self._state(state).split(self._parts, dim=1)
+        own, query, _ = torch.split(self._state(state), self._parts, dim=1)
         return Source(keys, values, src_mask), state, torch.cat([own, query], dim=1)
 
     def step(
@@ -148,7 +148,7 @@ class Inference:
             s_i; its products; logits of the next token, `[rows, vocab]`; and a_ij,
             `[sentences, beam, src_len]`, meaningless at places without a row.
         """
-        own, query = products.split(self._parts[:2], dim=1)
+        own, query = torch.split(products, self._parts[:2], dim=1)
         context, attention = self._look(query, source, place, beam)
         given = self._of_words(tokens) + context
         hidden = self.hidden
@@ -159,7 +159,7 @@ class Inference:
         )
         state = torch.lerp(candidate, state, update)
         made = self._state(state)
-        products, of_state = made.split([sum(self._parts[:2]), self._parts[2]], dim=1)
+        products, of_state = torch.split(made, [sum(self._parts[:2]), self._parts[2]], dim=1)
         features = _tanh_of_half(given[:, self.gates :] + of_state)
         return state, products, self._output(features), attention
 

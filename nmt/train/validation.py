@@ -11,7 +11,7 @@ from nmt.checkpoint import Run
 from nmt.evaluate.metrics import score
 from nmt.model import Seq2Seq
 from nmt.runtime import Workers
-from nmt.translate.translator import Translator
+from nmt.translate.translator import Translator, usual_lengths
 
 T = TypeVar("T")
 
@@ -47,8 +47,9 @@ class Validation:
         config = run.config
         self.workers = workers
         self.translator = Translator(
-            model, run.src, run.trg, config.search, device, config.data.clean.max_pieces
-        )
+            model, run.src, run.trg, config.search, device, config.data.clean.max_pieces,
+            usual=usual_lengths(run),
+        )  # fmt: skip
         pairs = list(zip(run.text("dev", "src"), run.text("dev", "trg"), strict=True))
         chosen = spread(pairs, config.train.validate_sentences)
         self.src, self.trg = [src for src, _ in chosen], [trg for _, trg in chosen]

@@ -14,6 +14,8 @@ from nmt.text import normalise
 from nmt.tokenizer import Tokenizer
 from nmt.translate.search import Hypothesis
 
+_DIAGONAL = 4.0
+
 Matrix = NDArray[np.float32]
 
 
@@ -36,18 +38,30 @@ class Alignment:
     def links(self) -> list[tuple[int, int]]:
         """The characters each word stands for: (character, word), both from 0, sorted.
 
-        Those with at least half of the word's largest weight; the characters of a piece
-        share its weight, so the whole of the strongest piece is among them. Spaces are
-        never linked.
+        For each word the strongest piece, after weights were multiplied by exp(-4 |i/I -
+        j/J|): translations run along their source (Dyer et al. 2013), and a network's
+        weights are the less certain the longer the sentence is. Spaces are never linked.
         """
+        targets, sources = self.weights.shape
+        if not self.weights.any():
+            return []
+        down = (np.arange(targets)[:, None] + 0.5) / targets
+        across = (np.arange(sources)[None, :] + 0.5) / sources
+        near = np.exp(-_DIAGONAL * np.abs(down - across))
+        spaces = np.array([character.isspace() for character in self.characters])
+        scored = np.where(spaces, 0.0, self.weights * near)
         found = []
-        for word, row in enumerate(self.weights):
-            least = max(float(row.max(initial=0.0)) / 2, 1e-6)
-            found += [
-                (int(at), word)
-                for at in np.flatnonzero(row >= least)
-                if not self.characters[at].isspace()
-            ]
+        for word, best in enumerate(scored.argmax(axis=1)):
+            if scored[word, best] == 0:
+                continue
+            # The characters of a piece share its weight evenly.
+            same = np.isclose(self.weights[word], self.weights[word, best], rtol=1e-4) & ~spaces
+            first = last = int(best)
+            while first > 0 and same[first - 1]:
+                first -= 1
+            while last + 1 < sources and same[last + 1]:
+                last += 1
+            found += [(at, word) for at in range(first, last + 1)]
         return sorted(found)
 
 

@@ -27,13 +27,16 @@ from nmt.model.inference import Inference
 from nmt.runtime import choose_device
 from nmt.tokenizer import Tokenizer
 from nmt.translate.alignment import Alignment, align, joined
+from nmt.translate.flags import Flag, flags
+from nmt.translate.lengths import UsualLengths
 from nmt.translate.search import Hypothesis, beam_search, max_length
 
 _WINDOW = 2048  # lines sorted by length together
 _WINDOW_CHARACTERS = 1 << 20  # or fewer lines, if they are long
+_DEV_LINES = 1000  # whose lengths are looked at
 _MOST_NUMBERS = 1 << 26  # in the largest tensor of a search: 256 MiB
-_SENTENCE_END = re.compile(r"[^。！？!?；;…]*[。！？!?；;…]+[”’」』）)\"']*|[^。！？!?；;…]+")
-_CLAUSE_END = re.compile(r"[^，,、：:\s]*[，,、：:\s]+|[^，,、：:\s]+")
+_SENTENCE_END = re.compile(r"[^。！？!?]*[。！？!?]+[”’」』）)\"'…]*|[^。！？!?]+")
+_CLAUSE_END = re.compile(r"[^，,、；;：:…\s]*[，,、；;：:…\s]+|[^，,、；;：:…\s]+")
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,8 @@ class Translator:
         max_pieces: a longer source is translated in parts; the length that training
             was limited to.
         int8: multiply in 8-bit integers; CPU only.
+        usual: lengths that the network is used to, if they are known: a line of several
+            sentences that is longer than typical is translated sentence by sentence.
         frozen: the weights will not change any more, so that what the search makes of
             them is made once and not at each call.
 
@@ -121,6 +126,7 @@ class Translator:
         max_pieces: int,
         *,
         int8: bool = False,
+        usual: UsualLengths | None = None,
         frozen: bool = False,
     ) -> None:
         if int8 and device.type != "cpu":
@@ -132,6 +138,7 @@ class Translator:
         self.device = device
         self.max_pieces = max_pieces
         self.int8 = int8
+        self.usual = usual
         self._frozen = frozen
         self._ready: list[Inference] | None = None
 
@@ -173,9 +180,9 @@ class Translator:
                 )
         chosen = choose_device(device)
         return cls(
-            [one.load_best(chosen) for one in opened], first.src, first.trg,
+            [_load_best(one, chosen) for one in opened], first.src, first.trg,
             search or first.config.search, chosen, first.config.data.clean.max_pieces,
-            int8=int8, frozen=True,
+            int8=int8, usual=usual_lengths(first), frozen=True,
         )  # fmt: skip
 
     def translate(
@@ -218,6 +225,10 @@ class Translator:
         begins = [part.begin for part in translation.parts]
         return joined(translation.source, self.alignments(translation), begins)
 
+    def flags(self, translation: Translation) -> list[Flag]:
+        """Signs that a translation may be wrong; see `nmt.translate.flags`."""
+        return flags(translation, self.src, self.usual)
+
     def _inference(self) -> list[Inference]:
         if self._ready is not None:
             return self._ready
@@ -234,7 +245,7 @@ class Translator:
         parts: list[tuple[int, int, str]] = []  # line, where it begins, text
         of_part: list[list[int]] = []
         for line, (source, its_ids) in enumerate(zip(texts, ids, strict=True)):
-            if len(its_ids) <= self.max_pieces:
+            if len(its_ids) <= self._longest_line():
                 parts += [(line, 0, source)] * bool(its_ids)
                 of_part += [its_ids] * bool(its_ids)
                 continue
@@ -317,19 +328,30 @@ class Translator:
     def _count(self, text: str) -> int:
         return len(self.src.encode(text))
 
+    def _longest_line(self) -> int:
+        """Pieces up to which a line is translated in one search, whatever it holds."""
+        return self.max_pieces if self.usual is None else min(self.max_pieces, self.usual.typical)
+
     def _split(self, line: str) -> Iterator[tuple[int, str]]:
-        """Parts of at most `max_pieces` pieces, and where they begin; blank ones left out."""
+        """Parts of a long line, and where they begin; blank ones left out.
+
+        Sentences are put together up to the typical length only: a network trained on
+        single sentences translates the first of a few and stops (Tatoeba's dev sentences,
+        two to a line: 6 BLEU together, 23 one by one). A sentence stays whole up to
+        `max_pieces`.
+        """
         begin = 0
-        for part in self._split_at(line, [_SENTENCE_END, _CLAUSE_END]):
+        for part in self._split_at(line, [_SENTENCE_END, _CLAUSE_END], self._longest_line()):
             if self._count(part):
                 yield begin, part
             begin += len(part)
 
-    def _split_at(self, text: str, patterns: list[re.Pattern[str]]) -> Iterator[str]:
+    def _split_at(self, text: str, patterns: list[re.Pattern[str]], packed: int) -> Iterator[str]:
+        """Stretches that the first pattern finds, several together up to `packed` pieces."""
         if not patterns:
             yield from self._split_hard(text)
             return
-        current, room = "", self.max_pieces
+        current, room = "", packed
         for match in patterns[0].finditer(text):
             stretch = match.group()
             count = self._count(stretch)
@@ -338,10 +360,10 @@ class Translator:
                 continue
             if current:
                 yield current
-            current, room = stretch, self.max_pieces - count
+            current, room = stretch, packed - count
             if count > self.max_pieces:
-                yield from self._split_at(stretch, patterns[1:])
-                current, room = "", self.max_pieces
+                yield from self._split_at(stretch, patterns[1:], self.max_pieces)
+                current, room = "", packed
         if current:
             yield current
 
@@ -357,6 +379,26 @@ class Translator:
                 length = max(1, min(length - 1, length * self.max_pieces // count))
             yield text[begin : begin + length]
             begin += length
+
+
+def _load_best(run: Run, device: torch.device) -> Seq2Seq:
+    """The best weights, also while a training that goes on replaces them by better ones."""
+    while True:
+        best = run.best()
+        try:
+            return run.load_best(device)
+        except NmtError:
+            if best.folder.exists():
+                raise
+            # It was there a moment ago: training has saved a better one and removed it.
+
+
+def usual_lengths(run: Run) -> UsualLengths | None:
+    """The lengths of a run's dev set; None if it has no pair with text on both sides."""
+    sides = ((run.src, run.text("dev", "src")), (run.trg, run.text("dev", "trg")))
+    src, trg = (map(len, side.encode_all(texts[:_DEV_LINES])) for side, texts in sides)
+    pairs = [pair for pair in zip(src, trg, strict=True) if all(pair)]
+    return UsualLengths.of(*zip(*pairs, strict=True)) if pairs else None
 
 
 def _window(lines: Iterator[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -11,8 +12,15 @@ from torch import Tensor
 
 from nmt.batches import pad_sources
 from nmt.model import Seq2Seq
+from nmt.model.inference import Inference
 from nmt.symbols import BOS, EOS, SPECIALS
-from nmt.translate.search import Hypothesis, beam_search, length_penalty, max_length
+from nmt.translate.search import (
+    Hypothesis,
+    beam_search,
+    coverage_penalty,
+    length_penalty,
+    max_length,
+)
 
 KINDS = ["additive", "none"]
 SOURCES = [[4, 5, 6, 7, 8, 9], [5, 5, 4], [9], [8, 6, 7, 4]]
@@ -82,9 +90,19 @@ def brute_force(
 
 
 def slow_beam(
-    model: Seq2Seq, source: list[int], beam: int, alpha: float, longest: int
+    model: Seq2Seq,
+    source: list[int],
+    beam: int,
+    alpha: float,
+    longest: int,
+    no_repeat: int = 0,
+    n_best: int | None = None,
 ) -> list[tuple[float, list[int]]]:
-    """Beam search in plain Python that never stops early: (score, ids), best first."""
+    """Beam search in plain Python: (score, ids), best first.
+
+    It never stops early, and drops no open hypothesis unless `n_best` says how many
+    finished ones must be better than the best it could become.
+    """
     alive: list[tuple[float, list[int]]] = [(0.0, [])]
     finished: list[tuple[float, list[int]]] = []
     for length in range(longest + 1):
@@ -97,12 +115,23 @@ def slow_beam(
             (log_prob + values[token], ids, token)
             for (log_prob, ids), values in zip(alive, follow, strict=True)
             for token in allowed
+            if not (no_repeat and repeats([*ids, token], no_repeat))
         ]
         candidates = sorted(candidates, reverse=True)[: beam - len(finished)]
         alive = [(value, [*ids, token]) for value, ids, token in candidates if token != EOS]
         penalty = length_penalty(length, alpha)
         finished += [(value / penalty, ids) for value, ids, token in candidates if token == EOS]
+        if n_best is not None and len(finished) >= n_best:
+            worst = sorted(finished, reverse=True)[n_best - 1][0]
+            bound = length_penalty(longest, alpha)
+            alive = [(value, ids) for value, ids in alive if value / bound > worst]
     return sorted(finished, reverse=True)
+
+
+def repeats(ids: list[int], size: int) -> bool:
+    """Whether the last n-gram stands in the ids before."""
+    runs = [ids[at : at + size] for at in range(len(ids) - size + 1)]
+    return bool(runs) and runs[-1] in runs[:-1]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -161,6 +190,91 @@ def test_stopping_early_misses_nothing(beam: int, alpha: float) -> None:
         for source, hypotheses in zip(SOURCES, found, strict=True):
             best, _ = slow_beam(model, source, beam, alpha, longest=9)[0]
             assert hypotheses[0].score >= best - 1e-4
+
+
+@pytest.mark.parametrize("beam", [1, 2, 3, 6])
+@pytest.mark.parametrize("no_repeat", [0, 1, 2])
+def test_it_finds_what_its_slow_twin_finds(beam: int, no_repeat: int) -> None:
+    for seed in range(6):
+        model = random_model(seed, trg_vocab=9)
+        n_best = min(2, beam)
+        found = search(model, SOURCES, 8, beam=beam, n_best=n_best, no_repeat=no_repeat)
+        for source, hypotheses in zip(SOURCES, found, strict=True):
+            twin = slow_beam(model, source, beam, 0.8, 8, no_repeat, n_best)[:n_best]
+            assert [h.ids for h in hypotheses] == [ids for _, ids in twin]
+            assert [h.score for h in hypotheses] == pytest.approx([s for s, _ in twin], abs=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_no_run_of_ids_stands_twice(size: int) -> None:
+    looped = 0
+    for seed in range(5):
+        model = random_model(seed, trg_vocab=9)
+        free = search(model, SOURCES, 20, beam=3)
+        for hypotheses, open_ in zip(
+            search(model, SOURCES, 20, beam=3, no_repeat=size, n_best=3), free, strict=True
+        ):
+            looped += any(repeats(open_[0].ids[:n], size) for n in range(1, 21))
+            for h in hypotheses:
+                assert not any(repeats(h.ids[:n], size) for n in range(1, len(h.ids) + 1))
+    assert looped  # or nothing would have been forbidden
+
+
+@pytest.mark.parametrize("beta", [0.2, 1.0])
+def test_coverage_penalty_ranks_as_brute_force(beta: float) -> None:
+    changed = 0
+    for seed in range(4):
+        model = random_model(seed)
+        found = search(model, SOURCES, 4, beam=3**4 + 3**3 + 9 + 3, beta=beta, n_best=5)
+        for source, hypotheses in zip(SOURCES, found, strict=True):
+            src, src_mask = pad_sources([source])
+            scored = []
+            for score, ids in brute_force(model, source, 0.8, vocab=7, longest=4):
+                with torch.no_grad():
+                    _, attention = model(src, src_mask, torch.tensor([[BOS, *ids]]))
+                covered = attention[0].sum(dim=0).clamp(max=1.0)
+                scored.append((score + beta * float(covered.log().sum()), ids))
+            expected = sorted(scored, reverse=True)[:5]
+            assert [h.ids for h in hypotheses] == [ids for _, ids in expected]
+            assert [h.score for h in hypotheses] == pytest.approx(
+                [score for score, _ in expected], abs=1e-3
+            )
+            changed += scored[0][1] != expected[0][1]
+    assert changed
+
+
+def test_coverage_penalty_is_that_of_wu_and_others() -> None:
+    covered = torch.tensor([[2.0, 0.5, 0.1], [1.0, 1.0, 0.0]])
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    expected = torch.tensor([0.3 * (math.log(0.5) + math.log(0.1)), 0.0])
+    torch.testing.assert_close(coverage_penalty(covered, mask, 0.3), expected)
+
+
+def test_an_ensemble_averages_probabilities() -> None:
+    models = [random_model(seed, trg_vocab=30) for seed in range(3)]
+    src, src_mask = pad_sources(SOURCES)
+    found = beam_search(
+        [Inference(model) for model in models], src, src_mask,
+        beam=4, alpha=0.8, max_lengths=torch.tensor([9, 3, 5, 7]), n_best=4,
+    )  # fmt: skip
+    for source, hypotheses in zip(SOURCES, found, strict=True):
+        for h in hypotheses:
+            each = torch.stack([next_log_probs(model, source, [h.ids])[0] for model in models])
+            mean = torch.logsumexp(each, dim=0) - math.log(3)
+            expected = mean[torch.arange(len(h.ids) + 1), torch.tensor([*h.ids, EOS])].sum()
+            assert h.log_prob == pytest.approx(float(expected), rel=1e-4, abs=1e-4)
+            torch.testing.assert_close(h.attention.sum(dim=1), torch.ones(len(h.ids) + 1))
+
+
+def test_an_ensemble_of_one_model_is_that_model() -> None:
+    model = random_model(2, trg_vocab=30)
+    src, src_mask = pad_sources(SOURCES)
+    twice = beam_search(
+        [Inference(model), Inference(model)], src, src_mask,
+        beam=5, alpha=0.8, max_lengths=torch.full((4,), 6),
+    )  # fmt: skip
+    once = search(model, SOURCES, 6)
+    assert [[h.ids for h in found] for found in twice] == [[h.ids for h in f] for f in once]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,0 +1,119 @@
+"""What ``nmt translate`` does with its options: lines in, lines out, pictures beside."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import shutil
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from tqdm import tqdm
+
+from nmt.errors import NmtError
+from nmt.runtime import say
+from nmt.text import open_bytes
+from nmt.translate import output as formats
+from nmt.translate.alignment import Alignment
+from nmt.translate.page import Page
+from nmt.translate.request import Request
+from nmt.translate.streams import argument_lines, arriving_lines, file_lines, writing_lines
+from nmt.translate.translator import Translation, Translator
+from nmt.translate.views import grid
+
+_MOST_DRAWN = 50  # sentences in one picture
+
+
+def run(translator: Translator, request: Request) -> None:
+    """Translate what was asked for.
+
+    Raises:
+        NmtError: input that can't be read, output that can't be written.
+    """
+    drawn: list[Alignment] = []
+    with contextlib.ExitStack() as stack:
+        write, flush = stack.enter_context(writing_lines(request.output))
+        page = None if request.html is None else stack.enter_context(Page.writing(request.html))
+        bar = stack.enter_context(_progress(request))
+        number = itertools.count()
+        for window in _windows(request):
+            for translation in translator.stream(window, request.batch_size, request.n_best or 1):
+                at = next(number)
+                wanted = request.draws or (request.align is not None and not request.json)
+                alignment = translator.alignment(translation) if wanted else None
+                for line in _lines(translator, request, translation, alignment, at):
+                    write(line)
+                _notes(translator, request, translation, at)
+                if alignment is not None:
+                    if request.show_attention:
+                        say(grid(alignment, shutil.get_terminal_size().columns))
+                    if page is not None:
+                        page.add(alignment, translator.flags(translation))
+                    if request.pictures and translation.text:
+                        drawn.append(alignment)
+                        _check_drawable(len(drawn))
+                bar.update()
+            flush()
+    if request.pictures:
+        from nmt.translate.plots import draw
+
+        for kind, path in request.pictures.items():
+            draw(drawn, path, kind)
+
+
+def _windows(request: Request) -> Iterator[list[str]]:
+    if request.texts:
+        return argument_lines(request.texts, request.errors)
+    if request.input is not None:
+        return file_lines(request.input, request.errors)
+    if sys.stdin.isatty():
+        say("one sentence a line, Ctrl-D to end")
+    return arriving_lines(sys.stdin.fileno(), request.errors)
+
+
+def _lines(
+    translator: Translator,
+    request: Request,
+    translation: Translation,
+    alignment: Alignment | None,
+    number: int,
+) -> list[str]:
+    if request.json:
+        many = request.n_best is not None
+        return [formats.record(translator, translation, request.align, many)]
+    if request.n_best is not None:
+        return formats.n_best(translation, number)
+    return [formats.plain(translation, alignment, request.align)]
+
+
+def _notes(translator: Translator, request: Request, translation: Translation, at: int) -> None:
+    pieces = [len(translator.src.encode(part.source)) for part in translation.parts[:-1]]
+    if pieces and sum(pieces) > translator.max_pieces:
+        say(
+            f"note: line {at + 1:,} of {len(translation.source):,} characters was translated in "
+            f"{len(translation.parts):,} parts"
+        )
+    if request.flags:
+        for flag in translator.flags(translation):
+            say(f"flag: line {at + 1:,}: {flag.name}: {flag.detail}")
+
+
+def _check_drawable(count: int) -> None:
+    if count > _MOST_DRAWN:
+        raise NmtError(
+            f"a picture holds at most {_MOST_DRAWN} sentences, there are more",
+            "--attention-html FILE takes any number",
+        )
+
+
+def _progress(request: Request) -> tqdm[Any]:
+    """A bar on stderr where it can be seen and does not come between lines on a terminal."""
+    shown = sys.stderr.isatty() and not request.texts
+    shown = shown and not (request.output is None and sys.stdout.isatty())
+    shown = shown and not (request.input is None and sys.stdin.isatty())
+    total = None
+    if shown and request.input is not None:
+        with open_bytes(request.input) as file:
+            total = sum(1 for _ in file)
+    return tqdm(total=total, unit=" lines", disable=not shown)

@@ -1,0 +1,115 @@
+"""Attention as a picture, by matplotlib (the extra ``plots``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nmt.errors import NmtError
+from nmt.text import replacing
+from nmt.translate.alignment import Alignment
+
+# Families that hold Chinese characters, the usual ones of Linux, macOS and Windows.
+_CHINESE = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC",
+    "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback", "AR PL UMing CN",
+    "PingFang SC", "Hiragino Sans GB", "Heiti SC", "STHeiti", "Arial Unicode MS",
+    "Microsoft YaHei", "SimHei", "SimSun",
+)  # fmt: skip
+_INCHES = 0.28  # a cell
+
+
+def draw(alignments: Sequence[Alignment], path: Path, kind: str) -> None:
+    """Draw matrices one below the other: characters across, words down, darker is more.
+
+    In an SVG text stays text, and the browser that shows it supplies the fonts. A PNG
+    needs a font with Chinese characters here and now.
+
+    Args:
+        alignments: one for each sentence, at least one.
+        path: where to.
+        kind: svg or png.
+
+    Raises:
+        NmtError: matplotlib is not installed; no Chinese font for a PNG; nothing to draw;
+            the file can't be written.
+    """
+    if not alignments:
+        raise NmtError(f"{path}: nothing to draw: all lines are blank")
+    try:
+        import matplotlib as mpl
+        from matplotlib import font_manager
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise NmtError(
+            f"{path}: drawing needs matplotlib ({error})", 'pip install "nmt-zh-en[plots]"'
+        ) from None
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    chinese = [name for name in _CHINESE if name in installed]
+    if kind == "png" and not chinese:
+        raise NmtError(
+            f"{path}: no font with Chinese characters is installed, a PNG needs one",
+            "install one (Debian: apt install fonts-noto-cjk), or use --attention-svg",
+        )
+    fonts = [*(chinese if kind == "png" else _CHINESE), "DejaVu Sans", "sans-serif"]
+    style: Any = {
+        "font.family": fonts if kind == "svg" else [*chinese[:1], "DejaVu Sans"],
+        "svg.fonttype": "none",
+        "svg.hashsalt": "nmt",  # the same file each time
+    }
+    with mpl.rc_context(style):
+        figure = _figure(Figure, alignments)
+        # SVG asks for the width of text in fonts that only the reader has.
+        metadata = {"Date": None} if kind == "svg" else None
+        with _quiet_fonts(), replacing(path) as file:
+            figure.savefig(file, format=kind, dpi=150, metadata=metadata, bbox_inches="tight")
+
+
+def _figure(figure_class: Any, alignments: Sequence[Alignment]) -> Any:
+    heights = [max(1, len(one.words)) for one in alignments]
+    width = max(len(one.characters) for one in alignments)
+    figure = figure_class(
+        figsize=(_INCHES * width + 1.5, _INCHES * sum(heights) + 0.6 * len(heights)),
+        layout="constrained",
+    )
+    panels = figure.subplots(len(alignments), 1, squeeze=False, height_ratios=heights)
+    for axes, one in zip(panels[:, 0], alignments, strict=True):
+        axes.imshow(one.weights, cmap="Blues", vmin=0.0, vmax=1.0, aspect="equal")
+        axes.set_xticks(range(len(one.characters)), [_shown(c) for c in one.characters])
+        axes.set_yticks(range(len(one.words)), [_literal(word) for word in one.words])
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0)
+        for side in axes.spines.values():
+            side.set_linewidth(0.5)
+    return figure
+
+
+def _shown(character: str) -> str:
+    return _literal(character) if character.isprintable() else " "
+
+
+def _literal(text: str) -> str:
+    """A dollar would begin a formula."""
+    return text.replace("$", r"\$")
+
+
+def _quiet_fonts() -> Any:
+    """Without the warnings and log lines about glyphs that are missing here."""
+    import contextlib
+    import logging
+    import warnings
+
+    @contextlib.contextmanager
+    def quiet() -> Any:
+        logger = logging.getLogger("matplotlib.font_manager")
+        before = logger.level
+        logger.setLevel(logging.ERROR)
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
+                yield
+        finally:
+            logger.setLevel(before)
+
+    return quiet()

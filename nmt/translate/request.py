@@ -1,0 +1,58 @@
+"""What the user asked of ``nmt translate``, checked before anything slow begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from nmt.errors import NmtError
+from nmt.text import open_bytes
+
+Errors = Literal["strict", "replace"]
+AlignFormat = Literal["pharaoh", "soft"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for; the options of the command line by their names."""
+
+    texts: list[str]
+    input: Path | None
+    output: Path | None
+    errors: Errors
+    batch_size: int
+    n_best: int | None
+    json: bool
+    align: AlignFormat | None
+    flags: bool
+    show_attention: bool
+    html: Path | None
+    svg: Path | None
+    png: Path | None
+
+    @property
+    def pictures(self) -> dict[str, Path]:
+        """Files to draw, by format."""
+        named = {"svg": self.svg, "png": self.png}
+        return {kind: path for kind, path in named.items() if path is not None}
+
+    @property
+    def draws(self) -> bool:
+        """Whether alignments are needed besides the lines."""
+        return self.show_attention or self.html is not None or bool(self.pictures)
+
+
+def check(request: Request) -> None:
+    """Refuse what does not go together, before a model is loaded.
+
+    Raises:
+        NmtError: with what to leave out.
+    """
+    if request.texts and request.input is not None:
+        raise NmtError("both TEXT and --input were given", "give one of them")
+    if request.n_best is not None and request.align is not None and not request.json:
+        raise NmtError("--n-best with --align needs --json", "add --json, or leave one of them out")
+    if request.input is not None:
+        with open_bytes(request.input):
+            pass  # so that a missing file is told of before seconds of loading

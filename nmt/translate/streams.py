@@ -1,0 +1,154 @@
+"""Lines in, from arguments, a file, a pipe or a person as they arrive; and lines out."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from nmt.errors import NmtError
+from nmt.text import decode_line, open_bytes, read_lines, replacing
+from nmt.translate.request import Errors
+
+Write = Callable[[str], object]
+Flush = Callable[[], object]
+
+_MOST_LINES = 2048
+_MOST_BYTES = 1 << 22
+_BOM = b"\xef\xbb\xbf"
+
+
+def argument_lines(texts: list[str], errors: Errors) -> Iterator[list[str]]:
+    """The arguments, each of which is one line whatever it holds.
+
+    Raises:
+        NmtError: one is not UTF-8, and `errors` is strict.
+    """
+    lines = []
+    for number, text in enumerate(texts, start=1):
+        raw = text.replace("\n", " ").encode("utf-8", "surrogateescape")
+        lines.append(_decode(raw, "TEXT", number, errors))
+    yield lines
+
+
+def file_lines(path: Path, errors: Errors) -> Iterator[list[str]]:
+    """The lines of a file, some at a time.
+
+    Raises:
+        NmtError: missing, damaged, or not UTF-8 and `errors` is strict.
+    """
+    lines = read_lines(path) if errors == "strict" else _replaced_lines(path)
+    window: list[str] = []
+    size = 0
+    for line in lines:
+        window.append(line)
+        size += len(line)
+        if len(window) == _MOST_LINES or size >= _MOST_BYTES:
+            yield window
+            window, size = [], 0
+    if window:
+        yield window
+
+
+def _replaced_lines(path: Path) -> Iterator[str]:
+    with open_bytes(path) as file:
+        for number, raw in enumerate(file, start=1):
+            yield _decode(
+                raw.removeprefix(_BOM) if number == 1 else raw, str(path), number, "replace"
+            )
+
+
+def arriving_lines(descriptor: int, errors: Errors) -> Iterator[list[str]]:
+    """The lines that have arrived by now, each time it is asked; waits for the first.
+
+    A person, or a program that waits for the answer to its line, gets it at once. A file
+    or a faster writer fills whole windows: while one is translated the next arrives.
+
+    Args:
+        descriptor: of standard input.
+        errors: what to do about bytes that are not UTF-8.
+
+    Raises:
+        NmtError: bytes that are not UTF-8, if `errors` is strict; the lines before them
+            are yielded first.
+    """
+    number = 0
+    for raw_lines in _arriving(descriptor):
+        window: list[str] = []
+        for raw in raw_lines:
+            number += 1
+            if number == 1:
+                raw = raw.removeprefix(_BOM)
+            try:
+                window.append(_decode(raw, "standard input", number, errors))
+            except NmtError:
+                if window:
+                    yield window
+                raise
+        yield window
+
+
+def _arriving(descriptor: int) -> Iterator[list[bytes]]:
+    held = bytearray()
+    searched = 0  # of `held`, up to here there is no line end
+    ended = False
+    while not ended:
+        lines: list[bytes] = []
+        size = 0
+        while not ended:
+            block = os.read(descriptor, 1 << 16)  # waits if nothing is there
+            ended = not block
+            held += block
+            last = held.rfind(b"\n", searched)
+            searched = len(held)
+            if last >= 0:
+                whole = bytes(held[: last + 1])
+                del held[: last + 1]
+                searched = len(held)
+                size += len(whole)
+                lines += whole.split(b"\n")[:-1]
+            full = len(lines) >= _MOST_LINES or size >= _MOST_BYTES
+            if lines and (full or not _more_now(descriptor)):
+                break
+        if ended and held:
+            lines.append(bytes(held))  # no final line end
+        for start in range(0, len(lines), _MOST_LINES):
+            yield lines[start : start + _MOST_LINES]
+
+
+def _more_now(descriptor: int) -> bool:
+    if sys.platform == "win32":  # knows no waiting on pipes: whole windows, or single lines
+        return not os.isatty(descriptor)
+    return bool(select.select([descriptor], [], [], 0)[0])
+
+
+def _decode(raw: bytes, origin: str, number: int, errors: Errors) -> str:
+    if errors == "strict":
+        try:
+            return decode_line(raw, origin, number)
+        except NmtError as error:
+            hint = f"{error.hint}; or put U+FFFD in their place: --errors replace"
+            raise NmtError(error.message, hint) from None
+    return decode_line(raw.decode("utf-8", "replace").encode(), origin, number)
+
+
+@contextlib.contextmanager
+def writing_lines(
+    path: Path | None,
+) -> Iterator[tuple[Callable[[str], object], Callable[[], object]]]:
+    """Functions that write a line and that send what is written on its way."""
+    if path is None:
+        out = sys.stdout.buffer
+        try:
+            yield lambda line: out.write(line.encode() + b"\n"), out.flush
+            out.flush()
+        except BrokenPipeError:
+            # The reader went away (head, less): nothing is wrong. Python would complain
+            # once more when it flushes stdout at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    else:
+        with replacing(path) as file:
+            yield lambda line: file.write(line.encode() + b"\n"), lambda: None

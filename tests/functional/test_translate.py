@@ -1,0 +1,436 @@
+"""``nmt translate`` as its users call it: bytes in, bytes out, every mistake answered."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pytest
+
+import nmt
+from nmt import Translator
+from tests.conftest import Nmt, toy_pairs
+from tests.toy import nmt as in_process
+
+SOURCES = [zh for zh, _ in toy_pairs()]
+ODD = [
+    "", " ", "\u3000", "\t", "\x00", "a\u2028b", "我\r爱", "👍🏽\u200d👧", "\ue000", "\U000e0fff",
+    "only English", "12345", "。。。", "龘龘", "\x85\x0c", "e\u0301\u0301", "\u202e", "\ufffe",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Processes to end when the tests are over."""
+    started: list[subprocess.Popen[bytes]] = []
+    yield started
+    for process in started:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+
+
+def start(*arguments: object) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "nmt", "translate", *map(str, arguments)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(nmt.__file__).parents[1]),
+             "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def test_arguments_files_and_pipes_give_the_same(
+    toy_run: Path, nmt_command: Nmt, tmp_path: Path
+) -> None:
+    lines = [*SOURCES[:5], "", "我爱中国。他们喜欢茶。"]
+    arguments = nmt_command("translate", "--model", toy_run, *lines)
+    assert arguments.code == 0
+    assert arguments.out.count("\n") == len(lines)
+    assert arguments.out.split("\n")[5] == ""
+    data = "\n".join(lines).encode()
+    assert nmt_command("translate", "--model", toy_run, stdin=data).out == arguments.out
+    (tmp_path / "in.txt").write_bytes(data + b"\n")
+    files = ("--input", tmp_path / "in.txt", "--output", tmp_path / "out.txt")
+    assert nmt_command("translate", "--model", toy_run, *files).out == ""
+    assert (tmp_path / "out.txt").read_text(encoding="utf-8") == arguments.out
+    single = ("--batch-size", 1, "--input", tmp_path / "in.txt")
+    assert nmt_command("translate", "--model", toy_run, *single).out == arguments.out
+    python = Translator.load(toy_run, "cpu").translate(lines)
+    assert [t.text for t in python] == arguments.out.split("\n")[:-1]
+
+
+def test_what_was_learned_is_translated(toy_run: Path) -> None:
+    translations = Translator.load(toy_run, "cpu").translate(SOURCES)
+    right = sum(t.text == en for t, (_, en) in zip(translations, toy_pairs(), strict=True))
+    assert right > 0.8 * len(SOURCES)
+
+
+def test_the_contracts_hold_on_a_trained_model(toy_run: Path) -> None:
+    translator = Translator.load(toy_run, "cpu")
+    lines = SOURCES[::3] + ODD + ["".join(SOURCES[:30])]
+    expected = [t.text for t in translator.translate(lines)]
+    for batch_size in (1, 7):
+        assert [t.text for t in translator.translate(lines, batch_size)] == expected
+    order = np.random.default_rng(1).permutation(len(lines))
+    shuffled = translator.translate([lines[i] for i in order], 7)
+    assert [t.text for t in shuffled] == [expected[i] for i in order]
+
+
+def test_eight_bit_integers_translate_alike(toy_run: Path) -> None:
+    plain = in_process("translate", "--model", toy_run, *SOURCES[:40]).out.split("\n")
+    small = in_process("translate", "--model", toy_run, "--int8", *SOURCES[:40]).out.split("\n")
+    assert sum(a == b for a, b in zip(plain, small, strict=True)) > 35
+
+
+def test_an_ensemble_of_a_run_with_itself_is_that_run(toy_run: Path) -> None:
+    twice = ("--model", toy_run, "--model", toy_run)
+    one = in_process("translate", "--model", toy_run, *SOURCES[:10])
+    assert in_process("translate", *twice, *SOURCES[:10]).out == one.out
+
+
+def test_an_ensemble_needs_one_pair_of_tokenizers(toy_run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(toy_run, other)
+    info = json.loads((other / "run.json").read_text(encoding="utf-8"))
+    shutil.copy(other / "src.model", other / "trg.model")
+    info["tokenizers"]["trg"] = info["tokenizers"]["src"]
+    (other / "run.json").write_text(json.dumps(info), encoding="utf-8")
+    result = in_process("translate", "--model", toy_run, "--model", other, "我")
+    assert result.code == 2
+    assert result.err.splitlines() == [
+        f"error: {other}: has other tokenizers than {toy_run}",
+        "hint: an ensemble needs runs trained on one prepared corpus (data.dir)",
+    ]
+
+
+def test_json_says_all_there_is_to_say(toy_run: Path) -> None:
+    lines = ["我爱中国。", "", "他有30个苹果。", "　我愛　中國。"]
+    result = in_process(
+        "translate", "--model", toy_run, "--json", "--align", "soft", "--n-best", 2, *lines
+    )
+    records = [json.loads(line) for line in result.out.splitlines()]
+    assert [r["source"] for r in records] == lines
+    first, blank, numbers, wide = records
+    assert set(first) == {
+        "source", "translation", "score", "log_prob", "pieces", "alignment", "flags", "attention",
+        "candidates",
+    }  # fmt: skip
+    assert first["translation"] == "I love China."
+    assert first["flags"] == []
+    assert "".join(first["pieces"]["target"]).replace("▁", " ").strip() == first["translation"]
+    assert first["candidates"][0]["translation"] == first["translation"]
+    assert first["candidates"][0]["score"] > first["candidates"][1]["score"]
+    assert first["log_prob"] < 0
+    assert {j for _, j in first["alignment"]} == {0, 1, 2}
+    assert blank == {
+        "source": "", "translation": "", "score": 0.0, "log_prob": 0,
+        "pieces": {"source": [], "target": []}, "alignment": [], "flags": [],
+        "attention": {"characters": [], "words": [], "weights": []}, "candidates": [],
+    }  # fmt: skip
+    assert "numbers" in [flag["name"] for flag in numbers["flags"]]
+    assert wide["translation"] == first["translation"]
+    assert wide["attention"]["characters"] == list("　我愛　中國。")
+    weights = np.array(wide["attention"]["weights"])
+    assert weights.shape == (3, 7)
+    np.testing.assert_allclose(weights.sum(axis=1), 1.0, atol=1e-2)
+
+
+def test_alignments_and_n_best_lists_in_text(toy_run: Path) -> None:
+    links = in_process("translate", "--model", toy_run, "--align", "pharaoh", "我爱中国。", "").out
+    text, pairs = links.split("\n")[0].split(" ||| ")
+    assert text == "I love China."
+    assert {pair.split("-")[1] for pair in pairs.split()} == {"0", "1", "2"}
+    assert links.split("\n")[1] == " ||| "
+    soft = in_process("translate", "--model", toy_run, "--align", "soft", "我爱中国。").out
+    assert json.loads(soft.split(" ||| ")[1])["words"] == ["I", "love", "China."]
+    best = in_process("translate", "--model", toy_run, "--n-best", 3, "我爱中国。", "", "他爱茶。")
+    rows = [line.split(" ||| ") for line in best.out.splitlines()]
+    assert [row[0] for row in rows] == ["0", "0", "0", "1", "2", "2", "2"]
+    assert rows[0][1] == "I love China."
+    assert float(rows[0][2]) > float(rows[1][2]) > float(rows[2][2])
+
+
+def test_attention_is_shown_and_written(toy_run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    page, svg = tmp_path / "look.html", tmp_path / "look.svg"
+    result = in_process(
+        "translate", "--model", toy_run, "--device", "cpu", "--show-attention",
+        "--attention-html", page, "--attention-svg", svg, "我爱中国。", "", "他爱茶。",
+    )  # fmt: skip
+    assert result.out == "I love China.\n\nHe loves tea.\n"
+    assert "我爱中国。" in result.err
+    assert "China." in result.err
+    assert page.read_text(encoding="utf-8").count("<section>") == 2
+    assert ">国<" in svg.read_text(encoding="utf-8").replace(" ", "").replace("\n", "")
+
+
+def test_flags_are_told_on_stderr(toy_run: Path) -> None:
+    result = in_process("translate", "--model", toy_run, "--flags", "我爱中国。", "他有30个龘。")
+    assert result.out.count("\n") == 2
+    notes = [line for line in result.err.splitlines() if line.startswith("flag: ")]
+    assert notes[0].startswith("flag: line 2: ")
+    assert any(": numbers: in the source 30; in the translation" in note for note in notes)
+
+
+def test_several_sentences_on_a_line_are_translated_one_by_one(toy_run: Path) -> None:
+    line = "".join(SOURCES[:60])
+    result = in_process("translate", "--model", toy_run, "--device", "cpu", line, *SOURCES[:60])
+    whole, *single = result.out.splitlines()
+    assert whole == " ".join(single)
+    assert result.err.splitlines() == [
+        f"note: line 1 of {len(line)} characters was translated in 60 parts"
+    ]
+    two = in_process("translate", "--model", toy_run, "--device", "cpu", "".join(SOURCES[:2]))
+    assert two.out == f"{single[0]} {single[1]}\n"
+    assert two.err == ""  # nothing to note about an ordinary line
+
+
+def test_a_program_that_waits_for_each_answer_gets_it(
+    toy_run: Path, running: list[subprocess.Popen[bytes]]
+) -> None:
+    process = start("--model", toy_run)
+    running.append(process)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    answers: list[bytes] = []
+
+    def read(stream: IO[bytes]) -> None:
+        answers.append(stream.readline())
+
+    for line in ("我爱中国。", "", "他爱茶。"):
+        process.stdin.write(line.encode() + b"\n")
+        process.stdin.flush()
+        reader = threading.Thread(target=read, args=(process.stdout,), daemon=True)
+        reader.start()
+        reader.join(timeout=120)
+        assert not reader.is_alive(), "no answer"
+    process.stdin.close()
+    assert process.wait(timeout=60) == 0
+    assert answers == [b"I love China.\n", b"\n", b"He loves tea.\n"]
+
+
+def test_n_odd_lines_in_are_n_lines_out(toy_run: Path, nmt_command: Nmt) -> None:
+    rng = np.random.default_rng(5)
+    ranges = [(0, 0x80), (0x4E00, 0x9FFF), (0x80, 0xD800), (0xE000, 0x10FFFF), (0x1F300, 0x1FAFF)]
+
+    def line() -> str:
+        kinds = rng.integers(0, len(ranges), size=rng.integers(0, 12))
+        text = "".join(chr(rng.integers(*ranges[kind])) for kind in kinds)
+        return text.replace("\n", " ")
+
+    lines = [*ODD, *(line() for _ in range(300))] + [""] * 3000
+    result = nmt_command(
+        "translate",
+        "--model",
+        toy_run,
+        "--beam",
+        1,
+        stdin="".join(f"{line}\n" for line in lines).encode(),
+    )
+    assert result.code == 0
+    out = result.out.split("\n")
+    assert len(out) == len(lines) + 1
+    assert out[-3001:] == [""] * 3001
+    for text in out:
+        assert "▁" not in text
+        assert "<unk>" not in text
+        assert not any(unicodedata.category(c) in ("Zl", "Zp") for c in text)
+
+
+def test_a_line_of_a_hundred_thousand_characters_goes_through(
+    toy_run: Path, nmt_command: Nmt
+) -> None:
+    stdin = ("我爱" * 50_000 + "\n我爱中国。\n").encode()
+    result = nmt_command("translate", "--model", toy_run, "--beam", 1, stdin=stdin)
+    assert result.code == 0
+    assert result.out.count("\n") == 2
+    assert result.out.endswith("\nI love China.\n")
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(
+    toy_run: Path, running: list[subprocess.Popen[bytes]]
+) -> None:
+    process = start("--model", toy_run, "--beam", 1, "--device", "cpu")
+    running.append(process)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(("我爱中国。\n" * 3000).encode())
+        process.stdin.close()
+    assert process.wait(timeout=120) == 0
+    assert process.stderr.read() == b""
+
+
+def test_interrupting_it_is_no_crash(toy_run: Path, running: list[subprocess.Popen[bytes]]) -> None:
+    process = start("--model", toy_run, "--device", "cpu")
+    running.append(process)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdin.write("我爱中国。\n".encode())
+    process.stdin.flush()
+    assert process.stdout.readline() == b"I love China.\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert process.stderr.read() in (b"", b"interrupted\n")
+
+
+def test_what_is_not_utf8_is_named_or_replaced(
+    toy_run: Path, nmt_command: Nmt, tmp_path: Path
+) -> None:
+    data = "我爱中国。\n".encode() + b"\xff\xfe\n" + "他爱茶。\n".encode()
+    strict = nmt_command("translate", "--model", toy_run, stdin=data)
+    assert strict.code == 2
+    assert strict.out == "I love China.\n"
+    assert "error: standard input:2: not valid UTF-8 (byte 1 of the line is 0xff)" in strict.err
+    path = tmp_path / "in.txt"
+    path.write_bytes(data)
+    for options, stdin in ((("--input", path), b""), ((), data)):
+        replaced = nmt_command(
+            "translate", "--model", toy_run, "--errors", "replace", *options, stdin=stdin
+        )
+        assert replaced.code == 0
+        assert replaced.out.count("\n") == 3
+        assert replaced.out.startswith("I love China.\n")
+        assert replaced.out.endswith("\nHe loves tea.\n")
+
+
+def test_an_output_that_fails_is_not_left_half_written(toy_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_bytes("我爱中国。\n".encode() + b"\xff\n")
+    (tmp_path / "out.txt").write_text("old", encoding="utf-8")
+    files = ("--input", tmp_path / "in.txt", "--output", tmp_path / "out.txt")
+    assert in_process("translate", "--model", toy_run, *files).code == 2
+    assert (tmp_path / "out.txt").read_text(encoding="utf-8") == "old"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (
+            ["--input", "in.txt", "我"],
+            ["error: both TEXT and --input were given", "hint: give one of them"],
+        ),
+        (
+            ["--input", "on.txt"],
+            ["error: on.txt: no such file", "hint: did you mean in.txt?"],
+        ),
+        (
+            ["--n-best", "2", "--align", "soft", "我"],
+            [
+                "error: --n-best with --align needs --json",
+                "hint: add --json, or leave one of them out",
+            ],
+        ),
+        (
+            ["--n-best", "9", "我"],
+            [
+                "error: 9 best translations asked of a beam of 3",
+                "hint: make it wider: --beam 9",
+            ],
+        ),
+        (
+            ["--align", "giza", "我"],
+            ["error: --align giza: unknown", "hint: one of: pharaoh, soft"],
+        ),
+        (
+            ["--errors", "ignore", "我"],
+            ["error: --errors ignore: unknown", "hint: one of: strict, replace"],
+        ),
+        (
+            ["--attention-svg", "a.svg", ""],
+            ["error: a.svg: nothing to draw: all lines are blank"],
+        ),
+        (
+            ["--attention-svg", "a.svg", *["我"] * 51],
+            [
+                "error: a picture holds at most 50 sentences, there are more",
+                "hint: --attention-html FILE takes any number",
+            ],
+        ),
+        (
+            ["--output", "in.txt/out.txt", "我"],
+            ["error: in.txt/out.txt: cannot be written (File exists)"],
+        ),
+    ],
+)
+def test_mistakes_are_answered(
+    toy_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    expected: list[str],
+) -> None:
+    (tmp_path / "in.txt").write_text("我爱中国。\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    result = in_process("translate", "--model", toy_run, "--device", "cpu", *options)
+    assert result.code == 2
+    assert result.err.splitlines() == expected
+
+
+def test_a_model_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert in_process("translate", "我").err.splitlines()[0] == (
+        "error: runs/: no finished run in it"
+    )
+    result = in_process("translate", "--model", "nowhere", "我")
+    assert result.code == 2
+    assert result.err.splitlines()[0] == "error: nowhere: no such run directory"
+
+
+def test_weights_that_are_not_numbers_are_refused(toy_run: Path) -> None:
+    translator = Translator.load(toy_run, "cpu")
+    translator.model.decoder.output_bias.data.fill_(float("nan"))
+    with pytest.raises(nmt.NmtError, match="NaN or infinite"):
+        translator.translate(["我爱中国。"])
+
+
+def test_a_run_that_training_goes_on_with_can_be_used(toy_run: Path, tmp_path: Path) -> None:
+    """Checkpoints come and go while the run is opened again and again."""
+    run = tmp_path / "run"
+    shutil.copytree(toy_run, run)
+    kept = sorted((run / "checkpoints").iterdir())[-1]
+    stop = threading.Event()
+
+    def train() -> None:
+        """As a training does: a newer checkpoint appears, then the older one goes."""
+        old, update = kept, int(kept.name)
+        while not stop.is_set():
+            update += 1
+            scratch = run / "checkpoints" / ".scratch"
+            shutil.copytree(old, scratch)
+            state = json.loads((scratch / "state.json").read_text(encoding="utf-8"))
+            state |= {"update": update, "dev_bleu": 99.0}
+            (scratch / "state.json").write_text(json.dumps(state), encoding="utf-8")
+            new = scratch.rename(run / "checkpoints" / f"{update:08d}")
+            shutil.rmtree(old)
+            old = new
+
+    for other in (run / "checkpoints").iterdir():
+        if other != kept:
+            shutil.rmtree(other)
+    thread = threading.Thread(target=train)
+    thread.start()
+    try:
+        for _ in range(15):
+            (translation,) = Translator.load(run, "cpu").translate(["我爱中国。"])
+            assert translation.text == "I love China."
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,118 @@
+"""From pieces to the user's own characters and words."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from nmt.text import normalise
+from nmt.tokenizer import Tokenizer, train_tokenizer
+from nmt.translate.alignment import Alignment, align, character_origins, joined
+from nmt.translate.search import Hypothesis
+
+CHINESE = ["我爱中国。", "他爱茶。", "今天很好!", "ABC 12"] * 5
+ENGLISH = ["I love China.", "He loves tea.", "It is fine today!"] * 5
+
+
+def tokenizer(lines: list[str], *, simplify: bool) -> Tokenizer:
+    made, _ = train_tokenizer(
+        [normalise(line, simplify=simplify) for line in lines],
+        vocab=400, simplify=simplify, character_coverage=1.0, space_first=not simplify, name="x",
+    )  # fmt: skip
+    return made
+
+
+SRC, TRG = tokenizer(CHINESE, simplify=True), tokenizer(ENGLISH, simplify=False)
+
+
+@pytest.mark.parametrize(
+    ("original", "origins"),
+    [
+        ("我爱", [0, 1]),
+        ("  我　爱 ", [2, 3, 4]),  # white space becomes one space, ends go
+        ("ＡＢＣ１２", [0, 1, 2, 3, 4]),  # full width
+        ("㈱好", [0, 0, 0, 1]),  # one character becomes three
+        ("\u200b我\u200b爱", [1, 3]),  # invisible ones go
+        ("愛國", [0, 1]),  # Traditional
+        ("e\u0301x", [0, 2]),  # composed
+        ("ﷺ", [0] * 18),
+    ],
+)
+def test_each_normalised_character_knows_where_it_came_from(
+    original: str, origins: list[int]
+) -> None:
+    normalised = normalise(original, simplify=True)
+    assert len(normalised) == len(origins)
+    assert character_origins(original, normalised, simplify=True) == origins
+
+
+def hypothesis(source: str, text: str, seed: int = 1) -> Hypothesis:
+    ids = TRG.encode(text)
+    torch.manual_seed(seed)
+    attention = torch.softmax(2 * torch.randn(len(ids) + 1, len(SRC.encode(source)) + 2), dim=1)
+    attention[:, -2:] = 0  # padding
+    attention /= attention.sum(dim=1, keepdim=True)
+    return Hypothesis(ids, -1.0, -1.0, attention)
+
+
+@pytest.mark.parametrize("source", ["我爱中国。", "　我愛　中國㈱。", "龘ABC１２!", "\u200b我👍🏽"])
+def test_weights_move_to_characters_and_words_and_still_sum_to_one(source: str) -> None:
+    found = align(source, hypothesis(source, "He loves China, today!"), SRC, TRG)
+    assert found.characters == list(source)
+    assert found.words == ["He", "loves", "China,", "today!"]
+    assert found.weights.shape == (4, len(source))
+    np.testing.assert_allclose(found.weights.sum(axis=1), 1.0, rtol=1e-5)
+    for index, character in enumerate(source):
+        if character == "\u200b":
+            assert not found.weights[:, index].any()
+
+
+def test_a_word_is_the_mean_of_its_pieces_and_a_piece_is_shared_by_its_characters() -> None:
+    source, text = "我爱中国。", "I love China."
+    one = hypothesis(source, text)
+    found = align(source, one, SRC, TRG)
+    pieces = SRC.pieces(source)
+    starts = [i for i, id_ in enumerate(one.ids) if TRG.piece(id_).startswith("▁")]
+    last_word = one.attention[starts[-1] : len(one.ids), : len(pieces)].mean(dim=0)
+    for piece, weight in zip(pieces, last_word.tolist(), strict=True):
+        for at in range(piece.begin, piece.end):
+            shared = weight / (piece.end - piece.begin)
+            assert found.weights[-1, at] == pytest.approx(shared, rel=1e-5)
+
+
+def test_a_translation_without_words_has_no_rows() -> None:
+    found = align("我爱", hypothesis("我爱", ""), SRC, TRG)
+    assert found.words == []
+    assert found.weights.shape == (0, 2)
+    assert found.links() == []
+
+
+def test_links_are_the_strongest_piece_whole_and_never_a_space() -> None:
+    weights = np.array(
+        [[0.6, 0.0, 0.2, 0.2], [0.1, 0.5, 0.2, 0.2], [0.1, 0.1, 0.4, 0.4]], dtype=np.float32
+    )
+    assert Alignment(list("我爱中国"), ["I", "love", "China"], weights).links() == [
+        (0, 0), (1, 1), (2, 2), (3, 2),
+    ]  # fmt: skip
+    assert Alignment(list("我 中国"), ["I", "love", "China"], weights).links() == [
+        (0, 0), (2, 1), (2, 2), (3, 1), (3, 2),
+    ]  # fmt: skip
+
+
+def test_of_two_equal_weights_the_nearer_to_the_diagonal_is_linked() -> None:
+    weights = np.array([[0.5, 0.0, 0.5], [0.0, 1.0, 0.0], [0.5, 0.0, 0.5]], dtype=np.float32)
+    links = Alignment(list("他爱他"), ["He", "loves", "him"], weights).links()
+    assert links == [(0, 0), (1, 1), (2, 2)]
+
+
+def test_parts_are_joined_where_they_stand() -> None:
+    first = Alignment(list("我爱"), ["I", "love"], np.eye(2, dtype=np.float32))
+    second = Alignment(list("中国"), ["China"], np.full((1, 2), 0.5, dtype=np.float32))
+    whole = joined("我爱 中国", [first, second], [0, 3])
+    assert whole.words == ["I", "love", "China"]
+    assert whole.characters == list("我爱 中国")
+    np.testing.assert_array_equal(
+        whole.weights, [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0.5, 0.5]]
+    )
+    assert joined("", [], []).links() == []

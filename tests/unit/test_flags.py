@@ -1,0 +1,105 @@
+"""Signs that a translation may be wrong."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nmt.text import normalise
+from nmt.tokenizer import train_tokenizer
+from nmt.translate.flags import Flag, flags, most_repeated
+from nmt.translate.lengths import UsualLengths
+from nmt.translate.search import Hypothesis
+from nmt.translate.translator import Part, Translation
+
+LINES = ["我爱中国。", "他有3个苹果。", "今天很好!", "哈哈", "我不知道你为什么要走"] * 5
+SRC, _ = train_tokenizer(
+    [normalise(line, simplify=True) for line in LINES],
+    vocab=300, simplify=True, character_coverage=1.0, space_first=False, name="x",
+)  # fmt: skip
+
+
+def translation(source: str, text: str, *, length: int = 4, unseen: int = 0) -> Translation:
+    """As if searched for: attention even over all pieces but the last `unseen`."""
+    pieces = len(SRC.encode(source))
+    attention = torch.zeros(length + 1, pieces)
+    attention[:, : pieces - unseen] = 1 / (pieces - unseen)
+    return Translation(
+        source, text, -1.0, [Part(source, [Hypothesis([7] * length, -2.0, -1.0, attention)])]
+    )
+
+
+USUAL = UsualLengths(7, (0.8, 1.2))
+
+
+def names(one: Translation, usual: UsualLengths | None = USUAL) -> list[str]:
+    return [flag.name for flag in flags(one, SRC, usual)]
+
+
+def test_a_good_translation_and_a_blank_line_have_none() -> None:
+    assert names(translation("我爱中国。", "I love China.")) == []
+    assert names(Translation("", "")) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "text", "found"),
+    [
+        ("我爱中国。", "I love, love, love China.", True),
+        ("我爱中国。", "of the man of the man of the man", True),
+        ("我爱中国。", "I had had had it", True),
+        ("我爱中国。", "I had had it", False),
+        ("哈哈哈哈", "Ha ha ha ha", False),
+        ("哈哈", "Ha ha ha ha ha ha ha", True),
+    ],
+)
+def test_loops(source: str, text: str, found: bool) -> None:
+    assert ("repetition" in names(translation(source, text), None)) == found
+
+
+def test_the_run_that_repeats_most() -> None:
+    assert most_repeated([]) == ([], 0)
+    assert most_repeated("abc") == ([], 1)
+    assert most_repeated("xababab") == (list("ab"), 3) or most_repeated("xababab")[1] == 3
+    assert most_repeated("aaaa")[1] == 4
+    assert most_repeated("abcdefghij" * 5)[1] == 1  # longer than what counts as a run
+
+
+def test_source_that_nobody_looked_at() -> None:
+    source = "要不知你我么为什道走"
+    count = len(SRC.encode(source))
+    assert "unattended" not in names(translation(source, "x y z", unseen=1), None)
+    found = flags(translation(source, "x y z", unseen=count // 2 + 1), SRC, None)
+    assert [flag.name for flag in found] == ["unattended"]
+    assert found[0].detail.startswith("hardly looked at: ")
+    assert found[0].detail.endswith("走")
+
+
+def test_numbers_that_differ() -> None:
+    assert names(translation("他有30个苹果。", "He has 30 apples."), None) == []
+    assert names(translation("他有三十个苹果。", "He has 30 apples."), None) == []
+    assert flags(translation("他有３０个苹果。", "He has 13 apples."), SRC, None) == [
+        Flag("numbers", "in the source 30; in the translation 13")
+    ]
+
+
+def test_lengths_far_from_the_usual() -> None:
+    source = "要不知你我么为什道走"
+    pieces = len(SRC.encode(source))
+    assert names(translation(source, "x", length=pieces)) == []
+    assert flags(translation(source, "x", length=4 * pieces), SRC, USUAL) == [
+        Flag("length", f"{4 * pieces} pieces for {pieces} of the source")
+    ]
+    assert names(translation(source, "x", length=1)) == ["length"]
+    assert names(translation(source, "x", length=1), None) == []
+
+
+def test_usual_lengths_are_those_of_most_pairs() -> None:
+    usual = UsualLengths.of([7] * 50 + [9] * 50 + [100], [7] * 50 + [9] * 50 + [1])
+    assert usual == UsualLengths(9, (1.0, 1.0))
+    assert UsualLengths.of([10] * 100, [12] * 100).ratio == pytest.approx((15 / 13, 15 / 13))
+
+
+def test_characters_outside_the_vocabulary() -> None:
+    assert names(translation("我爱龘", "I love", length=5), None) == []
+    found = flags(translation("我爱龘靐", "I love", length=8), SRC, None)
+    assert found == [Flag("vocabulary", "2 of 4 characters are not in it: 龘靐")]
