@@ -202,7 +202,8 @@ class Run:
             if checkpoint.update < 0 or not state["files"]:
                 raise ValueError("it says nothing of its files")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            warn(f"{path}: damaged, passed over ({error})")
+            if folder.is_dir():  # else a training that goes on has just removed it
+                warn(f"{path}: damaged, passed over ({error})")
             return None
         return checkpoint
 

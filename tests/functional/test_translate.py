@@ -409,9 +409,9 @@ def test_a_run_that_training_goes_on_with_can_be_used(toy_run: Path, tmp_path: P
     stop = threading.Event()
 
     def train() -> None:
-        """As a training does: a newer checkpoint appears, then the older one goes."""
-        old, update = kept, int(kept.name)
-        while not stop.is_set():
+        """As a training does: a newer checkpoint appears, then the one before the last goes."""
+        older, old, update = kept, kept, int(kept.name)
+        while not stop.wait(0.03):
             update += 1
             scratch = run / "checkpoints" / ".scratch"
             shutil.copytree(old, scratch)
@@ -419,8 +419,9 @@ def test_a_run_that_training_goes_on_with_can_be_used(toy_run: Path, tmp_path: P
             state |= {"update": update, "dev_bleu": 99.0}
             (scratch / "state.json").write_text(json.dumps(state), encoding="utf-8")
             new = scratch.rename(run / "checkpoints" / f"{update:08d}")
-            shutil.rmtree(old)
-            old = new
+            if older != old:
+                shutil.rmtree(older)
+            older, old = old, new
 
     for other in (run / "checkpoints").iterdir():
         if other != kept:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import random
 from collections.abc import Iterator
 
@@ -11,10 +13,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nmt.config import SearchConfig
+from nmt.errors import NmtError
 from nmt.model import Seq2Seq
 from nmt.symbols import SPACE_MARK
 from nmt.text import normalise
 from nmt.tokenizer import Tokenizer, train_tokenizer
+from nmt.translate.lengths import UsualLengths
 from nmt.translate.translator import Translation, Translator
 
 CHINESE = [
@@ -184,3 +188,80 @@ def test_translating_leaves_the_model_as_it_was(translator: Translator) -> None:
         assert translator.model.training
     finally:
         translator.model.eval()
+
+
+def test_candidates_of_a_line_in_parts_are_the_best_combinations(translator: Translator) -> None:
+    (translation,) = translator.translate(["".join(CHINESE[:4])], n_best=4)
+    assert len(translation.parts) > 1
+    sums = [
+        sum(h.score for h in combination)
+        for combination in itertools.product(*(p.hypotheses for p in translation.parts))
+    ]
+    expected = sorted(sums, reverse=True)[:4]
+    assert [c.score for c in translation.candidates] == pytest.approx(expected, abs=1e-4)
+    assert translation.candidates[0].text == translation.text
+    assert translation.score == translation.candidates[0].score
+    assert translation.log_prob == pytest.approx(translation.candidates[0].log_prob)
+
+
+def test_more_candidates_than_the_beam_holds_are_refused(translator: Translator) -> None:
+    with pytest.raises(NmtError, match="5 best translations asked of a beam of 4"):
+        translator.translate(["我"], n_best=5)
+
+
+def test_the_alignment_of_a_line_in_parts_covers_the_line(translator: Translator) -> None:
+    line = " ".join(CHINESE[:5])
+    (translation,) = translator.translate([line])
+    assert [line[p.begin : p.begin + len(p.source)] for p in translation.parts] == [
+        p.source for p in translation.parts
+    ]
+    alignment = translator.alignment(translation)
+    assert alignment.characters == list(line)
+    assert " ".join(alignment.words) == translation.text
+    assert alignment.weights.sum(axis=1) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_a_line_longer_than_typical_is_translated_by_sentences(translator: Translator) -> None:
+    lines = ["".join(CHINESE[:2]), CHINESE[2], "我爱你。他！"]
+    translator.usual = UsualLengths(typical=6, ratio=(0.5, 2.0))
+    try:
+        found = [[p.source for p in t.parts] for t in translator.translate(lines)]
+    finally:
+        translator.usual = None
+    assert found == [CHINESE[:2], [CHINESE[2]], ["我爱你。他！"]]
+
+
+def test_halves_of_surrogate_pairs_become_question_marks(translator: Translator) -> None:
+    broken, whole = translator.translate(["我\ud83d爱", "我?爱"])
+    assert broken.source == "我\ud83d爱"
+    assert broken.text == whole.text
+
+
+def test_eight_bit_integers_do_not_depend_on_the_batch(translator: Translator) -> None:
+    small = Translator(
+        translator.model, translator.src, translator.trg, translator.search,
+        translator.device, translator.max_pieces, int8=True,
+    )  # fmt: skip
+    expected = small.translate(CHINESE, batch_size=64)
+    for batch_size in (1, 7):
+        same(small.translate(CHINESE, batch_size=batch_size), expected)
+
+
+def test_eight_bit_integers_need_the_cpu(translator: Translator) -> None:
+    with pytest.raises(NmtError, match="--int8 runs on the CPU only"):
+        Translator(
+            translator.model, translator.src, translator.trg, translator.search,
+            torch.device("cuda"), 12, int8=True,
+        )  # fmt: skip
+
+
+def test_weights_that_change_are_seen_unless_they_are_frozen(translator: Translator) -> None:
+    parts = (translator.src, translator.trg, translator.search, translator.device, 12)
+    model = copy.deepcopy(translator.model)
+    live, frozen = Translator(model, *parts), Translator(model, *parts, frozen=True)
+    before = [t.text for t in live.translate(CHINESE)]
+    assert [t.text for t in frozen.translate(CHINESE)] == before
+    with torch.no_grad():
+        model.decoder.output_bias.normal_(std=3.0)
+    assert [t.text for t in live.translate(CHINESE)] != before
+    assert [t.text for t in frozen.translate(CHINESE)] == before
