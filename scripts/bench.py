@@ -226,19 +226,21 @@ def translate(
         network = widened(translator.model, run.config.model, sizes, pieces or len(run.trg))
         translator = Translator(
             network, run.src, run.trg, run.config.search, translator.device,
-            translator.max_pieces, int8=int8, frozen=True,
+            translator.max_pieces, int8=int8, usual=translator.usual,
+            frozen=True,
         )  # fmt: skip
     translator.search = translator.search.model_copy(update={"beam": beam})
     translations = translator.translate(lines, batch_size)  # warms up
     if sizes and not int8 and beam == run.config.search.beam:
         changed = sum(a.text != b.text for a, b in zip(translations, expected, strict=True))
         assert changed <= len(lines) // 100, f"widening changed {changed} translations"
-    rates, ceilings = [], []
+    rates, cpu_rates, ceilings = [], [], []
     for _ in range(repeats):
         ceilings.append(matmul_rate())
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.process_time()
         translator.translate(lines, batch_size)
         rates.append(len(lines) / (time.perf_counter() - began))
+        cpu_rates.append(len(lines) / (time.process_time() - used))
     latencies = []
     for line in lines[:100]:
         began = time.perf_counter()
@@ -255,6 +257,7 @@ def translate(
         "sentences": len(lines),
         "sentences_per_second": round(statistics.median(rates), 1),
         "fastest": round(max(rates), 1),
+        "sentences_per_cpu_second": round(statistics.median(cpu_rates), 1),
         "target_tokens_per_sentence": round(tokens / len(lines), 1),
         "latency_ms_median": round(statistics.median(latencies) * 1e3, 1),
         "latency_ms_p95": round(sorted(latencies)[int(0.95 * len(latencies))] * 1e3, 1),
