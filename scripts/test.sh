@@ -7,4 +7,5 @@ source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 ruff check .
 ruff format --check .
 mypy
-python -m pytest "$@"
+# Many tests start whole programs: one worker a core, a file to a worker.
+python -m pytest --numprocesses auto --dist loadfile "$@"
