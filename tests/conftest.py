@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -122,6 +123,13 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prepare(config)
     run, _ = train(config, "cpu")
     return run.folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _signals_are_heard() -> None:
+    """A suite started in the background ignores Ctrl-C and hang-up, and its programs with it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True, scope="session")
