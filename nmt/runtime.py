@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,9 @@ from nmt.errors import NmtError
 
 if TYPE_CHECKING:
     import torch
+
+_MEET_SECONDS = 30  # for all workers to find one another
+_WAIT_MINUTES = 30  # for one of them to be done with what the others wait for
 
 
 def say(message: str) -> None:
@@ -170,7 +174,16 @@ def joining_workers(device_name: str) -> Iterator[tuple[torch.device, Workers]]:
             )
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    meet = timedelta(seconds=_MEET_SECONDS)
+    store, rank, size = next(dist.rendezvous("env://", timeout=meet))  # type: ignore[attr-defined]
+    # After a restart the store still holds the addresses of the workers before, and gloo would
+    # take one of them for a worker of now, and be refused or wait for ever.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=meet)
+    # Later on, one may wait long for another that translates or saves.
+    dist.distributed_c10d._set_pg_timeout(timedelta(minutes=_WAIT_MINUTES))
     try:
         yield device, Workers(dist.get_rank(), count)
     finally:
