@@ -7,7 +7,12 @@ every weight gradient a small product a step. `unroll` gives the same numbers wi
 - forward keeps the gates, the queries, the attention and the contexts of each step, but
   not the tanh of the energies, the largest tensor there is: backward makes it again;
 - backward runs once over time for what must be sequential, the gradient of the state,
-  and makes each weight gradient afterwards, one large product over all steps.
+  and makes each weight gradient afterwards, one large product over all steps;
+- tanh(k + q) = 1 - 2 r with r = 1 / (exp(2k) exp(2q) + 1), and the softmax of the energies
+  does not see the 1: with both exponentials made beforehand an energy costs a product and
+  a reciprocal, a fraction of PyTorch's tanh on a CPU;
+- under ``torch.autocast`` the products with weights are made in its precision, from weights
+  rounded once for all steps; states, gates, softmax and sums stay in float32.
 
 The two are pinned to each other by a test, in double precision by `gradcheck`.
 """
@@ -22,6 +27,9 @@ from torch.autograd.function import once_differentiable
 
 from nmt.model.attention import AdditiveAttention
 from nmt.model.decoder import Decoder, Memory
+from nmt.model.weight import Weight, autocast_precision
+
+_LARGEST_EXPONENT = 40.0  # exp(2 * 40) is finite; tanh is flat there long since
 
 
 def unroll(
@@ -37,7 +45,7 @@ def unroll(
 
     Returns:
         States s_1..s_T `[batch, trg_len, hidden]`, contexts `[batch, trg_len, states]`,
-        attention `[batch, trg_len, src_len]` (no gradient flows through this one).
+        attention `[batch, trg_len, src_len]`.
     """
     recurrent = decoder.recurrent
     if not isinstance(decoder.attention, AdditiveAttention):
@@ -95,6 +103,7 @@ class _Recurrence(torch.autograd.Function):
         keys: Optional[Tensor],  # noqa: UP045
         encoder_states: Optional[Tensor],  # noqa: UP045
         src_mask: Optional[Tensor],  # noqa: UP045
+        precision: torch.dtype,
     ) -> tuple[Tensor, Tensor, Tensor]:
         batch, steps, three = word_gates.shape
         hidden = three // 3
@@ -104,31 +113,36 @@ class _Recurrence(torch.autograd.Function):
         gates = torch.empty_like(given)  # reset, update, candidate
         own_candidate = given.new_empty(steps, batch, hidden)
         looks = _Looks(score, keys, encoder_states, src_mask, steps)
+        recur, read = Weight(weight, precision), Weight(context_weight, precision)
         for step in range(steps):
-            recurrent = torch.addmm(bias, states[step], weight.t())
+            recurrent = recur.forward(states[step], bias)
             now = given[step]
             if context_weight is not None:
                 context = looks.forward(step, recurrent[:, three:])
-                now = torch.addmm(now, context, context_weight.t())
+                now = read.forward(context, now)
+            opened = torch.add(now[:, : 2 * hidden], recurrent[:, : 2 * hidden]).sigmoid_()
             own = recurrent[:, 2 * hidden : three]
-            reset_update = torch.sigmoid(now[:, : 2 * hidden] + recurrent[:, : 2 * hidden])
-            candidate = torch.addcmul(now[:, 2 * hidden :], reset_update[:, :hidden], own).tanh_()
-            torch.lerp(candidate, states[step], reset_update[:, hidden:], out=states[step + 1])
-            gates[step, :, : 2 * hidden] = reset_update
+            candidate = _tanh_(torch.addcmul(now[:, 2 * hidden :], opened[:, :hidden], own))
+            torch.lerp(candidate, states[step], opened[:, hidden:], out=states[step + 1])
+            gates[step, :, : 2 * hidden] = opened
             gates[step, :, 2 * hidden :] = candidate
             own_candidate[step] = own
+        ctx.precision = precision
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(
             states, gates, own_candidate, weight, context_weight,
-            score, keys, encoder_states, looks.queries, looks.attention, looks.contexts,
+            score, looks.keys, encoder_states, looks.queries, looks.attention, looks.contexts,
         )  # fmt: skip
         attention = looks.attention.transpose(0, 1)
-        ctx.mark_non_differentiable(attention)
         return states[1:].transpose(0, 1), looks.contexts.transpose(0, 1), attention
 
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any, d_states: Tensor, d_contexts: Tensor, _d_attention: Tensor
+        ctx: Any,
+        d_states: Optional[Tensor],  # noqa: UP045
+        d_contexts: Optional[Tensor],  # noqa: UP045
+        d_attention: Optional[Tensor],  # noqa: UP045
     ) -> tuple[Optional[Tensor], ...]:  # noqa: UP045
         (
             states, gates, own_candidate, weight, context_weight,
@@ -136,13 +150,17 @@ class _Recurrence(torch.autograd.Function):
         ) = ctx.saved_tensors  # fmt: skip
         steps, batch, three = gates.shape
         hidden = three // 3
-        looks = _LooksBackward(score, keys, encoder_states, queries, attention)
+        looks = _LooksBackward(score, keys, encoder_states, queries, attention, d_attention)
+        recur, read = Weight(weight, ctx.precision), Weight(context_weight, ctx.precision)
         d_given = torch.empty_like(gates)
         d_recurrent = gates.new_empty(steps, batch, weight.shape[0])
-        d_context = d_contexts.transpose(0, 1).contiguous()
+        d_context = torch.zeros_like(contexts)
+        if d_contexts is not None:
+            d_context.copy_(d_contexts.transpose(0, 1))
         d_state = torch.zeros_like(states[0])
         for step in range(steps - 1, -1, -1):
-            d_state = d_state + d_states[:, step]
+            if d_states is not None:
+                d_state = d_state + d_states[:, step]
             reset, update, candidate = gates[step].chunk(3, dim=1)
             d_candidate = d_state * (1 - update) * (1 - candidate * candidate)
             d_reset = d_candidate * own_candidate[step] * reset * (1 - reset)
@@ -153,28 +171,50 @@ class _Recurrence(torch.autograd.Function):
             d_own[:, hidden : 2 * hidden] = d_update
             torch.mul(d_candidate, reset, out=d_own[:, 2 * hidden : three])
             if context_weight is not None:
-                d_context[step].addmm_(d_given[step], context_weight)
+                d_context[step] = read.backward(d_given[step], d_context[step])
                 d_own[:, three:] = looks.backward(step, d_context[step])
-            d_state = torch.addmm(d_state * update, d_own, weight)
-        flat = d_recurrent.flatten(0, 1)
-        d_weight = flat.t() @ states[:-1].flatten(0, 1)
-        d_context_weight = None
-        if context_weight is not None:
-            d_context_weight = d_given.flatten(0, 1).t() @ contexts.flatten(0, 1)
+            d_state = recur.backward(d_own, d_state * update)
         d_score, d_keys, d_encoder_states = looks.finish(d_context)
         return (
-            d_given.transpose(0, 1), d_state, d_weight, flat.sum(dim=0), d_context_weight,
-            d_score, d_keys, d_encoder_states, None,
+            d_given.transpose(0, 1), d_state, recur.gradient(d_recurrent, states[:-1]),
+            d_recurrent.sum(dim=(0, 1)), read.gradient(d_given, contexts),
+            d_score, d_keys, d_encoder_states, None, None,
         )  # fmt: skip
 
 
-def _recurrence(*tensors: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    outputs: tuple[Tensor, Tensor, Tensor] = _Recurrence.apply(*tensors)  # type: ignore[no-untyped-call]
+def _recurrence(word_gates: Tensor, *tensors: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """`_Recurrence` in the precision that autocast asks for, if it is on."""
+    assert tensors[1] is not None
+    whole = tensors[1].dtype  # of the weights, and of everything but the products
+    device = word_gates.device.type
+    precision = autocast_precision(device, whole)
+    inputs = [
+        tensor.to(whole) if tensor is not None and tensor.is_floating_point() else tensor
+        for tensor in (word_gates, *tensors)
+    ]
+    with torch.autocast(device, enabled=False):
+        outputs: tuple[Tensor, Tensor, Tensor] = _Recurrence.apply(*inputs, precision)  # type: ignore[no-untyped-call]
     return outputs
 
 
+def _tanh_(x: Tensor) -> Tensor:
+    """Tanh in place, as 2 sigmoid(2x) - 1: PyTorch computes that much faster on CPUs."""
+    return x.mul_(2.0).sigmoid_().mul_(2.0).sub_(1.0)
+
+
+def _exp_twice(x: Tensor) -> Tensor:
+    return (2.0 * x).clamp_(-2.0 * _LARGEST_EXPONENT, 2.0 * _LARGEST_EXPONENT).exp_()
+
+
 class _Looks:
-    """Additive attention, forward: one step at a time, with a buffer that stays."""
+    """Additive attention, forward: one step at a time, with a buffer that stays.
+
+    Attributes:
+        keys: exp(2 U_a h_j), `[batch, src_len, units]`.
+        queries: exp(2 W_a s_{i-1}), `[trg_len, batch, units]`.
+        attention: a_ij, `[trg_len, batch, src_len]`.
+        contexts: c_i, `[trg_len, batch, states]`.
+    """
 
     def __init__(
         self,
@@ -184,12 +224,13 @@ class _Looks:
         src_mask: Tensor | None,
         steps: int,
     ) -> None:
-        self.score, self.keys, self.encoder_states = score, keys, encoder_states
+        self.keys, self.encoder_states = keys, encoder_states
         if score is None or keys is None or encoder_states is None or src_mask is None:
             self.queries = self.attention = self.contexts = torch.empty(0, 0, 0)
             return
         batch, src_len, units = keys.shape
-        self.padding = ~src_mask
+        self.keys, self.score = _exp_twice(keys), -2.0 * score
+        self.padding, self.one = ~src_mask, keys.new_ones(1)
         self.mixed = torch.empty_like(keys)
         self.queries = keys.new_empty(steps, batch, units)
         self.attention = keys.new_empty(steps, batch, src_len)
@@ -198,10 +239,9 @@ class _Looks:
     def forward(self, step: int, query: Tensor) -> Tensor:
         """c_i `[batch, states]` of one step, from W_a s_{i-1} `[batch, units]`."""
         assert self.keys is not None
-        assert self.score is not None
         assert self.encoder_states is not None
-        self.queries[step] = query
-        torch.add(self.keys, query.unsqueeze(1), out=self.mixed).tanh_()
+        self.queries[step] = _exp_twice(query)
+        _half_tanh(self.keys, self.queries[step], self.one, self.mixed)
         energies = (self.mixed @ self.score).masked_fill_(self.padding, -torch.inf)
         attention = self.attention[step]
         torch.softmax(energies, dim=1, out=attention)
@@ -210,8 +250,17 @@ class _Looks:
         return context
 
 
+def _half_tanh(keys: Tensor, query: Tensor, one: Tensor, out: Tensor) -> None:
+    """R = (1 - tanh(k + q)) / 2 into `out`, from the exponentials that `_Looks` keeps."""
+    torch.addcmul(one, keys, query.unsqueeze(1), out=out).reciprocal_()
+
+
 class _LooksBackward:
-    """Additive attention, backward: the tanh of each step is made again."""
+    """Additive attention, backward: the tanh of each step is made again.
+
+    Args:
+        d_attention: gradient of the attention from outside, `[batch, trg_len, src_len]`.
+    """
 
     def __init__(
         self,
@@ -220,11 +269,13 @@ class _LooksBackward:
         encoder_states: Tensor | None,
         queries: Tensor,
         attention: Tensor,
+        d_attention: Tensor | None,
     ) -> None:
         self.score, self.keys, self.encoder_states = score, keys, encoder_states
-        self.queries, self.attention = queries, attention
+        self.queries, self.attention, self.d_attention = queries, attention, d_attention
         if keys is not None and score is not None:
-            self.mixed, self.scaled = torch.empty_like(keys), torch.empty_like(keys)
+            self.one = keys.new_ones(1)
+            self.mixed, self.slope = torch.empty_like(keys), torch.empty_like(keys)
             self.d_keys, self.d_score = torch.zeros_like(keys), torch.zeros_like(score)
 
     def backward(self, step: int, d_context: Tensor) -> Tensor:
@@ -234,15 +285,18 @@ class _LooksBackward:
         assert self.encoder_states is not None
         attention = self.attention[step]
         d_attention = torch.bmm(self.encoder_states, d_context.unsqueeze(2)).squeeze(2)
+        if self.d_attention is not None:
+            d_attention += self.d_attention[:, step]
         inner = (attention * d_attention).sum(dim=1, keepdim=True)
-        d_energies = (attention * (d_attention - inner)).unsqueeze(2)  # [batch, src_len, 1]
-        torch.add(self.keys, self.queries[step].unsqueeze(1), out=self.mixed).tanh_()
-        torch.mul(self.mixed, d_energies, out=self.scaled)
-        self.d_score += self.scaled.sum(dim=(0, 1))
-        # d tanh = 1 - tanh^2; the factor v_a is the same everywhere and comes last.
-        torch.addcmul(d_energies, self.scaled, self.mixed, value=-1, out=self.mixed)
-        self.d_keys += self.mixed
-        return self.mixed.sum(dim=1) * self.score
+        d_energies = attention * (d_attention - inner)  # [batch, src_len]
+        # With r as in `_half_tanh`: tanh = 1 - 2r, and a sentence's d_energies sum to 0;
+        # its slope is 4 (r - r^2). Factors that are the same everywhere come last.
+        _half_tanh(self.keys, self.queries[step], self.one, self.mixed)
+        self.d_score.addmv_(self.mixed.flatten(0, 1).t(), d_energies.flatten(), alpha=-2.0)
+        torch.addcmul(self.mixed, self.mixed, self.mixed, value=-1.0, out=self.slope)
+        self.d_keys.addcmul_(self.slope, d_energies.unsqueeze(2))
+        d_query = torch.bmm(d_energies.unsqueeze(1), self.slope).squeeze(1)
+        return d_query * (4.0 * self.score)
 
     def finish(self, d_context: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Gradients of v_a, of U_a h_j and of h_j, over all steps."""
@@ -251,4 +305,4 @@ class _LooksBackward:
         d_encoder_states = torch.bmm(
             self.attention.permute(1, 2, 0), d_context.transpose(0, 1)
         )  # [batch, src_len, trg_len] x [batch, trg_len, states]
-        return self.d_score, self.d_keys * self.score, d_encoder_states
+        return self.d_score, self.d_keys * (4.0 * self.score), d_encoder_states

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from nmt.batches import Batch
 from nmt.model import Seq2Seq
+from nmt.model.weight import Weight, autocast_precision
 from nmt.symbols import PAD
+
+# Numbers of the logits that exist at a time: what caches hold, what a GPU is busy with.
+_CHUNK = {"cpu": 1 << 21, "cuda": 1 << 27}
 
 
 @dataclass(frozen=True)
@@ -38,12 +44,79 @@ def batch_loss(model: Seq2Seq, batch: Batch, label_smoothing: float) -> Loss:
     real = batch.trg_out != PAD
     # The output layer sees real tokens only: padding would cost a product with the
     # whole vocabulary.
-    logits = model.decoder.logits(features[real]).float()  # [tokens, vocab]
-    log_total = torch.logsumexp(logits, dim=1)
-    reference = logits.gather(1, batch.trg_out[real].unsqueeze(1)).squeeze(1)
-    plain = (log_total - reference).sum()
-    smoothed = plain
-    if label_smoothing:
-        even = (log_total - logits.mean(dim=1)).sum()
-        smoothed = (1 - label_smoothing) * plain + label_smoothing * even
-    return Loss(smoothed, plain.detach(), batch.trg_tokens)
+    decoder = model.decoder
+    smoothed, plain = output_loss(
+        features[real], decoder.embedding.weight, decoder.output_bias, batch.trg_out[real],
+        label_smoothing,
+    )  # fmt: skip
+    return Loss(smoothed, plain, batch.trg_tokens)
+
+
+def output_loss(
+    features: Tensor, weight: Tensor, bias: Tensor, reference: Tensor, label_smoothing: float
+) -> tuple[Tensor, Tensor]:
+    """The output layer and its cross-entropy in one, a few tokens at a time.
+
+    The logits of all tokens never exist together, and each chunk of them is turned into its
+    own gradient in place. Under ``torch.autocast`` the products are made in its precision,
+    the softmax in that of the weights.
+
+    Args:
+        features: of real tokens, `[tokens, embedding]`.
+        weight: `[vocab, embedding]`.
+        bias: `[vocab]`.
+        reference: ids of what is to be predicted, `[tokens]`.
+        label_smoothing: share of the target spread over the vocabulary.
+
+    Returns:
+        the smoothed loss, with its graph, and the plain one without; summed over tokens.
+    """
+    device = features.device.type
+    precision = autocast_precision(device, weight.dtype)
+    features = features.to(weight.dtype)
+    with torch.autocast(device, enabled=False):
+        smoothed, plain = _OutputLoss.apply(  # type: ignore[no-untyped-call]
+            features, weight, bias, reference, label_smoothing, precision
+        )
+    return smoothed, plain
+
+
+class _OutputLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        reference: Tensor,
+        label_smoothing: float,
+        precision: torch.dtype,
+    ) -> tuple[Tensor, Tensor]:
+        vocab, output = len(bias), Weight(weight, precision)
+        plain, smoothed = bias.new_zeros(()), bias.new_zeros(())
+        d_features = torch.empty_like(features)
+        d_weight, d_bias, none = torch.zeros_like(weight), torch.zeros_like(bias), bias.new_zeros(1)
+        rows = max(1, _CHUNK.get(features.device.type, _CHUNK["cpu"]) // vocab)
+        for start in range(0, len(reference), rows):
+            part = slice(start, start + rows)
+            seen, ids = features[part], reference[part].unsqueeze(1)
+            log_probs = torch.log_softmax(output.forward(seen, bias), dim=1)  # [rows, vocab]
+            of_reference = log_probs.gather(1, ids)
+            plain -= of_reference.sum()
+            even = log_probs.mean(dim=1).sum()
+            smoothed -= (1 - label_smoothing) * of_reference.sum() + label_smoothing * even
+            # d loss / d logits = p - target, where the target has 1 - e more on the reference.
+            d_logits = log_probs.exp_().sub_(label_smoothing / vocab)
+            d_logits.scatter_(1, ids, d_logits.gather(1, ids) - (1 - label_smoothing))
+            d_features[part] = output.backward(d_logits, none)
+            d_weight += output.gradient(d_logits, seen)
+            d_bias += d_logits.sum(dim=0)
+        ctx.save_for_backward(d_features, d_weight, d_bias)
+        ctx.mark_non_differentiable(plain)
+        return smoothed, plain
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, scale: Tensor, _plain: Tensor) -> tuple[Tensor | None, ...]:
+        d_features, d_weight, d_bias = ctx.saved_tensors
+        return d_features * scale, d_weight * scale, d_bias * scale, None, None, None
