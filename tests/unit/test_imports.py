@@ -14,7 +14,7 @@ RANKS = {
     "errors": 0, "symbols": 0,
     "text": 1, "config": 1, "runtime": 1,
     "model": 2, "tokenizer": 2, "corpus": 2,
-    "prepare": 3, "batches": 3, "checkpoint": 3,
+    "prepare": 3, "batches": 3, "aligner": 3, "checkpoint": 3,
     "translate": 4, "evaluate": 5, "train": 6, "cli": 7,
     "__init__": 8, "__main__": 8,
 }  # fmt: skip
