@@ -5,7 +5,7 @@ The only place where BOS, EOS and PAD are added.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,8 @@ from nmt.corpus import PackedSet, Side
 from nmt.symbols import BOS, EOS, PAD
 
 Indices = NDArray[np.int64]
+# Source ids, their mask, target ids, their mask; returns `[batch, trg_len, src_len]`.
+Align = Callable[..., NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Batch:
         trg_in: BOS + tokens, `[batch, trg_len]`.
         trg_out: tokens + EOS, `[batch, trg_len]`.
         trg_tokens: real tokens of trg_out, EOS counted.
+        alignment: how likely each token of trg_out and each source token translate one another,
+            `[batch, trg_len, src_len]`, if there is a teacher to say so.
     """
 
     src: Tensor
@@ -37,6 +41,7 @@ class Batch:
     trg_in: Tensor
     trg_out: Tensor
     trg_tokens: int
+    alignment: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device, without waiting for the copy."""
@@ -52,6 +57,7 @@ class Batch:
             move(self.trg_in),
             move(self.trg_out),
             self.trg_tokens,
+            None if self.alignment is None else move(self.alignment),
         )
 
 
@@ -85,8 +91,8 @@ def plan_epoch(
     return [batches[i] for i in random.permutation(len(batches))]
 
 
-def make_batch(corpus: PackedSet, sentences: Indices) -> Batch:
-    """Gather sentences of the packed corpus into tensors."""
+def make_batch(corpus: PackedSet, sentences: Indices, align: Align | None = None) -> Batch:
+    """Gather sentences of the packed corpus into tensors, aligned if `align` is given."""
     src, src_mask = _gather(corpus.src, sentences)
     trg, trg_mask = _gather(corpus.trg, sentences)
     rows, longest = trg.shape
@@ -96,12 +102,17 @@ def make_batch(corpus: PackedSet, sentences: Indices) -> Batch:
     trg_in[:, 1:] = trg
     trg_out[:, :-1] = trg
     trg_out[np.arange(rows), trg_mask.sum(axis=1)] = EOS
+    alignment = None
+    if align is not None:
+        found = align(src, src_mask, trg, trg_mask)
+        alignment = torch.from_numpy(np.pad(found, ((0, 0), (0, 1), (0, 0))))  # EOS: to nothing
     return Batch(
         torch.from_numpy(src),
         torch.from_numpy(src_mask),
         torch.from_numpy(trg_in),
         torch.from_numpy(trg_out),
         int(trg_mask.sum()) + rows,
+        alignment,
     )
 
 

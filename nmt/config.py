@@ -270,6 +270,17 @@ class TrainConfig(_Section):
     ema: float = Field(
         0.0, ge=0, lt=1, description="decay of the averaged weights that are validated and used"
     )
+    guided_alignment: float = Field(
+        0.0,
+        ge=0,
+        description="weight of a loss that draws the attention to a statistical word alignment "
+        "of the training pairs (Chen et al. 2016); 0: none",
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="of products with weights; weights, states, softmax and loss stay in float32. "
+        "auto: bfloat16 where the processor multiplies it faster",
+    )
     validate_every: float = Field(1.0, gt=0, description="epochs between validations")
     validate_sentences: int = Field(500, ge=1, description="of dev, evenly spread over it")
     patience: int = Field(10, ge=1, description="validations without a better dev BLEU")

@@ -66,6 +66,31 @@ def choose_device(name: str) -> torch.device:
     raise NmtError(f"--device {name}: unknown device", "one of: auto, cpu, cuda, cuda:N")
 
 
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """The precision of products called `name`; ``auto`` says what it chose and why.
+
+    bfloat16 has the range of float32 and a third of its digits. Processors with instructions
+    for it multiply it at least twice as fast; on others it would be slower.
+    """
+    import torch
+
+    if name != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+    if device.type == "cuda":
+        fast = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        fast = any(
+            getattr(torch.cpu, ask, bool)()
+            for ask in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        )
+    say(
+        "precision: bfloat16 products (this processor has instructions for them)"
+        if fast
+        else "precision: float32 (this processor has no instructions for bfloat16)"
+    )
+    return torch.bfloat16 if fast else torch.float32
+
+
 def _cpu_label() -> str:
     import torch
 

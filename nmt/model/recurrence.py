@@ -175,9 +175,12 @@ class _Recurrence(torch.autograd.Function):
                 d_own[:, three:] = looks.backward(step, d_context[step])
             d_state = recur.backward(d_own, d_state * update)
         d_score, d_keys, d_encoder_states = looks.finish(d_context)
+        d_context_weight = None
+        if context_weight is not None:
+            d_context_weight = read.gradient(d_given, contexts)
         return (
             d_given.transpose(0, 1), d_state, recur.gradient(d_recurrent, states[:-1]),
-            d_recurrent.sum(dim=(0, 1)), read.gradient(d_given, contexts),
+            d_recurrent.sum(dim=(0, 1)), d_context_weight,
             d_score, d_keys, d_encoder_states, None, None,
         )  # fmt: skip
 

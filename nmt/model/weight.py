@@ -19,7 +19,7 @@ class Weight:
     What is added and what is returned has the weight's own precision.
 
     Args:
-        weight: W, `[out, in]`; None where there is none to multiply with.
+        weight: W, `[out, in]`; None where there is none, and nothing to multiply with.
         precision: of the products.
     """
 
@@ -42,9 +42,7 @@ class Weight:
             return torch.addmm(plus, d, self.weight)
         return torch.mm(d.to(self.precision), self.weight) + plus
 
-    def gradient(self, d: Tensor, x: Tensor) -> Tensor | None:
+    def gradient(self, d: Tensor, x: Tensor) -> Tensor:
         """The weight's own gradient, d^T x: one product over all steps and rows of both."""
-        if self.weight is None:
-            return None
         d, x = d.flatten(0, -2), x.flatten(0, -2)
         return torch.mm(d.to(self.precision).t(), x.to(self.precision)).to(d.dtype)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from nmt.batches import Batch, Indices, make_batch
+from nmt.batches import Align, Batch, Indices, make_batch
 from nmt.corpus import PackedSet
 from nmt.errors import NmtError
 from nmt.model import Seq2Seq
@@ -31,6 +31,9 @@ class Gradient:
         device: where to compute.
         workers: each takes its share of every batch; gradients are summed over them by
             DistributedDataParallel.
+        precision: of products with weights.
+        align: teacher of the attention, if there is one.
+        guided_alignment: weight of what it teaches.
     """
 
     def __init__(
@@ -40,11 +43,15 @@ class Gradient:
         label_smoothing: float,
         device: torch.device,
         workers: Workers,
+        precision: torch.dtype = torch.float32,
+        align: Align | None = None,
+        guided_alignment: float = 0.0,
     ) -> None:
         self.model, self.corpus, self.device, self.workers = model, corpus, device, workers
+        self.align = align
         self.lengths = (corpus.src.lengths, corpus.trg.lengths)
         self.most_cells = float("inf")  # largest part that is tried
-        summed = _SummedLoss(model, label_smoothing)
+        summed = _SummedLoss(model, label_smoothing, guided_alignment, precision)
         self.loss = DistributedDataParallel(summed) if workers.count > 1 else summed
 
     def compute(
@@ -87,7 +94,7 @@ class Gradient:
         tokens = cells = 0
         parts = self._parts(sentences)
         for number, (part, weight) in enumerate(parts, start=1):
-            batch = make_batch(self.corpus, part).to(self.device)
+            batch = make_batch(self.corpus, part, self.align).to(self.device)
             with self._exchange(last=number == len(parts) and not alone):
                 smoothed, part_plain = self.loss(batch)
                 # DistributedDataParallel takes the mean over workers; ours is a sum.
@@ -149,12 +156,21 @@ class Gradient:
 class _SummedLoss(nn.Module):
     """`batch_loss` as a module, which DistributedDataParallel asks for."""
 
-    def __init__(self, model: Seq2Seq, label_smoothing: float) -> None:
+    def __init__(
+        self,
+        model: Seq2Seq,
+        label_smoothing: float,
+        guided_alignment: float,
+        precision: torch.dtype,
+    ) -> None:
         super().__init__()
         self.model, self.label_smoothing = model, label_smoothing
+        self.guided_alignment, self.precision = guided_alignment, precision
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        loss = batch_loss(self.model, batch, self.label_smoothing)
+        rounds = self.precision != torch.float32
+        with torch.autocast(batch.src.device.type, self.precision, enabled=rounds):
+            loss = batch_loss(self.model, batch, self.label_smoothing, self.guided_alignment)
         return loss.smoothed, loss.plain
 
 

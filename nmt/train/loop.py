@@ -26,12 +26,14 @@ from nmt.prepare.pipeline import load_manifest
 from nmt.runtime import (
     Stop,
     Workers,
+    choose_precision,
     compute_reproducibly,
     joining_workers,
     say,
     stopping_on_signals,
     warn,
 )
+from nmt.train.alignment import learn_alignment
 from nmt.train.curves import draw_curves, plots_are_possible
 from nmt.train.forecast import make_forecast
 from nmt.train.gradient import Gradient, random_number
@@ -105,7 +107,16 @@ class _Training:
         )
         self.progress = Progress()
         self._restore()
-        self.gradient = Gradient(self.model, corpus, self.config.label_smoothing, device, workers)
+        self.gradient = Gradient(
+            self.model,
+            corpus,
+            self.config.label_smoothing,
+            device,
+            workers,
+            choose_precision(self.config.precision, device),
+            learn_alignment(run, corpus, workers),
+            self.config.guided_alignment,
+        )
         self.journal = None
         if workers.first:
             self.journal = Journal(run.folder, self.progress.update, tensorboard=tensorboard)

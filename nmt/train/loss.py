@@ -17,6 +17,8 @@ from nmt.symbols import PAD
 # Numbers of the logits that exist at a time: what caches hold, what a GPU is busy with.
 _CHUNK = {"cpu": 1 << 21, "cuda": 1 << 27}
 
+_LEAST_ATTENTION = 1e-6  # no token is so far off that its gradient is infinite
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -34,13 +36,16 @@ class Loss:
     tokens: int
 
 
-def batch_loss(model: Seq2Seq, batch: Batch, label_smoothing: float) -> Loss:
+def batch_loss(
+    model: Seq2Seq, batch: Batch, label_smoothing: float, guided_alignment: float = 0.0
+) -> Loss:
     """Loss of a batch, summed; the caller divides by all tokens of its update.
 
     With smoothing e the target is 1-e on the reference token and e spread evenly over
-    the vocabulary (Szegedy et al. 2016).
+    the vocabulary (Szegedy et al. 2016). Where the batch is aligned, `guided_alignment` is
+    the weight of `alignment_loss` in what is minimised.
     """
-    features, _ = model(batch.src, batch.src_mask, batch.trg_in)
+    features, attention = model(batch.src, batch.src_mask, batch.trg_in)
     real = batch.trg_out != PAD
     # The output layer sees real tokens only: padding would cost a product with the
     # whole vocabulary.
@@ -49,7 +54,25 @@ def batch_loss(model: Seq2Seq, batch: Batch, label_smoothing: float) -> Loss:
         features[real], decoder.embedding.weight, decoder.output_bias, batch.trg_out[real],
         label_smoothing,
     )  # fmt: skip
+    if batch.alignment is not None and guided_alignment:
+        smoothed = smoothed + guided_alignment * alignment_loss(attention, batch.alignment)
     return Loss(smoothed, plain, batch.trg_tokens)
+
+
+def alignment_loss(attention: Tensor, alignment: Tensor) -> Tensor:
+    """Cross-entropy between where a teacher sees the source of each token and the attention.
+
+    -sum_ij A_ij log a_ij (Chen et al. 2016, eq. 5; Mi et al. 2016). A token that the teacher
+    aligns to nothing asks for nothing.
+
+    Args:
+        attention: a_ij, `[batch, trg_len, src_len]`.
+        alignment: A_ij, rows sum to 1 at most, the same shape.
+
+    Returns:
+        The sum over all tokens, in nats.
+    """
+    return -(alignment * torch.log(attention + _LEAST_ATTENTION)).sum()
 
 
 def output_loss(

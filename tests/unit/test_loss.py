@@ -1,6 +1,7 @@
 """Equalities 6 and 8 of the house, and the loss against PyTorch's own."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from torch import Tensor
 from nmt.batches import make_batch
 from nmt.corpus import PackedSet, Side
 from nmt.model import Seq2Seq
-from nmt.symbols import PAD
-from nmt.train.loss import batch_loss
+from nmt.symbols import EOS, PAD
+from nmt.train import loss as loss_module
+from nmt.train.loss import alignment_loss, batch_loss, output_loss
 
 VOCAB = 50
 
@@ -54,6 +56,76 @@ def test_equals_the_cross_entropy_of_pytorch(smoothing: float) -> None:
     torch.testing.assert_close(loss.smoothed, reference(smoothing))
     torch.testing.assert_close(loss.plain, reference(0.0))
     assert loss.tokens == int((batch.trg_out != PAD).sum())
+
+
+def test_gradients_equal_those_of_pytorch_whatever_the_chunk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(1)
+    shapes = ((37, 12), (VOCAB, 12), (VOCAB,))  # features, weight, bias
+    ids = torch.randint(0, VOCAB, (37,))
+    given = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    logits = torch.nn.functional.linear(*given)
+    expected = torch.nn.functional.cross_entropy(logits, ids, reduction="sum", label_smoothing=0.1)
+    gradients = torch.autograd.grad(3 * expected, given)
+    for numbers in (1, 5 * VOCAB, 1 << 20):  # one row at a time, five, all
+        monkeypatch.setitem(loss_module._CHUNK, "cpu", numbers)
+        smoothed, plain = output_loss(*given, ids, 0.1)
+        torch.testing.assert_close(smoothed, expected)
+        assert not plain.requires_grad
+        torch.testing.assert_close(torch.autograd.grad(3 * smoothed, given), gradients)
+
+
+def test_bfloat16_loss_stays_near_and_is_float32() -> None:
+    batch, network = make_batch(corpus(20), np.arange(20)), model(size=32)
+    exact = batch_loss(network, batch, 0.1)
+    torch.autograd.backward(exact.smoothed)
+    expected = gradients(network)
+    network.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = batch_loss(network, batch, 0.1)
+    torch.autograd.backward(rounded.smoothed)
+    assert rounded.smoothed.dtype == torch.float32
+    assert float(rounded.plain) == pytest.approx(float(exact.plain), rel=1e-2)
+    for name, gradient in gradients(network).items():
+        assert gradient.dtype == torch.float32
+        error = (gradient - expected[name]).norm() / expected[name].norm()
+        assert 0 < float(error) < 0.1, name
+
+
+def test_alignment_loss_is_a_cross_entropy_with_the_teacher() -> None:
+    attention = torch.tensor([[[0.5, 0.25, 0.25], [0.0, 1.0, 0.0], [0.2, 0.3, 0.5]]])
+    teacher = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 0.0]]])
+    expected = -math.log(0.5) - 0.5 * math.log(1.0)  # the last row asks for nothing
+    assert float(alignment_loss(attention, teacher)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_attention_learns_what_the_teacher_shows() -> None:
+    network, packed = model(size=32), corpus(8)
+
+    def align(_src: object, src_mask: Any, trg: Any, trg_mask: Any) -> Any:
+        """Every target token to the last source token."""
+        found = np.zeros((*trg.shape, src_mask.shape[1]), dtype=np.float32)
+        found[np.arange(len(found)), :, src_mask.sum(axis=1) - 1] = 1
+        return found * trg_mask[:, :, None]
+
+    batch = make_batch(packed, np.arange(8), align)
+    assert batch.alignment is not None
+    assert bool((batch.alignment[batch.trg_out == EOS] == 0).all())
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
+    taught = []
+    for _ in range(60):
+        loss = batch_loss(network, batch, 0.0, guided_alignment=1.0)
+        torch.autograd.backward(loss.smoothed / loss.tokens)
+        optimizer.step()
+        optimizer.zero_grad()
+        with torch.no_grad():
+            _, attention = network(batch.src, batch.src_mask, batch.trg_in)
+        taught.append(float(alignment_loss(attention, batch.alignment)) / loss.tokens)
+    assert taught[-1] < 0.1 * taught[0]
+    assert loss.tokens == batch.trg_tokens
+    unguided = batch_loss(network, batch, 0.0)
+    assert float(loss.plain) == pytest.approx(float(unguided.plain), rel=0.1)
 
 
 def test_k_micro_batches_equal_one_batch() -> None:

@@ -42,6 +42,7 @@ def test_outputs_and_all_gradients_agree(attention: Kind) -> None:
         torch.manual_seed(5)
         loss = (states * torch.randn(states.shape, dtype=states.dtype)).sum()
         loss = loss + (contexts * torch.randn(contexts.shape, dtype=contexts.dtype)).sum()
+        loss = loss + (looked * torch.randn(looked.shape, dtype=looked.dtype)).sum()
         torch.autograd.backward(loss)
         of_inputs = [torch.zeros_like(t) if t.grad is None else t.grad for t in inputs[:4]]
         of_weights = {
@@ -62,9 +63,8 @@ def test_gradcheck() -> None:
     decoder = model.decoder
     weights = (decoder.recurrent.weight, decoder.context_gates.weight, decoder.attention.score)
 
-    def function(*tensors: Tensor) -> tuple[Tensor, Tensor]:
-        states, contexts, _ = run(model, unroll, (*tensors[:4], inputs[4]))
-        return states, contexts
+    def function(*tensors: Tensor) -> tuple[Tensor, ...]:
+        return run(model, unroll, (*tensors[:4], inputs[4]))
 
     assert torch.autograd.gradcheck(function, (*inputs[:4], *weights))
 
@@ -76,3 +76,35 @@ def test_single_precision_stays_close() -> None:
         run(model, unroll, inputs), run(model, unroll_by_step, inputs), strict=True
     ):
         torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("attention", KINDS)
+def test_bfloat16_products_stay_near_and_leave_float32(attention: Kind) -> None:
+    model = build(attention)
+    seen = []
+    for rounds in (False, True):
+        inputs = parts(model)
+        with torch.autocast("cpu", torch.bfloat16, enabled=rounds):
+            states, contexts, looked = run(model, unroll, inputs)
+        assert {states.dtype, contexts.dtype, looked.dtype} == {torch.float32}
+        torch.autograd.backward(states.sum() + contexts.sum())
+        seen.append((states, contexts, looked, inputs[0].grad, inputs[1].grad))
+    assert not torch.equal(seen[0][0], seen[1][0])  # it did round
+    for exact, rounded in zip(*seen, strict=True):
+        assert exact is not None
+        assert rounded is not None
+        torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0.02)
+
+
+def test_energies_far_out_stay_numbers() -> None:
+    model = build("additive")
+    inputs = parts(model)
+    with torch.no_grad():
+        inputs[3].mul_(1e4)  # keys: tanh is flat there, its exponentials would be infinite
+    states, contexts, looked = run(model, unroll, inputs)
+    torch.autograd.backward(states.sum() + contexts.sum() + looked.square().sum())
+    for fast, plain in zip(
+        (states, contexts, looked), run(model, unroll_by_step, inputs), strict=True
+    ):
+        torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5)
+    assert all(bool(t.grad.isfinite().all()) for t in inputs[:4] if t.grad is not None)

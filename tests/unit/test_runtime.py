@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nmt.errors import NmtError
-from nmt.runtime import choose_device, stopping_on_signals
+from nmt.runtime import choose_device, choose_precision, stopping_on_signals
 
 
 def test_cpu_is_cpu() -> None:
@@ -17,6 +17,28 @@ def test_cpu_is_cpu() -> None:
 def test_auto_says_what_it_chose(capsys: pytest.CaptureFixture[str]) -> None:
     chosen = choose_device("auto")
     assert capsys.readouterr().err.startswith(f"device: {chosen.type} (")
+
+
+def test_precision_is_the_one_named(capsys: pytest.CaptureFixture[str]) -> None:
+    cpu = torch.device("cpu")
+    assert choose_precision("float32", cpu) == torch.float32
+    assert choose_precision("bfloat16", cpu) == torch.bfloat16
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_auto_precision_follows_the_processor_and_says_so(
+    fast: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast, raising=False)
+    chosen = choose_precision("auto", torch.device("cpu"))
+    assert chosen == (torch.bfloat16 if fast else torch.float32)
+    assert capsys.readouterr().err == (
+        "precision: bfloat16 products (this processor has instructions for them)\n"
+        if fast
+        else "precision: float32 (this processor has no instructions for bfloat16)\n"
+    )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -1,0 +1,35 @@
+"""The teacher of the attention: learned from the corpus once, kept in the run directory."""
+
+from __future__ import annotations
+
+import time
+
+from nmt.aligner import Aligner
+from nmt.batches import Align
+from nmt.checkpoint import Run
+from nmt.corpus import PackedSet
+from nmt.runtime import Workers, say
+
+ALIGNER = "aligner.safetensors"
+
+
+def learn_alignment(run: Run, corpus: PackedSet, workers: Workers) -> Align | None:
+    """What aligns the training pairs of a run, if its configuration wants the attention taught.
+
+    The first worker learns it when the training begins; a training that goes on reads what
+    was learned then.
+
+    Raises:
+        NmtError: what is kept in the run directory is damaged.
+    """
+    config = run.config
+    if not config.train.guided_alignment or config.model.attention == "none":
+        return None
+    path = run.folder / ALIGNER
+    if workers.first and not path.exists():
+        began = time.monotonic()
+        aligner = Aligner.learn(corpus, seed=config.train.seed)
+        aligner.save(path)
+        say(f"word alignment learned from the training pairs: {time.monotonic() - began:.0f} s")
+    workers.wait()  # for the first to have learned it
+    return Aligner.load(path).posteriors
