@@ -230,15 +230,21 @@ class ModelConfig(_Section):
     encoder_layers: int = Field(1, ge=1, le=8)
     decoder: int = Field(512, ge=1, description="GRU units")
     attention_size: int = Field(512, ge=1, description="units of the additive score")
-    dropout: float = Field(0.2, ge=0, lt=1, description="embeddings, encoder states, readout")
-    word_dropout: float = Field(0.0, ge=0, lt=1, description="whole tokens, both sides")
+    dropout: Annotated[float, Field(ge=0, lt=1)] | Literal["auto"] = Field(
+        "auto", description="embeddings, encoder states, readout; auto: by the corpus size"
+    )
+    word_dropout: Annotated[float, Field(ge=0, lt=1)] | Literal["auto"] = Field(
+        "auto", description="whole tokens, both sides; auto: by the corpus size"
+    )
 
 
 class TrainConfig(_Section):
     """How the network is trained and when that ends."""
 
     seed: int = Field(1, ge=0, description="weights, order, dropout")
-    batch_tokens: int = Field(2048, ge=1, description="target tokens in an update, EOS counted")
+    batch_tokens: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto", description="target tokens in an update, EOS counted; auto: by the corpus size"
+    )
     epochs: int = Field(20, ge=1, description="passes over train")
     max_updates: int | None = Field(None, ge=1, description="stop after so many updates")
     max_minutes: float | None = Field(
@@ -432,7 +438,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
 def _explain(error: ValidationError, origin: str) -> NmtError:
     first = error.errors()[0]
     # A discriminated union puts its tag into the location; it is no key of the file.
-    tags = {*_SOURCES, "int", "float", "literal['auto']", "constrained-int"}
+    tags = {*_SOURCES, "int", "float", "literal['auto']", "constrained-int", "constrained-float"}
     parts = [str(part) for part in first["loc"]]
     key = ".".join(p for p in parts if p not in tags and not p.startswith("tagged-union"))
     kind, given = first["type"], first.get("input")

@@ -34,6 +34,7 @@ from nmt.runtime import (
     warn,
 )
 from nmt.train.alignment import learn_alignment
+from nmt.train.auto import settle
 from nmt.train.curves import draw_curves, plots_are_possible
 from nmt.train.forecast import make_forecast
 from nmt.train.gradient import Gradient, random_number
@@ -70,6 +71,7 @@ def train(
     """
     manifest = load_manifest(config.data.dir)
     corpus = open_corpus(config)
+    config = settle(config, len(corpus))
     with joining_workers(device_name) as (device, workers):
         compute_reproducibly(device)
         run = open_or_create(config, workers)
@@ -466,4 +468,6 @@ class _Training:
         return time.monotonic() - self.started
 
     def _plan(self, epoch: int) -> list[Indices]:
-        return plan_epoch(*self.gradient.lengths, self.config.batch_tokens, self.config.seed, epoch)
+        tokens = self.config.batch_tokens
+        assert tokens != "auto"  # settled before
+        return plan_epoch(*self.gradient.lengths, tokens, self.config.seed, epoch)

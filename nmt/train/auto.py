@@ -1,0 +1,54 @@
+"""Settings that the size of the corpus decides where the configuration says ``auto``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nmt.config import Config
+from nmt.runtime import say
+
+
+@dataclass(frozen=True)
+class _Advice:
+    """For corpora of up to `pairs` training pairs. docs/recipes.md has the evidence."""
+
+    pairs: float
+    batch_tokens: int
+    dropout: float
+    word_dropout: float
+
+
+# A small corpus lacks updates before it lacks tokens, so its batches are small (Sennrich &
+# Zhang 2019); a large one needs less protection from being learned by heart.
+_ADVICE = (
+    _Advice(15_000, 512, 0.2, 0.1),
+    _Advice(50_000, 1024, 0.25, 0.1),
+    _Advice(200_000, 2048, 0.25, 0.1),
+    _Advice(1_000_000, 4096, 0.2, 0.1),
+    _Advice(float("inf"), 8192, 0.1, 0.1),
+)
+_KEYS = (("model", "dropout"), ("model", "word_dropout"), ("train", "batch_tokens"))
+
+
+def settle(config: Config, pairs: int) -> Config:
+    """Replace every ``auto`` that training reads by a number, and say which and why.
+
+    Args:
+        config: as the user wrote it.
+        pairs: in train.
+    """
+    advice = next(advice for advice in _ADVICE if pairs <= advice.pairs)
+    chosen: dict[str, dict[str, float]] = {"model": {}, "train": {}}
+    for section, key in (
+        ("model", "dropout"),
+        ("model", "word_dropout"),
+        ("train", "batch_tokens"),
+    ):
+        if getattr(getattr(config, section), key) == "auto":
+            chosen[section][key] = getattr(advice, key)
+    if any(chosen.values()):
+        shown = ", ".join(f"{s}.{k} {v:g}" for s, keys in chosen.items() for k, v in keys.items())
+        say(f"auto, for {pairs:,} training pairs: {shown}")
+    return config.model_copy(
+        update={s: getattr(config, s).model_copy(update=keys) for s, keys in chosen.items()}
+    )

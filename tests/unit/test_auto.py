@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nmt.config import Config, build_config
+from nmt.train.auto import settle
+
+DATA = {"dir": "data", "sources": [{"source": "tsv", "path": "a.tsv"}]}
+
+
+def config(**sections: object) -> Config:
+    return build_config({"run": "runs/a", "data": DATA, **sections}, "test")
+
+
+@pytest.mark.parametrize(
+    ("pairs", "batch_tokens"),
+    [(100, 512), (15_000, 512), (15_001, 1024), (50_000, 1024), (999_999, 4096), (10**8, 8192)],
+)
+def test_larger_corpora_get_larger_batches(pairs: int, batch_tokens: int) -> None:
+    assert settle(config(), pairs).train.batch_tokens == batch_tokens
+
+
+def test_it_says_what_it_chose_and_why(capsys: pytest.CaptureFixture[str]) -> None:
+    settled = settle(config(), 12_509)
+    assert settled.model.dropout == 0.2
+    assert settled.model.word_dropout == 0.1
+    assert capsys.readouterr().err == (
+        "auto, for 12,509 training pairs: model.dropout 0.2, model.word_dropout 0.1, "
+        "train.batch_tokens 512\n"
+    )
+
+
+def test_what_is_given_stays_and_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    given = config(model={"dropout": 0.4, "word_dropout": 0}, train={"batch_tokens": 77})
+    assert settle(given, 100) == given
+    assert settle(settle(config(), 100), 10**7) == settle(config(), 100)
+    assert "77" not in capsys.readouterr().err
+    assert given.run == Path("runs/a")
