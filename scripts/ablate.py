@@ -1,0 +1,153 @@
+#!/usr/bin/env python3
+r"""One change at a time: what each is worth, under one budget, over several seeds.
+
+Trains a base recipe and, for each --change, the same with that one thing changed, and
+writes a table of dev BLEU, chrF2, dev loss, minutes and parameters.
+
+    python scripts/ablate.py --config configs/tatoeba.yaml --set train.epochs=9 \
+        --change train.guided_alignment=0 --change "model.dropout=0.4 model.word_dropout=0.2" \
+        --seeds 1,2 --output docs/ablation/tatoeba
+
+Everything is scored on the whole dev set with the best checkpoint of each training; the test set
+is not looked at. Run again, it goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import torch
+import typer
+
+from nmt.checkpoint import Run
+from nmt.config import Config, load_config
+from nmt.errors import NmtError
+from nmt.evaluate.metrics import score
+from nmt.evaluate.tables import table
+from nmt.prepare.pipeline import prepare
+from nmt.runtime import say
+from nmt.text import replacing
+from nmt.train.journal import environment
+from nmt.train.loop import train
+from nmt.translate.forced import force
+from nmt.translate.translator import Translator
+
+BASE = "base"
+HEAD = ("change", "BLEU", "chrF2", "dev loss", "minutes", "parameters", "trainings")
+_DEV_BATCH = 64
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command()
+def ablate(
+    config: Annotated[Path, typer.Option(metavar="FILE", help="the base recipe")],
+    output: Annotated[Path, typer.Option(metavar="PATH", help="for PATH.md and PATH.json")],
+    change: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="KEY=VALUE …", help="one change, of one key or more. Repeatable."),
+    ] = None,
+    set_: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--set", metavar="KEY=VALUE", help="override a key, for all"),
+    ] = None,
+    seeds: Annotated[str, typer.Option(metavar="N,N,…")] = "1",
+    device: str = "auto",
+) -> None:
+    """Train the base and each change, and write the table."""
+    numbers = _parse_seeds(seeds)
+    changes = [BASE, *(change or [])]
+    # A mistake in the last change should not show after hours.
+    plans = {
+        name: [_config(config, set_, name, seed) for seed in numbers]
+        for name in dict.fromkeys(changes)
+    }
+    rows, records = [], []
+    for name, configs in plans.items():
+        found = [_train(one, device) for one in configs]
+        records += [{"change": name, **one} for one in found]
+        rows.append(_row(name, found))
+    signature = records[0]["signature"]
+    text = table(HEAD, rows) + f"\n\nDev set, best checkpoint of each training; {signature}\n"
+    typer.echo(text, nl=False)
+    record = {"config": str(config), "set": set_ or [], "trainings": records}
+    for suffix, content in ((".md", text), (".json", json.dumps(record, indent=1) + "\n")):
+        with replacing(output.with_name(output.name + suffix)) as file:
+            file.write(content.encode())
+    say(f"written: {output}.md, {output}.json")
+
+
+def _parse_seeds(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise NmtError(f"--seeds {text}: not numbers with commas between", "--seeds 1,2") from None
+
+
+def _config(path: Path, overrides: list[str] | None, change: str, seed: int) -> Config:
+    """The recipe with one change, in a run directory of its own."""
+    changes = [] if change == BASE else change.split()
+    loaded = load_config(path, [*(overrides or []), *changes, f"train.seed={seed}"])
+    name = re.sub(r"[^A-Za-z0-9.=-]+", "_", f"{loaded.run.name}-{change}-{seed}")
+    return loaded.model_copy(update={"run": loaded.run.parent / "ablation" / name})
+
+
+def _train(config: Config, device: str) -> dict[str, Any]:
+    """Train one, or go on with it; what it came to on the dev set."""
+    prepare(config)
+    run, progress = train(config, device)
+    if progress.stopped_by is None:
+        raise typer.Exit(130)
+    translator = Translator.load(run.folder, device)
+    sources, references = (run.text("dev", side) for side in ("src", "trg"))
+    texts = [translation.text for translation in translator.translate(sources)]
+    bleu, chrf = score(texts, references)
+    return {
+        "run": str(run.folder),
+        "seed": config.train.seed,
+        "bleu": round(bleu.value, 2),
+        "chrf": round(chrf.value, 2),
+        "signature": bleu.signature,
+        "dev_loss": round(_dev_loss(run, translator.model, translator.device), 4),
+        "minutes": round(progress.seconds / 60, 1),
+        "updates": progress.update,
+        "parameters": sum(p.numel() for p in translator.model.parameters()),
+        **environment(translator.device),
+    }
+
+
+def _dev_loss(run: Run, model: torch.nn.Module, device: torch.device) -> float:
+    """Cross-entropy of the dev references in nats per target token, EOS counted, unsmoothed."""
+    pairs = [
+        (run.src.encode(src), run.trg.encode(trg))
+        for src, trg in zip(run.text("dev", "src"), run.text("dev", "trg"), strict=True)
+    ]
+    forced = force(model, [pair for pair in pairs if pair[0]], device, _DEV_BATCH)  # type: ignore[arg-type]
+    tokens = sum(len(one.token_log_probs) for one in forced)
+    return -sum(one.log_prob for one in forced) / tokens
+
+
+def _row(name: str, found: list[dict[str, Any]]) -> list[str]:
+    def mean(key: str, digits: int) -> str:
+        values = [one[key] for one in found]
+        text = f"{statistics.mean(values):.{digits}f}"
+        if len(values) > 1 and digits:
+            text += f" ± {statistics.stdev(values):.{digits}f}"
+        return text
+
+    parameters = f"{found[0]['parameters']:,}"
+    scores = [mean("bleu", 1), mean("chrf", 1), mean("dev_loss", 2), mean("minutes", 1)]
+    return [name, *scores, parameters, str(len(found))]
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except NmtError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
