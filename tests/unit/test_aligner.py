@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import nmt.aligner as module
-from nmt.aligner import Aligner
+from nmt.aligner import Aligner, learn
+from nmt.aligner import aligner as files
 from nmt.corpus import PackedSet, PackedWriter
 from nmt.errors import NmtError
 from nmt.symbols import BOS, EOS, PAD
@@ -127,6 +127,10 @@ def test_unknown_ids_and_empty_sides_are_no_error(aligner: Aligner) -> None:
     src = np.array([[FIRST, 60_000], [PAD, PAD]])
     trg = np.array([[FIRST + 7, 61_000, NOISE], [FIRST, PAD, PAD]])
     found = aligner.posteriors(src, src != PAD, trg, trg != PAD)
+    # The key of (a, vocabulary + b) must not be taken for that of (a + 1, b).
+    beyond = NOISE + 4 + FIRST + 8
+    taken = aligner.posteriors(src[:1, :1], src[:1, :1] > 0, np.array([[beyond]]), trg[:1, :1] > 0)
+    assert taken.sum() < 0.5
     assert np.isfinite(found).all()
     assert found[0, 0, 0] > 0.5
     assert not found[1].any()
@@ -143,7 +147,7 @@ def test_same_corpus_same_bytes(corpus: PackedSet, tmp_path: Path) -> None:
 def test_the_key_block_changes_nothing(
     corpus: PackedSet, aligner: Aligner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_KEY_BLOCK", 500)
+    monkeypatch.setattr(learn, "_KEY_BLOCK", 500)
     other = Aligner.learn(corpus)
     np.testing.assert_array_equal(other.lexicon.keys(), aligner.lexicon.keys())
     np.testing.assert_array_equal(other.lexicon.forward, aligner.lexicon.forward)
@@ -177,7 +181,7 @@ def test_no_aligner_at_all(data: bytes, tmp_path: Path) -> None:
 
 def test_another_format(aligner: Aligner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "aligner.safetensors"
-    monkeypatch.setattr(module, "FORMAT", 99)
+    monkeypatch.setattr(files, "FORMAT", 99)
     aligner.save(path)
     monkeypatch.undo()
     with pytest.raises(NmtError) as caught:
@@ -192,7 +196,7 @@ def test_nothing_short_enough(tmp_path: Path) -> None:
 
 
 def test_digamma() -> None:
-    found = module._digamma(np.array([1.0, 0.5, 10.0]))
+    found = learn._digamma(np.array([1.0, 0.5, 10.0]))
     euler = 0.5772156649015329
     expected = [-euler, -euler - 2 * np.log(2), sum(1 / k for k in range(1, 10)) - euler]
     np.testing.assert_allclose(found, expected, atol=1e-8)
