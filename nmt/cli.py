@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -21,6 +21,7 @@ from nmt.errors import NmtError
 
 if TYPE_CHECKING:
     from nmt.config import Config
+    from nmt.translate.links import Linker, Links, Method, TokenPair
     from nmt.translate.translator import Translator
 
 RUNS = Path("runs")
@@ -71,12 +72,18 @@ BatchOption = Annotated[
 ]
 
 LINK_METHOD = "occlusion"
+_LINK_METHODS = {
+    "occlusion": "forced decoding, occlusion",
+    "attention": "forced decoding, attention",
+    "lexical": "statistical aligner",
+}
 MethodOption = Annotated[
     str,
     typer.Option(
         "--method",
         metavar="NAME",
-        help="Word links: occlusion (better, slower) or attention.",
+        help="Word links: occlusion (better, slower), attention, or lexical: those of the "
+        "statistical aligner of a run with guided_alignment.",
     ),
 ]
 
@@ -437,9 +444,8 @@ def evaluate(
                 src=src,
                 trg=list(ref or []),
                 links=hypotheses,
-                translator=lambda: _translator(model, device, beam, alpha),
-                method=_method(method),
-                batch_size=batch_size,
+                linker=_linker(method, model, device, batch_size),
+                how=_LINK_METHODS[method],
                 output=output,
             )
         )
@@ -490,14 +496,14 @@ def align(
       nmt align --src tokens.zh --trg tokens.en --method attention --model runs/tatoeba
     """
     from nmt.evaluate.alignments import read_token_pairs
-    from nmt.translate.links import pharaoh, stream_links
+    from nmt.translate.links import pharaoh
     from nmt.translate.streams import writing_lines
 
-    chosen = _method(method)
+    link = _linker(method, model, device, batch_size)
     pairs = read_token_pairs(src, trg)
-    translator = _translator(model, device, None, None)
+    made = link(pairs)
     with writing_lines(output) as (write, _):
-        for links in stream_links(translator, pairs, method=chosen, batch_size=batch_size):
+        for links in made:
             write(pharaoh(links, one_based=one_based))
 
 
@@ -566,12 +572,22 @@ def _evaluation_folder(systems: list[Path]) -> Path:
     return Path("evaluation")
 
 
-def _method(name: str) -> Literal["attention", "occlusion"]:
-    if name == "attention":
-        return "attention"
-    if name == "occlusion":
-        return "occlusion"
-    raise NmtError(f"--method {name}: unknown method", "one of: occlusion, attention")
+def _linker(method: str, model: Path | None, device: str, batch_size: int) -> Linker:
+    """What links words; opens the run when it is called."""
+    if method not in _LINK_METHODS:
+        raise NmtError(f"--method {method}: unknown method", f"one of: {', '.join(_LINK_METHODS)}")
+
+    def link(pairs: Iterable[TokenPair]) -> Iterator[Links]:
+        from nmt.checkpoint import Run, newest_run
+        from nmt.translate.links import run_links, stream_links
+
+        if method == "lexical":
+            return run_links(Run.open(model or newest_run(RUNS)), pairs)
+        translator = _translator(model, device, None, None)
+        weights: Method = "attention" if method == "attention" else "occlusion"
+        return stream_links(translator, pairs, method=weights, batch_size=batch_size)
+
+    return link
 
 
 def main() -> None:

@@ -2,4 +2,6 @@
 
 from nmt.aligner.aligner import Aligner
 
-__all__ = ["Aligner"]
+__all__ = ["ALIGNER", "Aligner"]
+
+ALIGNER = "aligner.safetensors"  # its name in a run directory

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,7 @@ from nmt.evaluate.systems import Decoding, System, Texts, gather
 from nmt.evaluate.texts import check_same_length
 from nmt.runtime import say
 from nmt.text import replacing
-from nmt.translate.links import Method, stream_links
-from nmt.translate.translator import Translator
+from nmt.translate.links import Linker
 
 Banded = tuple[list[lengths.Bucket], dict[str, list[Score]]]
 Compared = list[list[list[Comparison]]]
@@ -100,9 +99,8 @@ def evaluate_alignments(
     src: Path | None,
     trg: Sequence[Path],
     links: Path | None,
-    translator: Callable[[], Translator],
-    method: Method,
-    batch_size: int,
+    linker: Linker,
+    how: str,
     output: Path | None,
 ) -> str:
     """Score word links: those of a file, or those the network makes.
@@ -113,9 +111,8 @@ def evaluate_alignments(
         src: Chinese tokens; needed without `links`.
         trg: English tokens, one file.
         links: links of another aligner, to score in place of a network's.
-        translator: loads the network.
-        method: how the network's links are made.
-        batch_size: of the forced decoding.
+        linker: makes links where none are given.
+        how: says in the report in which way.
         output: folder for ``alignments.json``, if wanted.
 
     Raises:
@@ -135,8 +132,7 @@ def evaluate_alignments(
         how = f"links of {links}"
     else:
         assert pairs is not None
-        made = list(stream_links(translator(), pairs, method=method, batch_size=batch_size))
-        how = f"forced decoding, {method}"
+        made = list(linker(pairs))
     found = alignments.alignment_score(made, gold)
     if output is not None:
         record = {"format": report.FORMAT, "gold": str(gold_path), "method": how, **asdict(found)}

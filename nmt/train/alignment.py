@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import time
 
-from nmt.aligner import Aligner
+from nmt.aligner import ALIGNER, Aligner
 from nmt.batches import Align
 from nmt.checkpoint import Run
 from nmt.corpus import PackedSet
 from nmt.runtime import Workers, say
-
-ALIGNER = "aligner.safetensors"
 
 
 def learn_alignment(run: Run, corpus: PackedSet, workers: Workers) -> Align | None:

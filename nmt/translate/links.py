@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import itertools
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nmt.aligner import ALIGNER, Aligner
+from nmt.batches import Align
+from nmt.checkpoint import Run
+from nmt.errors import NmtError
 from nmt.symbols import PAD
 from nmt.tokenizer import Tokenizer
 from nmt.translate.alignment import character_origins
@@ -24,6 +28,8 @@ from nmt.translate.translator import Translator
 Links = set[tuple[int, int]]
 Matrix = NDArray[np.float64]
 Method = Literal["attention", "occlusion"]
+TokenPair = tuple[Sequence[str], Sequence[str]]
+Linker = Callable[[Iterable[TokenPair]], Iterator[Links]]
 
 # How the Penn treebank writes brackets and quotes.
 _TREEBANK = {
@@ -31,6 +37,7 @@ _TREEBANK = {
     "``": '"', "''": '"',
 }  # fmt: skip
 _DIAGONAL = 4.0
+_SURE = 0.5  # an aligner's posterior from which two tokens are linked
 _WINDOW = 32  # pairs decoded together; with occlusion each is many
 _NO_SPACE_BEFORE = set(".,;:!?%)]}’”") | {"n't"}
 _NO_SPACE_AFTER = set("([{$“‘#")
@@ -118,6 +125,54 @@ def best_links(weights: Matrix) -> Links:
     scored = weights * np.exp(-_DIAGONAL * np.abs(down - across))
     best = scored.argmax(axis=1)
     return {(int(best[j]), j) for j in range(targets) if scored[j, best[j]] > 0}
+
+
+def lexical_links(
+    align: Align, src: Tokenizer, trg: Tokenizer, pairs: Iterable[TokenPair]
+) -> Iterator[Links]:
+    """Word links of a statistical aligner: no network is asked.
+
+    Two tokens are linked where the posterior of some pair of their pieces is 0.5
+    or more, so a token may have several links or none.
+
+    Args:
+        align: `Aligner.posteriors` of one learned from ids of the tokenizers.
+        src: tokenizer of the Chinese side.
+        trg: tokenizer of the English side.
+        pairs: source and target tokens.
+    """
+    for tokens, translated in pairs:
+        source, target = join_tokens(tokens), join_tokens(translated)
+        src_ids, trg_ids = np.array([src.encode(source.text)]), np.array([trg.encode(target.text)])
+        if not src_ids.size or not trg_ids.size:
+            yield set()
+            continue
+        posteriors = align(
+            src_ids, np.ones_like(src_ids, bool), trg_ids, np.ones_like(trg_ids, bool)
+        )[0]
+        from_token = piece_tokens(source, src, len(tokens)) > 0
+        to_token = piece_tokens(target, trg, len(translated)) > 0
+        yield {
+            (int(i), int(j))
+            for row, column in np.argwhere(posteriors >= _SURE)
+            for j in np.flatnonzero(to_token[row])
+            for i in np.flatnonzero(from_token[column])
+        }
+
+
+def run_links(run: Run, pairs: Iterable[TokenPair]) -> Iterator[Links]:
+    """Word links of the aligner that taught a run's attention; see `lexical_links`.
+
+    Raises:
+        NmtError: the run has none, or a damaged one.
+    """
+    path = run.folder / ALIGNER
+    if not path.exists():
+        raise NmtError(
+            f"{path}: missing; this run was trained without a word aligner",
+            "use --method occlusion, or train with train.guided_alignment above 0",
+        )
+    return lexical_links(Aligner.load(path).posteriors, run.src, run.trg, pairs)
 
 
 def pharaoh(links: Links, *, one_based: bool) -> str:

@@ -14,6 +14,8 @@ import pytest
 import sacrebleu
 
 from nmt import cli
+from nmt.aligner import Aligner
+from nmt.checkpoint import Run, open_corpus
 
 
 class Answer(NamedTuple):
@@ -629,6 +631,32 @@ def test_learned_words_are_linked(nmt: Callable[..., Answer], run: Path, tmp_pat
     assert {"0-0", "1-1", "2-2"} <= set(first.split())
     assert {"0-1", "1-2", "2-4"} <= set(second.split())
     assert (blank, no_target) == ("", "")
+
+
+def test_the_aligner_of_a_run_links_words(
+    nmt: Callable[..., Answer], run: Path, tmp_path: Path
+) -> None:
+    src, trg = (
+        write(tmp_path / "src", "我们 喜欢 音乐", ""),
+        write(tmp_path / "trg", "We like music", ""),
+    )
+    command = ["align", "--model", run, "--src", src, "--trg", trg, "--method", "lexical"]
+    assert nmt(*command) == (
+        2,
+        "",
+        f"error: {run / 'aligner.safetensors'}: missing; this run was trained without a word "
+        "aligner\nhint: use --method occlusion, or train with train.guided_alignment above 0\n",
+    )
+    corpus = open_corpus(Run.open(run).config)
+    Aligner.learn(corpus).save(run / "aligner.safetensors")
+    # The toy's tokenizer has one piece for the first two words.
+    assert nmt(*command).out == "0-0 0-1 1-0 1-1 2-2\n\n"
+    gold = write(tmp_path / "gold", "0-0 0-1-P 1-0-P 1-1 2-2", "")
+    score = ["evaluate", "--alignments", gold, "--ref", trg, *command[1:5], "--method", "lexical"]
+    answer = nmt(*score, "--output", tmp_path / "out")
+    assert answer.out == (
+        "AER 0.00  precision 100.00  recall 100.00  (2 sentences, 5 links; statistical aligner)\n"
+    )
 
 
 def test_alignments_of_the_network_are_scored(
