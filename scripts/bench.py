@@ -121,16 +121,18 @@ def prepare(
     """Time and memory of nmt prepare, at several sizes of one corpus.
 
     A repeated corpus gets another ending on both sides of each copy, so that nothing is
-    a duplicate. Memory is the sum of the resident pages of all processes, sampled; a
-    page that two of them share counts twice.
+    a duplicate. Memory is sampled, as the sum over all processes: `rss` of resident
+    pages, where a page that two of them share, or of a mapped file, counts for each;
+    `anon` of those alone that the processes filled themselves, which no file backs.
     """
     sizes = []
     for count in sorted(pairs):
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
             sizes.append(prepare_once(corpus, count, workers, Path(folder)))
     for less, more in itertools.pairwise(sizes):
-        grown = (more["peak_rss_mib"] - less["peak_rss_mib"]) * 2**20
-        more["bytes_per_extra_pair"] = round(grown / (more["pairs"] - less["pairs"]), 1)
+        for kind in ("rss", "anon"):
+            grown = (more[f"peak_{kind}_mib"] - less[f"peak_{kind}_mib"]) * 2**20
+            more[f"{kind}_bytes_per_extra_pair"] = round(grown / (more["pairs"] - less["pairs"]), 1)
     for size in sizes:
         print(f"prepare-{size['pairs']}", " ".join(f"{k}={v}" for k, v in size.items()))
     write("prepare", {"corpus": corpus.name, "workers": workers or cores(), "sizes": sizes})
@@ -148,11 +150,12 @@ def prepare_once(corpus: Path, count: int, workers: int | None, folder: Path) ->
         process = subprocess.Popen(
             [*command, *(["--workers", str(workers)] if workers else [])], stderr=log
         )
-        most = 0
+        rss = anon = 0
         while process.poll() is None:
-            most = max(most, tree_rss(process.pid))
+            now = tree_memory(process.pid)
+            rss, anon = max(rss, now[0]), max(anon, now[1])
             time.sleep(0.1)
-    seconds = time.perf_counter() - began
+    seconds, cpu_seconds = time.perf_counter() - began, children_seconds() - used
     if process.returncode:
         sys.exit((folder / "log").read_text())
     digest = hashlib.sha256()
@@ -162,9 +165,11 @@ def prepare_once(corpus: Path, count: int, workers: int | None, folder: Path) ->
         "pairs": count,
         "train_pairs": load_manifest(folder / "out")["train"]["pairs"],
         "seconds": round(seconds, 1),
-        "cpu_seconds": round(children_seconds() - used, 1),
+        "cpu_seconds": round(cpu_seconds, 1),
         "pairs_per_second": round(count / seconds),
-        "peak_rss_mib": round(most / 2**20),
+        "cpu_us_per_pair": round(cpu_seconds / count * 1e6, 1),
+        "peak_rss_mib": round(rss / 2**20),
+        "peak_anon_mib": round(anon / 2**20),
         "packed_sha256": digest.hexdigest()[:16],
     }
 
@@ -188,15 +193,18 @@ def repeat_corpus(corpus: Path, count: int, path: Path) -> None:
                 count -= 1
 
 
-def tree_rss(pid: int) -> int:
-    """Resident bytes of a process and all that it started (Linux)."""
-    total = 0
-    with contextlib.suppress(OSError):
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        total = pages * resource.getpagesize()
+def tree_memory(pid: int) -> tuple[int, int]:
+    """Bytes resident, and those of them that no file backs, of a process and its own (Linux)."""
+    rss = anon = 0
+    with contextlib.suppress(OSError, KeyError):  # a process that ends meanwhile has none
+        status = Path(f"/proc/{pid}/status").read_text()
+        sizes = dict(line.split(":", 1) for line in status.splitlines())
+        rss, anon = (int(sizes[key].split()[0]) * 1024 for key in ("VmRSS", "RssAnon"))
         for task in Path(f"/proc/{pid}/task").iterdir():
-            total += sum(map(tree_rss, map(int, (task / "children").read_text().split())))
-    return total
+            for child in map(int, (task / "children").read_text().split()):
+                below = tree_memory(child)
+                rss, anon = rss + below[0], anon + below[1]
+    return rss, anon
 
 
 @app.command()

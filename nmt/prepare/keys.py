@@ -21,7 +21,7 @@ Flags = NDArray[np.bool_]
 Indices = NDArray[np.int64]
 
 BLOCK = 1 << 18  # keys read at once
-PART = 1 << 21  # keys sorted at once
+PART = 1 << 20  # keys sorted at once
 
 
 def sentence_key(text: str) -> int:

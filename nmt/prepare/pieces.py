@@ -17,7 +17,10 @@ _SIDES = ("src", "trg")
 
 
 class Sample:
-    """Every n-th training pair, one text file a side. Use as a context manager.
+    """Training pairs taken evenly, one text file a side. Use as a context manager.
+
+    All of them up to 250,000, and exactly so many of any larger corpus: memory and time of
+    the learning, the peak of both, are then the same for every corpus that is large.
 
     Args:
         folder: where the files go, ``src.sample.tmp`` and ``trg.sample.tmp``.
@@ -27,7 +30,6 @@ class Sample:
     def __init__(self, folder: Path, total: int) -> None:
         self.total = total
         self.paths = [folder / f"{side}.sample.tmp" for side in _SIDES]
-        self._every = max(1, -(-total // _MOST_PAIRS))
         self._offered = 0
         self._room = [_MOST_CHARACTERS, _MOST_CHARACTERS]
         self._stack = ExitStack()
@@ -42,7 +44,8 @@ class Sample:
 
     def offer(self, line: bytes) -> None:
         """Take a scratch line of a training pair into the sample, or pass it over."""
-        if self._offered % self._every == 0:
+        share = min(_MOST_PAIRS, self.total)
+        if self._offered * share // self.total != (self._offered + 1) * share // self.total:
             for side, text in enumerate(normalised_pair(line)):
                 if len(text) <= self._room[side]:
                     self._room[side] -= len(text)

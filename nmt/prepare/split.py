@@ -1,8 +1,9 @@
 """Decisions that need the whole corpus: duplicates, place-holders, and the fence.
 
-Everything here works on keys on disk and a few bytes a pair in memory (at most 16),
-whatever the length of the text. The fence: dev and test are held out in whole *groups*,
-so that no sentence, on either side, stands both in train and in what judges it.
+Everything here works on keys on disk and a few bytes a pair in memory (ten, as
+`tests/unit/test_decide.py` checks), whatever the length of the text. The fence: dev and
+test are held out in whole *groups*, so that no sentence, on either side, stands both in
+train and in what judges it.
 """
 
 from __future__ import annotations
@@ -145,9 +146,20 @@ def hold_out(labels: Labels, wanted: dict[int, int], seed: int) -> Places:
     Raises:
         NmtError: there are too few pairs.
     """
-    order = _drawn_groups(labels, seed)
+    chosen = _choose_groups(labels, wanted, seed)
+    places = np.full(len(labels), DROPPED, dtype=np.uint8)
+    for start in range(0, len(labels), BLOCK):
+        block, out = labels[start : start + BLOCK], places[start : start + BLOCK]
+        out[block >= 0] = TRAIN
+        for which, groups in chosen.items():
+            out[np.isin(block, np.array(groups, dtype=labels.dtype))] = which
+    return places
+
+
+def _choose_groups(labels: Labels, wanted: dict[int, int], seed: int) -> dict[int, list[int]]:
+    """The groups of each set. What the draw needs is given back on return."""
     chosen: dict[int, list[int]] = {which: [] for which in wanted}
-    drawn = iter(order)
+    drawn = _drawn_groups(labels, seed)
     for which, count in wanted.items():
         # A large group would fill a whole set with variants of one sentence.
         largest = max(1, count // 20)
@@ -164,21 +176,15 @@ def hold_out(labels: Labels, wanted: dict[int, int], seed: int) -> Places:
                 f"{sum(wanted.values())} in groups that share no sentence with the rest",
                 "lower data.dev and data.test, or name files of their own for them",
             )
-    places = np.full(len(labels), DROPPED, dtype=np.uint8)
-    for start in range(0, len(labels), BLOCK):
-        block, out = labels[start : start + BLOCK], places[start : start + BLOCK]
-        out[block >= 0] = TRAIN
-        for which, groups in chosen.items():
-            out[np.isin(block, np.array(groups, dtype=labels.dtype))] = which
-    return places
+    return chosen
 
 
 def _drawn_groups(labels: Labels, seed: int) -> Iterator[tuple[int, int]]:
     """Every group in random order, with its size. Sizes are counted as they are needed."""
     firsts = _firsts(labels)
-    order = np.random.default_rng(seed).permutation(len(firsts))
-    for start in range(0, len(order), BLOCK // 4):
-        some = firsts[order[start : start + BLOCK // 4]]
+    np.random.default_rng(seed).shuffle(firsts)  # in place: an order beside it costs as much again
+    for start in range(0, len(firsts), BLOCK // 4):
+        some = firsts[start : start + BLOCK // 4]
         ranked = np.sort(some)
         sizes = np.zeros(len(ranked), dtype=np.int64)
         for begin in range(0, len(labels), BLOCK):
@@ -190,12 +196,20 @@ def _drawn_groups(labels: Labels, seed: int) -> Iterator[tuple[int, int]]:
 
 
 def _firsts(labels: Labels) -> Labels:
-    found = [np.zeros(0, labels.dtype)]
+    """The first pair of every group, ascending."""
+    firsts = np.empty(sum(len(own) for own in _own_labels(labels)), dtype=labels.dtype)
+    filled = 0
+    for own in _own_labels(labels):
+        firsts[filled : filled + len(own)] = own
+        filled += len(own)
+    return firsts
+
+
+def _own_labels(labels: Labels) -> Iterator[Labels]:
+    """Block by block, the positions that are their own label."""
     for start in range(0, len(labels), BLOCK):
         block = labels[start : start + BLOCK]
-        own = np.arange(start, start + len(block), dtype=labels.dtype)
-        found.append(block[block == own])
-    return np.concatenate(found)
+        yield block[block == np.arange(start, start + len(block), dtype=labels.dtype)]
 
 
 def over_cap(wanted: Flags, begin: int, end: int, cap: int) -> Flags:
@@ -204,9 +218,26 @@ def over_cap(wanted: Flags, begin: int, end: int, cap: int) -> Flags:
     The pairs that stay are a random sample; the same one every time.
     """
     out = np.zeros(len(wanted), dtype=bool)
-    positions = np.flatnonzero(wanted[begin:end])
-    if len(positions) > cap:
-        draw = scatter(positions, 1 << 31).astype(np.int32)
-        order = np.argpartition(draw, cap)
-        out[begin + positions[order[cap:]]] = True
+    count = int(np.count_nonzero(wanted[begin:end]))
+    if count <= cap:
+        return out
+    draws = np.empty(count, dtype=np.int32)
+    filled = 0
+    for _, some in _draws(wanted[begin:end]):
+        draws[filled : filled + len(some)] = some
+        filled += len(some)
+    draws.partition(cap)
+    limit = draws[cap]
+    ties = cap - int(np.count_nonzero(draws < limit))  # of the draws equal to it, the first stay
+    for positions, some in _draws(wanted[begin:end]):
+        equal = some == limit
+        out[begin + positions[(some > limit) | (equal & (np.cumsum(equal) > ties))]] = True
+        ties -= min(ties, int(np.count_nonzero(equal)))
     return out
+
+
+def _draws(wanted: Flags) -> Iterator[tuple[Indices, NDArray[np.int32]]]:
+    """Positions of the wanted pairs and a random number for each, block by block."""
+    for start in range(0, len(wanted), BLOCK):
+        positions = np.flatnonzero(wanted[start : start + BLOCK]) + start
+        yield positions, scatter(positions, 1 << 31).astype(np.int32)

@@ -1,0 +1,61 @@
+"""What deciding on a corpus costs in memory: a few bytes a pair, and no text."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nmt.config import DataConfig
+from nmt.prepare import decide, keys, split
+from nmt.prepare.chunks import Drops
+from nmt.prepare.decide import CorpusKeys, Decisions, Span
+
+# A place, a flag, the label of its group and the place of the group's first pair in the draw.
+BYTES_A_PAIR = 1 + 1 + 4 + 4
+BLOCK = 1 << 11
+
+
+@pytest.fixture(autouse=True)
+def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So small that what is fixed hides nothing of what grows."""
+    monkeypatch.setattr(keys, "PART", 1 << 14)
+    for module in (keys, split, decide):
+        monkeypatch.setattr(module, "BLOCK", BLOCK)
+
+
+def peak(folder: Path, pairs: int, **data: object) -> int:
+    """Bytes that deciding on so many pairs of random keys holds at most."""
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    corpus = CorpusKeys(folder)
+    with corpus:
+        for start in range(0, pairs, BLOCK):
+            some = rng.integers(2**64, size=(3, min(BLOCK, pairs - start)), dtype=np.uint64)
+            some[1, ::10] = some[1, 0]  # some targets more than once, so that there are groups
+            corpus.add(some)
+    config = DataConfig.model_validate(
+        {"dir": folder, "sources": [{"source": "tsv", "path": "x"}], "dev": 50, "test": 50, **data}
+    )
+    spans = [Span(0, pairs, 1.0, config.sources[0].cap)]
+    tracemalloc.start()
+    decisions = Decisions(config, corpus, spans, pairs, Drops())
+    decisions.decide(pairs, [])
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.count_nonzero(decisions.places == split.DEV) == 50
+    return most
+
+
+@pytest.mark.parametrize("cap", [None, 4_000], ids=["whole", "capped"])
+def test_memory_of_a_further_pair(tmp_path: Path, cap: int | None) -> None:
+    (tmp_path / "exam.txt").write_text("a sentence\n", encoding="utf-8")
+    sources = [{"source": "tsv", "path": "x", "cap": cap}]
+    more: dict[str, object] = {"keep_out": [tmp_path / "exam.txt"], "sources": sources}
+    few, many = 200_000, 400_000
+    peak(tmp_path / "first", 5_000)  # modules imported on the way count as well
+    less = peak(tmp_path / "few", few, **more)
+    grown = peak(tmp_path / "many", many, **more) - less
+    assert grown / (many - few) <= BYTES_A_PAIR + 0.5
