@@ -45,24 +45,34 @@ _FINAL_MARKS = "。.!?"  # after NFKC: full-width marks but the first are half-w
 
 @dataclass
 class Drops:
-    """How many pairs were dropped for each reason, and the first of them."""
+    """How many pairs were dropped for each reason, and some of them to look at.
+
+    The examples are drawn by a number made of their text, so that they come from all of
+    the corpus and are the same for any number of workers.
+    """
 
     counts: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[Pair]] = field(default_factory=dict)
+    _drawn: dict[str, dict[int, Pair]] = field(default_factory=dict)
 
     def drop(self, reason: str, pair: Pair, count: int = 1) -> None:
         """Count a dropped pair; `count` 0 only shows it."""
         self.counts[reason] += count
-        shown = self.examples.setdefault(reason, [])
-        if len(shown) < EXAMPLES:
-            shown.append(Pair(_shown(pair.src), _shown(pair.trg)))
+        shown = Pair(_shown(pair.src), _shown(pair.trg))
+        self._offer(reason, {text_key(f"{shown.src}\t{shown.trg}"): shown})
 
     def add(self, other: Drops) -> None:
-        """Add the drops of a later chunk."""
-        for reason, examples in other.examples.items():
-            for pair in examples:
-                self.drop(reason, pair, 0)
+        """Add the drops of another chunk."""
+        for reason, pairs in other._drawn.items():
+            self._offer(reason, pairs)
         self.counts.update(other.counts)
+
+    def _offer(self, reason: str, pairs: dict[int, Pair]) -> None:
+        all_of_them = self._drawn.get(reason, {}) | pairs
+        self._drawn[reason] = {key: all_of_them[key] for key in sorted(all_of_them)[:EXAMPLES]}
+
+    def examples(self, reason: str) -> list[Pair]:
+        """The pairs to show for a reason, at most `EXAMPLES`, each another one."""
+        return list(self._drawn.get(reason, {}).values())
 
 
 def _shown(text: str) -> str:

@@ -129,7 +129,7 @@ class Decisions:
         count = int(np.count_nonzero(bad))
         if count:
             self.drops.counts[reason] += count
-            self.examples.update(dict.fromkeys(_first(bad, EXAMPLES), reason))
+            self.examples.update(dict.fromkeys(_spread(bad, EXAMPLES), reason))
             self.places[bad] = split.DROPPED
 
     def _drop_repetition(self, ordinary: int) -> None:
@@ -176,14 +176,17 @@ class Decisions:
         self._drop(meets, "meets dev or test")
 
 
-def _first(flags: Flags, count: int) -> list[int]:
-    """Positions of the first flags, found without listing all."""
+def _spread(flags: Flags, count: int) -> list[int]:
+    """Positions of `count` flags, evenly taken of all, found without listing them."""
+    wanted = np.unique(np.arange(count) * int(np.count_nonzero(flags)) // count)
     found: list[int] = []
+    seen = 0
     for start in range(0, len(flags), BLOCK):
-        found += (np.flatnonzero(flags[start : start + BLOCK])[:count] + start).tolist()
-        if len(found) >= count:
-            break
-    return found[:count]
+        at = np.flatnonzero(flags[start : start + BLOCK])
+        low, high = np.searchsorted(wanted, (seen, seen + len(at)))
+        found += (at[wanted[low:high] - seen] + start).tolist()
+        seen += len(at)
+    return found
 
 
 def nothing_left(read: int, drops: Drops) -> NmtError:

@@ -358,7 +358,7 @@ class _Preparation:
             "test": {"pairs": held["test"]},
             "repeated": self.repeated,
             "dropped": dropped,
-            "examples": {reason: self.drops.examples.get(reason, []) for reason in dropped},
+            "examples": {reason: self.drops.examples(reason) for reason in dropped},
             "warnings": self.warnings,
             "statistics": self.statistics.described(by_side),
             "tokenizers": {

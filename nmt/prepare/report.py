@@ -12,9 +12,13 @@ Row = tuple[str, int, str]
 
 REPORT = "report.html"
 _BARS = 40  # of a histogram
+_NAMED = 3  # sources in the first line
 
 # What a reader may want to do about each kind of drop; the rest explain themselves.
 _ADVICE = {
+    "duplicate pair": "The same pair stands earlier in the sources.",
+    "over the cap of its source": "Drawn at random; the pairs that stay are a sample.",
+    "left out by the weight of its source": "Drawn at random, for a weight below 1.",
     "control characters": "Often a file decoded with the wrong encoding.",
     "length ratio": "data.clean.max_ratio; many of them mean shifted lines.",
     "too long": "data.clean.max_chars",
@@ -27,6 +31,14 @@ _ADVICE = {
     "near-duplicate pair": "Alike but for case, punctuation and spaces.",
     "meets dev or test": "Shares a sentence with a held-out pair, so it can't be trained on.",
 }
+# The same for reasons with a number or a file in their names, by how they begin.
+_ADVICE_BY_START = {
+    "meets ": "Shares a sentence with this file of data.keep_out.",
+    "one target for ": "A place-holder, most likely; data.clean.max_sources_per_target.",
+    "over ": "data.clean.max_pieces",
+    "under ": "data.clean.min_pieces",
+}
+_OPEN = 4  # reasons that are unfolded: on a phone all of them are many screens
 
 
 def summary(manifest: Manifest) -> str:
@@ -142,7 +154,13 @@ def _head(manifest: Manifest) -> str:
     ]
     inner = "".join(f"<div><b>{_text(n)}</b><span>{_text(t)}</span></div>" for n, t in tiles)
     warnings = "".join(f"<p class=warn>{_text(warning)}</p>" for warning in manifest["warnings"])
-    return f"<h1>Corpus report</h1><div class=tiles>{inner}</div>{warnings}"
+    names = list(manifest["read"])
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    sources = f"{', '.join(names[:_NAMED])}{more}"
+    return (
+        f"<h1>Corpus report</h1><p class=note>{_text(sources)}</p>"
+        f"<div class=tiles>{inner}</div>{warnings}"
+    )
 
 
 def _flow(manifest: Manifest) -> str:
@@ -172,19 +190,25 @@ def _dropped(manifest: Manifest) -> str:
     if not manifest["dropped"]:
         return "<p>Nothing was dropped.</p>"
     read = sum(manifest["read"].values())
-    parts = []
+    parts: list[str] = []
     for reason, count in manifest["dropped"].items():
         rows = [
             f"<li><span lang=zh>{_visible(src)}</span><span lang=en>{_visible(trg)}</span></li>"
             for src, trg in manifest["examples"].get(reason, [])
         ]
-        advice = f"<p class=note>{_text(_ADVICE[reason])}</p>" if reason in _ADVICE else ""
+        advice = f"<p class=note>{_text(_advice(reason))}</p>" if _advice(reason) else ""
+        unfolded = " open" if len(parts) < _OPEN else ""
         parts.append(
-            f"<details open><summary>{_text(reason)} <b>{count:,}</b> "
+            f"<details{unfolded}><summary>{_text(reason)} <b>{count:,}</b> "
             f"<small>{_share(count, read)}</small></summary>{advice}"
             f"<ul class=pairs>{''.join(rows)}</ul></details>"
         )
     return "".join(parts)
+
+
+def _advice(reason: str) -> str:
+    starts = (text for start, text in _ADVICE_BY_START.items() if reason.startswith(start))
+    return _ADVICE.get(reason) or next(starts, "")
 
 
 def _visible(text: str) -> str:
@@ -278,7 +302,7 @@ def _quantile(counts: list[int], share: float) -> int:
 
 def _pieces(manifest: Manifest) -> str:
     statistics = manifest["statistics"]
-    parts = []
+    parts: list[str] = []
     for side, name in (("src", "Chinese"), ("trg", "English")):
         size = manifest["tokenizers"][side]["pieces"]
         unused = statistics["unused pieces"].get(side, 0)
@@ -330,15 +354,16 @@ body { margin: 0 auto; max-width: 60rem; padding: 1rem; color: var(--ink); backg
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .6rem; }
 h3 { font-size: 1rem; margin: 1.2rem 0 .2rem; }
 .tiles, .grid { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); }
-.grid { grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); }
+.grid { grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); }
 .tiles div, figure { margin: 0; padding: .7rem .9rem; background: var(--card); border-radius: .5rem; }
 .tiles b { display: block; font-size: 1.35rem; } .tiles span { color: var(--soft); }
-.flow { display: grid; grid-template-columns: minmax(7rem, auto) auto 1fr; gap: .2rem .7rem;
-  align-items: center; }
+.flow { display: grid; grid-template-columns: minmax(7rem, 40%) auto 1fr; gap: .2rem .7rem;
+  align-items: center; overflow-wrap: anywhere; }
 .track { background: var(--card); height: .9rem; border-radius: .2rem; overflow: hidden; }
 .track i { display: block; height: 100%; }
 i.all { background: var(--all); } i.good { background: var(--good); } i.bad { background: var(--bad); }
 .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+h1 + .note { margin: -.6rem 0 1rem; } h2, h3, summary, .note { overflow-wrap: anywhere; }
 .note { color: var(--soft); margin: .3rem 0; font-size: .9rem; }
 .warn { border-left: .25rem solid var(--bad); padding-left: .6rem; }
 details { border-top: 1px solid var(--line); padding: .5rem 0; } summary { cursor: pointer; }
@@ -353,9 +378,9 @@ svg { width: 100%; height: 7rem; display: block; } rect { fill: var(--bar); }
 .axis { display: flex; justify-content: space-between; color: var(--soft); font-size: .8rem;
   border-top: 1px solid var(--line); }
 .chips { display: flex; flex-wrap: wrap; gap: .3rem; list-style: none; padding: 0; margin: .2rem 0; }
-.chips li { background: var(--card); border-radius: .3rem; padding: 0 .4rem; } small { color: var(--soft); }
+.chips li { background: var(--card); border-radius: .3rem; padding: 0 .4rem; } small { color: var(--soft); white-space: nowrap; }
 @media (max-width: 34rem) { .pairs li { grid-template-columns: 1fr; }
-  .flow { grid-template-columns: 1fr auto; } .track { grid-column: 1 / -1; } }
+  .flow { grid-template-columns: minmax(0, 1fr) auto; } .track { grid-column: 1 / -1; } }
 </style></head><body>
 {body}
 </body></html>

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from nmt.config import CleanConfig
-from nmt.prepare.chunks import clean_chunk, normalised_pair, raw_pair
+from nmt.prepare.chunks import EXAMPLES, Drops, clean_chunk, normalised_pair, raw_pair
+from nmt.prepare.sources import Pair
 
 PAIRS = [(f"我有{n}本书。", f"I have {n} books.") for n in range(11, 211)]
 
@@ -24,3 +28,15 @@ def test_a_source_of_marks_alone_is_kept() -> None:
     config = CleanConfig(require_han=False)
     lines = clean_chunk(config, True, 1.0, [("?!", "What?!")]).lines
     assert normalised_pair(lines)[0] == "?!"
+
+
+@given(st.lists(st.integers(0, 20), max_size=40), st.integers(0, 40))
+def test_examples_are_of_all_the_corpus_however_it_is_divided(numbers: list[int], cut: int) -> None:
+    whole, first, second = Drops(), Drops(), Drops()
+    for place, number in enumerate(numbers):
+        for drops in (whole, first if place < cut else second):
+            drops.drop("too long", Pair(f"第{number}句", f"No. {number}"))
+    first.add(second)
+    assert first.examples("too long") == whole.examples("too long")
+    assert len(set(whole.examples("too long"))) == min(EXAMPLES, len(set(numbers)))
+    assert first.counts.total() == len(numbers)

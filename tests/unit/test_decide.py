@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nmt.config import DataConfig
 from nmt.prepare import decide, keys, split
@@ -47,6 +49,15 @@ def peak(folder: Path, pairs: int, **data: object) -> int:
     tracemalloc.stop()
     assert np.count_nonzero(decisions.places == split.DEV) == 50
     return most
+
+
+@given(st.lists(st.booleans(), max_size=60), st.integers(1, 8))
+def test_examples_are_taken_from_all_of_the_corpus(flags: list[bool], count: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decide, "BLOCK", 7)
+        found = decide._spread(np.array(flags, dtype=bool), count)
+    at = [place for place, flag in enumerate(flags) if flag]
+    assert found == sorted({at[i * len(at) // count] for i in range(count)} if at else [])
 
 
 @pytest.mark.parametrize("cap", [None, 4_000], ids=["whole", "capped"])

@@ -104,6 +104,19 @@ def test_the_page_says_what_the_manifest_says(manifest: dict, tmp_path: Path) ->
     assert "x" * 160 not in page
 
 
+def test_what_to_do_stands_beside_a_reason_that_has_a_name_of_its_own(
+    manifest: dict, tmp_path: Path
+) -> None:
+    manifest["dropped"] = {"meets exam.txt": 5, "over 100 pieces": 4, "number mismatch": 2}
+    manifest["dropped"] |= {"over the cap of its source": 3, "foreign script": 1}
+    write_html(tmp_path, manifest)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for advice in ("this file of data.keep_out", "data.clean.max_pieces", "Drawn at random"):
+        assert page.count(advice) == 1, advice
+    assert page.count("<details open>") == 4  # the first; a phone shows one at a time
+    assert page.count("<details>") == 1
+
+
 def test_the_table(manifest: dict) -> None:
     manifest["read"] = {"a.tsv": 1234}
     assert summary(json.loads(json.dumps(manifest))) == (
