@@ -162,7 +162,7 @@ def is_damage(error: Exception) -> bool:
 def damaged(path: object, number: int, error: Exception) -> NmtError:
     """The message for compressed data that can't be read on after line `number`."""
     return NmtError(
-        f"{where(path, number)}: compressed data is damaged or cut off ({error})",
+        f"{where(path, number or None)}: compressed data is damaged or cut off ({error})",
         "make or fetch the file again; nothing was written",
     )
 

@@ -6,11 +6,12 @@ program's texts each, go through translate-toolkit, which holds one file at a ti
 
 from __future__ import annotations
 
+import codecs
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from nmt.errors import NmtError, where
 from nmt.text import Meter, damaged, is_damage, open_bytes
@@ -37,7 +38,7 @@ def read_tmx(path: Path, meter: Meter | None = None) -> Iterator[Row]:
         ancestors: list[ET.Element] = []
         seen = 0
         try:
-            for event, element in ET.iterparse(file, events=("start", "end")):
+            for event, element in ET.iterparse(_InUtf8(file, path), events=("start", "end")):
                 if event == "start":
                     ancestors.append(element)
                     continue
@@ -57,6 +58,53 @@ def read_tmx(path: Path, meter: Meter | None = None) -> Iterator[Row]:
             if not is_damage(error):
                 raise
             raise damaged(path, seen, error) from error
+
+
+# Encodings that a memory may declare, and how Python reads them; the parser knows none.
+_CODECS = {
+    "gb2312": "gb18030", "gbk": "gb18030", "gb18030": "gb18030", "big5": "big5",
+    "big5-hkscs": "big5hkscs",
+}  # fmt: skip
+_DECLARED = re.compile(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([\w-]+)["']""")
+
+
+class _InUtf8:
+    """An XML file to read from; one that declares a Chinese encoding is put into UTF-8."""
+
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        self._file = file
+        self._path = path
+        self._line = 1
+        self._head = file.read(256)
+        self._decoder: codecs.IncrementalDecoder | None = None
+        declared = _DECLARED.match(self._head)
+        codec = _CODECS.get(declared[1].decode().lower()) if declared else None
+        if declared and codec:
+            self._decoder = codecs.getincrementaldecoder(codec)()
+            self._head = self._head.replace(declared[1], b"utf-8", 1)
+
+    def read(self, size: int = 1 << 16, /) -> bytes:
+        """The next bytes, none at the end; as many as it likes.
+
+        Raises:
+            NmtError: they are not in the encoding declared.
+        """
+        while True:
+            raw, self._head = self._head or self._file.read(size), b""
+            if self._decoder is None:
+                return raw
+            try:
+                text = self._decoder.decode(raw, final=not raw)
+            except UnicodeDecodeError as error:
+                line = self._line + raw.count(b"\n", 0, error.start)
+                raise NmtError(
+                    f"{where(self._path, line)}: not valid {error.encoding.upper()}, "
+                    "which is declared in its first line",
+                    "export the memory again, in UTF-8",
+                ) from None
+            self._line += raw.count(b"\n")
+            if text or not raw:  # half a character alone is not the end
+                return text.encode()
 
 
 def _name(element: ET.Element) -> str:
@@ -107,7 +155,8 @@ def read_xliff(path: Path, meter: Meter | None = None) -> Iterator[Row]:
     store, units = _toolkit_units(path, "xliff", meter)
     languages = [store.getsourcelanguage(), store.gettargetlanguage()]
     sides = [_side(language) for language in languages]
-    if sides not in (["zh", "en"], ["en", "zh"], ["zh", None], ["en", None]):
+    # A file that nobody has translated yet may lack its target language.
+    if sides not in (["zh", "en"], ["en", "zh"]) and (sides[0] is None or languages[1]):
         raise NmtError(f"{path}: from {languages[0]} to {languages[1]}, not English and Chinese")
     for unit in units:
         if unit.isheader():

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from nmt.config import DataConfig
 from nmt.errors import NmtError
-from nmt.prepare import leaks, split
+from nmt.prepare import split
 from nmt.prepare.chunks import EXAMPLES, Drops
-from nmt.prepare.keys import BLOCK, Flags, KeyFile, sentence_key
+from nmt.prepare.keys import BLOCK, Flags, KeyFile, Keys, sentence_key
 from nmt.prepare.sources import Pair
 from nmt.text import normalise
 
@@ -90,12 +90,13 @@ class Decisions:
         self.places: split.Places = np.zeros(len(keys), dtype=np.uint8)
         self.examples: dict[int, str] = {}
 
-    def decide(self, ordinary: int, held: list[Pair]) -> None:
+    def decide(self, ordinary: int, held: list[Pair], kept_out: dict[Path, Keys]) -> None:
         """Fill in the places.
 
         Args:
             ordinary: pairs that may be held out; those after them only train.
             held: the pairs of dev and test where they are given as files.
+            kept_out: keys of the sentences of each file of `data.keep_out`.
 
         Raises:
             NmtError: nothing is left, or too little to hold out.
@@ -107,8 +108,7 @@ class Decisions:
                 self._drop(over, "over the cap of its source")
         if not self._free().any():
             raise nothing_left(self.read, self.drops)
-        for path in self.data.keep_out:
-            few = leaks.file_keys(path, simplify=self.data.simplify)
+        for path, few in kept_out.items():
             self._drop(self.keys.src.among(few) | self.keys.trg.among(few), f"meets {path}")
         if held:
             self._fence(held)

@@ -31,15 +31,19 @@ def file_keys(path: Path, *, simplify: bool) -> Keys:
     return np.array(sorted(found), dtype=np.uint64)
 
 
-def refuse(folder: Path, files: Iterable[Path], *, simplify: bool) -> None:
-    """Look for the sentences of `files` among the packed training pairs of `folder`.
+def files_keys(paths: Iterable[Path], *, simplify: bool) -> dict[Path, Keys]:
+    """The same of several files."""
+    return {path: file_keys(path, simplify=simplify) for path in paths}
+
+
+def refuse(folder: Path, keys: dict[Path, Keys], *, simplify: bool) -> None:
+    """Look for the sentences of some files among the packed training pairs of `folder`.
 
     The pieces spell the text, so the packed corpus is all that is needed.
 
     Raises:
         NmtError: there are some; says how many, and shows the first.
     """
-    keys = {path: file_keys(path, simplify=simplify) for path in files}
     if not keys:
         return
     packed = PackedSet.open(folder, "train")

@@ -72,10 +72,14 @@ def prepare(
     """
     data = config.data
     identity = _identity(data)
+    # Read before anything is done, so that what is wrong with them is said at once.
+    checked = leaks.files_keys(check, simplify=data.simplify)
     old = _read_if_current(data.dir, identity)
     if old is not None:
-        leaks.refuse(data.dir, check, simplify=data.simplify)
+        leaks.refuse(data.dir, checked, simplify=data.simplify)
         return old, False
+    if data.dir.exists() and not data.dir.is_dir():
+        raise NmtError(f"{data.dir}: is a file, data.dir names a folder")
     if data.dir.exists() and not (data.dir / MANIFEST).is_file() and any(data.dir.iterdir()):
         raise NmtError(
             f"{data.dir}: is there and was not made by nmt prepare; it will not be replaced",
@@ -83,7 +87,7 @@ def prepare(
         )
     with replacing_folder(data.dir) as scratch:
         manifest = _Preparation(data, scratch, workers).run(identity)
-        leaks.refuse(scratch, check, simplify=data.simplify)
+        leaks.refuse(scratch, checked, simplify=data.simplify)
         return manifest, True
 
 
@@ -125,6 +129,11 @@ def _all_sources(data: DataConfig) -> list[Source]:
 def _hash_source(path: Path) -> str | None:
     if str(path) == "-":
         return None
+    if path.is_fifo():
+        raise NmtError(
+            f"{path}: is a pipe, which can be read only once; a file is needed",
+            "for one source, path: - reads what is piped into the command",
+        )
     with open_bytes(path):
         pass  # for its message if the file is missing
     return file_sha256(path)
@@ -171,13 +180,15 @@ class _Preparation:
 
     def run(self, identity: Manifest) -> Manifest:
         files = {name: self._read_held(name) for name in ("dev", "test")}
+        kept_out = leaks.files_keys(self.data.keep_out, simplify=self.data.simplify)
         ordinary = self._clean()
         read = sum(self.read.values())
         if not len(self.keys):
             raise nothing_left(read, self.drops)
         say(f"deciding on {len(self.keys):,} pairs")
         decisions = Decisions(self.data, self.keys, self.spans, read, self.drops)
-        decisions.decide(ordinary, [pair for pairs in files.values() for pair in pairs])
+        given = [pair for pairs in files.values() for pair in pairs]
+        decisions.decide(ordinary, given, kept_out)
         places = decisions.places
         held, sample = self._gather(places, decisions.examples)
         for name, pairs in files.items():

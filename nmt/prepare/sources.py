@@ -123,7 +123,10 @@ def _read_two_columns(path: Path, numbered: Iterator[tuple[int, str]]) -> Iterat
             raise NmtError(
                 f"{where(path, number)}: {len(columns)} columns, 2 are needed "
                 "(Chinese, tab, English)",
-                "a tab inside a sentence counts as a column; replace it by a space",
+                "replace a tab inside a sentence by a space; of a table with more columns, name "
+                "two with src and trg"
+                if len(columns) > 2
+                else "a tab stands between the sides; for commas, source: csv",
             )
         yield Pair(*columns)
 

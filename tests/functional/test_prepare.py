@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import sys
 from pathlib import Path
 
@@ -154,14 +155,25 @@ def test_not_compressed_at_all(corpus: Run) -> None:
     assert "error: a.tsv.gz:" in result.err
 
 
-@pytest.mark.parametrize(("line", "columns"), [("只有中文", 1), ("一\tone\tuno", 3)])
-def test_other_than_two_columns(corpus: Run, line: str, columns: int) -> None:
+@pytest.mark.parametrize(
+    ("line", "columns", "hint"),
+    [
+        ("只有中文", 1, "a tab stands between the sides; for commas, source: csv"),
+        (
+            "一\tone\tuno",
+            3,
+            "replace a tab inside a sentence by a space; of a table with more columns, name two "
+            "with src and trg",
+        ),
+    ],
+)
+def test_other_than_two_columns(corpus: Run, line: str, columns: int, hint: str) -> None:
     with Path("a.tsv").open("a", encoding="utf-8") as file:
         file.write(line + "\n")
     assert_refused(
         corpus("prepare", "--config", "c.yaml"),
         f"a.tsv:289: {columns} columns, 2 are needed (Chinese, tab, English)",
-        "a tab inside a sentence counts as a column; replace it by a space",
+        hint,
     )
 
 
@@ -213,6 +225,25 @@ def test_missing_sample_package(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
         "source hsk: the package hsk-sentences-audio is not installed",
         "pip install 'nmt-zh-en[sample]', or in a clone: pip install -e '.[sample]'",
     )
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are of Unix")
+@pytest.mark.parametrize("key", ["data.sources.0.path=pipe", "data.keep_out=[pipe]"])
+def test_a_pipe_is_refused_since_it_can_be_read_only_once(corpus: Run, key: str) -> None:
+    os.mkfifo("pipe")  # the shell's <(zcat a.gz) is one as well
+    assert_refused(
+        corpus("prepare", "--config", "c.yaml", "--set", key),
+        "pipe: is a pipe, which can be read only once; a file is needed",
+        "for one source, path: - reads what is piped into the command",
+    )
+
+
+def test_the_output_is_a_file(corpus: Run) -> None:
+    assert_refused(
+        corpus("prepare", "--config", "c.yaml", "--set", "data.dir=a.tsv"),
+        "a.tsv: is a file, data.dir names a folder",
+    )
+    assert Path("a.tsv").is_file()
 
 
 def test_a_folder_that_is_not_ours_is_not_replaced(corpus: Run) -> None:

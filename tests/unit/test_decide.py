@@ -44,7 +44,7 @@ def peak(folder: Path, pairs: int, **data: object) -> int:
     spans = [Span(0, pairs, 1.0, config.sources[0].cap)]
     tracemalloc.start()
     decisions = Decisions(config, corpus, spans, pairs, Drops())
-    decisions.decide(pairs, [])
+    decisions.decide(pairs, [], {Path("exam.txt"): np.arange(9, dtype=np.uint64)})
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert np.count_nonzero(decisions.places == split.DEV) == 50
@@ -62,9 +62,8 @@ def test_examples_are_taken_from_all_of_the_corpus(flags: list[bool], count: int
 
 @pytest.mark.parametrize("cap", [None, 4_000], ids=["whole", "capped"])
 def test_memory_of_a_further_pair(tmp_path: Path, cap: int | None) -> None:
-    (tmp_path / "exam.txt").write_text("a sentence\n", encoding="utf-8")
     sources = [{"source": "tsv", "path": "x", "cap": cap}]
-    more: dict[str, object] = {"keep_out": [tmp_path / "exam.txt"], "sources": sources}
+    more: dict[str, object] = {"sources": sources}
     few, many = 200_000, 400_000
     peak(tmp_path / "first", 5_000)  # modules imported on the way count as well
     less = peak(tmp_path / "few", few, **more)
