@@ -176,10 +176,15 @@ class Run:
         """Raw lines of dev or test: `side` is src or trg."""
         return list(read_lines(self.folder / f"{name}.{side}.txt"))
 
-    def build_model(self) -> Seq2Seq:
-        """The network with fresh weights, drawn from torch's random state."""
+    def build_model(self, *, initialise: bool = True) -> Seq2Seq:
+        """The network with fresh weights, drawn from torch's random state.
+
+        Without `initialise` they hold no start to train from: for weights that are loaded.
+        """
         model = self.config.model.model_dump()
-        return Seq2Seq(src_vocab=len(self.src), trg_vocab=len(self.trg), **model)
+        return Seq2Seq(
+            src_vocab=len(self.src), trg_vocab=len(self.trg), initialise=initialise, **model
+        )
 
     def checkpoints(self) -> list[Checkpoint]:
         """All that are readable, oldest first; a damaged one is warned of and left out."""
@@ -233,7 +238,7 @@ class Run:
             NmtError: no checkpoint, or a damaged one.
         """
         best = self.best()
-        model = self.build_model()
+        model = self.build_model(initialise=False)
         model.load_state_dict(best.load("model", device))
         return model.to(device).eval()
 

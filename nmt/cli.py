@@ -18,6 +18,7 @@ import typer
 
 import nmt
 from nmt.errors import NmtError
+from nmt.runtime import starting
 
 if TYPE_CHECKING:
     from nmt.config import Config
@@ -312,13 +313,15 @@ def translate(
     check(request)
     given = {"beam": beam, "alpha": alpha, "beta": beta, "no_repeat": no_repeat,
              "max_ratio": max_ratio}  # fmt: skip
-    if threads is not None:
-        import torch
+    with starting():
+        if threads is not None:
+            import torch
 
-        torch.set_num_threads(threads)
-    from nmt.translate.command import run
+            torch.set_num_threads(threads)
+        from nmt.translate.command import run
 
-    run(_loaded(model, device, given, int8), request)
+        translator = _loaded(model, device, given, int8)
+    run(translator, request)
 
 
 @app.command()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from statistics import median
 
 
 @dataclass(frozen=True)
@@ -24,10 +23,18 @@ class UsualLengths:
     def of(cls, src: Sequence[int], trg: Sequence[int]) -> UsualLengths:
         """From the lengths of pairs, at least one, none of them 0."""
         ratios = [length_ratio(a, b) for a, b in zip(src, trg, strict=True)]
-        low, high = np.quantile(ratios, [0.01, 0.99])
-        return cls(int(np.median(src)), (float(low), float(high)))
+        return cls(int(median(src)), (_quantile(ratios, 0.01), _quantile(ratios, 0.99)))
 
 
 def length_ratio(src_pieces: int, trg_pieces: int) -> float:
     """Target pieces per source piece, drawn to 1 where both are few."""
     return (trg_pieces + 3) / (src_pieces + 3)
+
+
+def _quantile(values: Sequence[float], share: float) -> float:
+    """Between the two values around it, linearly; numpy's takes longer to import than this."""
+    ordered = sorted(values)
+    at = share * (len(ordered) - 1)
+    below = int(at)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (at - below) * (ordered[above] - ordered[below])

@@ -96,6 +96,9 @@ def test_lengths_far_from_the_usual() -> None:
 def test_usual_lengths_are_those_of_most_pairs() -> None:
     usual = UsualLengths.of([7] * 50 + [9] * 50 + [100], [7] * 50 + [9] * 50 + [1])
     assert usual == UsualLengths(9, (1.0, 1.0))
+    # 99 ratios from 3/103 on: the quantiles lie at 0.98 and 97.02 of them.
+    spread = UsualLengths.of([100] * 99, list(range(1, 100)))
+    assert spread.ratio == pytest.approx((4.98 / 103, 101.02 / 103))
     assert UsualLengths.of([10] * 100, [12] * 100).ratio == pytest.approx((15 / 13, 15 / 13))
 
 

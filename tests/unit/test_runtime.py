@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import sys
 
 import pytest
 import torch
 
 from nmt.errors import NmtError
-from nmt.runtime import choose_device, choose_precision, stopping_on_signals
+from nmt.runtime import choose_device, choose_precision, starting, stopping_on_signals
 
 
 def test_cpu_is_cpu() -> None:
@@ -63,3 +65,23 @@ def test_a_signal_asks_to_stop_and_a_second_one_insists(number: int) -> None:
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
     assert signal.getsignal(number) is before
+
+
+def test_while_torch_is_imported_no_garbage_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch")
+    try:
+        with starting():
+            assert not gc.isenabled()
+            with starting():  # within, it changes nothing
+                pass
+            assert not gc.isenabled()
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
+
+
+def test_with_torch_there_garbage_is_collected_as_ever() -> None:
+    with starting():
+        assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
