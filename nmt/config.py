@@ -276,6 +276,12 @@ class TrainConfig(_Section):
     ema: float = Field(
         0.0, ge=0, lt=1, description="decay of the averaged weights that are validated and used"
     )
+    subword_sampling: float | None = Field(
+        None,
+        ge=0,
+        description="cut training sentences anew each time: one of their 16 best segmentations, "
+        "drawn by its probability to this power (Kudo 2018, alpha); null: the best always",
+    )
     guided_alignment: float = Field(
         0.0,
         ge=0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from nmt.errors import NmtError
 from nmt.model import Seq2Seq
 from nmt.runtime import Workers, warn
 from nmt.train.loss import batch_loss
+from nmt.train.sampling import SubwordSampler
 
 
 class Gradient:
@@ -34,6 +36,7 @@ class Gradient:
         precision: of products with weights.
         align: teacher of the attention, if there is one.
         guided_alignment: weight of what it teaches.
+        sample: cuts the sentences of a batch anew, if they shall be.
     """
 
     def __init__(
@@ -46,22 +49,24 @@ class Gradient:
         precision: torch.dtype = torch.float32,
         align: Align | None = None,
         guided_alignment: float = 0.0,
+        sample: SubwordSampler | None = None,
     ) -> None:
         self.model, self.corpus, self.device, self.workers = model, corpus, device, workers
-        self.align = align
+        self.align, self.sample = align, sample
         self.lengths = (corpus.src.lengths, corpus.trg.lengths)
         self.most_cells = float("inf")  # largest part that is tried
         summed = _SummedLoss(model, label_smoothing, guided_alignment, precision)
         self.loss = DistributedDataParallel(summed) if workers.count > 1 else summed
 
     def compute(
-        self, sentences: Indices, seed: int, *, alone: bool = False
+        self, sentences: Indices, seed: int, draw: int = 0, *, alone: bool = False
     ) -> tuple[Tensor, int, int]:
         """Set the gradients of this batch.
 
         Args:
             sentences: of the batch, all workers' shares together.
             seed: of dropout.
+            draw: number of the draw when sentences are cut anew, the same for all workers.
             alone: do not exchange gradients with the other workers, to try something out.
 
         Returns:
@@ -71,30 +76,32 @@ class Gradient:
         Raises:
             NmtError: a single sentence does not fit into memory.
         """
+        batch = _Sentences(self.corpus, self.lengths, sentences)
+        if self.sample is not None:
+            batch = _Sentences.all_of(self.sample(self.corpus, sentences, draw))
         while True:
             failed = None
             try:
                 torch.manual_seed(seed)
-                return self._in_parts(sentences, alone)
+                return self._in_parts(batch, alone)
             except (RuntimeError, MemoryError) as error:
                 # Among workers, some gradients may be exchanged already: only a restart
                 # from the last checkpoint brings all of them to the same place again.
                 if not is_out_of_memory(error) or (self.workers.count > 1 and not alone):
                     raise
-                failed = self._largest_part(sentences)
+                failed = max((part for part, _ in self._parts(batch)), key=batch.cells)
             # Outside the handler: the error holds on to what filled the memory.
-            self._smaller(failed)
+            self._smaller(batch, failed)
 
-    def _in_parts(self, sentences: Indices, alone: bool) -> tuple[Tensor, int, int]:
+    def _in_parts(self, sentences: _Sentences, alone: bool) -> tuple[Tensor, int, int]:
         self.model.zero_grad()
-        trg_lengths = self.lengths[1]
         # Every worker knows the whole batch, so nobody has to ask for the number of tokens.
-        total = int(trg_lengths[sentences].sum()) + len(sentences)
+        total = sentences.trg_tokens()
         plain = torch.zeros((), device=self.device)
         tokens = cells = 0
         parts = self._parts(sentences)
         for number, (part, weight) in enumerate(parts, start=1):
-            batch = make_batch(self.corpus, part, self.align).to(self.device)
+            batch = make_batch(sentences.corpus, part, self.align).to(self.device)
             with self._exchange(last=number == len(parts) and not alone):
                 smoothed, part_plain = self.loss(batch)
                 # DistributedDataParallel takes the mean over workers; ours is a sum.
@@ -104,43 +111,35 @@ class Gradient:
             cells += batch.trg_out.numel() * weight
         return plain, tokens, cells
 
-    def _parts(self, sentences: Indices) -> list[tuple[Indices, int]]:
+    def _parts(self, sentences: _Sentences) -> list[tuple[Indices, int]]:
         """This worker's share, cut to parts that fit, each with its weight.
 
         A batch with fewer sentences than workers leaves some without any: they compute one
         with weight 0, since gradients are exchanged by all or by none.
         """
-        own = sentences[self.workers.rank :: self.workers.count]
+        own = sentences.chosen[self.workers.rank :: self.workers.count]
         if not len(own):
-            return [(sentences[:1], 0)]
+            return [(sentences.chosen[:1], 0)]
         parts, waiting = [], [own]
         while waiting:
             part = waiting.pop()
-            if len(part) > 1 and self._cells(part) > self.most_cells:
+            if len(part) > 1 and sentences.cells(part) > self.most_cells:
                 waiting += [part[1::2], part[::2]]
             else:
                 parts.append((part, 1))
         return parts
 
-    def _cells(self, part: Indices) -> float:
-        """What the memory for a part grows with: every target token looks at the source."""
-        src, trg = (lengths[part].max() for lengths in self.lengths)
-        return float(len(part)) * float(src) * float(trg + 1)
-
-    def _largest_part(self, sentences: Indices) -> Indices:
-        return max((part for part, _ in self._parts(sentences)), key=self._cells)
-
-    def _smaller(self, part: Indices) -> None:
+    def _smaller(self, sentences: _Sentences, part: Indices) -> None:
         self.model.zero_grad()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         if len(part) == 1:
-            src, trg = (int(lengths[part[0]]) for lengths in self.lengths)
+            src, trg = (int(lengths[part[0]]) for lengths in sentences.lengths)
             raise NmtError(
                 f"memory is too small for a single sentence pair of {src} and {trg} pieces",
                 "lower data.clean.max_pieces and prepare again, or make the model smaller",
             )
-        self.most_cells = self._cells(part) / 2
+        self.most_cells = sentences.cells(part) / 2
         warn(
             f"a batch of {len(part)} sentences does not fit into memory: batches this large "
             "are computed in parts from now on"
@@ -151,6 +150,29 @@ class Gradient:
             return contextlib.nullcontext()
         exchange: contextlib.AbstractContextManager[None] = self.loss.no_sync()
         return exchange
+
+
+@dataclass(frozen=True)
+class _Sentences:
+    """Sentences of a corpus, by number, and all lengths in it."""
+
+    corpus: PackedSet
+    lengths: tuple[Indices, Indices]
+    chosen: Indices
+
+    @classmethod
+    def all_of(cls, corpus: PackedSet) -> _Sentences:
+        lengths = (corpus.src.lengths, corpus.trg.lengths)
+        return cls(corpus, lengths, np.arange(len(corpus)))
+
+    def trg_tokens(self) -> int:
+        """EOS counted."""
+        return int(self.lengths[1][self.chosen].sum()) + len(self.chosen)
+
+    def cells(self, part: Indices) -> float:
+        """What the memory for a part grows with: every target token looks at the source."""
+        src, trg = (lengths[part].max() for lengths in self.lengths)
+        return float(len(part)) * float(src) * float(trg + 1)
 
 
 class _SummedLoss(nn.Module):

@@ -41,6 +41,7 @@ from nmt.train.gradient import Gradient, random_number
 from nmt.train.journal import Journal, Window, environment
 from nmt.train.progress import Progress
 from nmt.train.resume import open_or_create, put_back, trainer_tensors
+from nmt.train.sampling import make_sampler
 from nmt.train.schedule import after_validation, learning_rate, reason_to_stop
 from nmt.train.validation import Validation
 
@@ -118,6 +119,7 @@ class _Training:
             choose_precision(self.config.precision, device),
             learn_alignment(run, corpus, workers),
             self.config.guided_alignment,
+            make_sampler(run),
         )
         self.journal = None
         if workers.first:
@@ -237,8 +239,9 @@ class _Training:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.model.train()
-        seed = random_number(config.seed, number + progress.skipped, self.workers.rank)
-        plain, tokens, cells = self.gradient.compute(sentences, seed)
+        draw = number + progress.skipped
+        seed = random_number(config.seed, draw, self.workers.rank)
+        plain, tokens, cells = self.gradient.compute(sentences, seed, draw)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
         # The only time in an update that the program waits for the GPU.
         loss, norm_ = torch.stack([plain, norm]).tolist()

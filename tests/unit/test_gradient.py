@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nmt.runtime import Workers
-from nmt.train.gradient import Gradient, is_out_of_memory, random_number
+from nmt.train.gradient import Gradient, _Sentences, is_out_of_memory, random_number
 from tests.unit.test_loss import corpus, gradients, model
 
 CPU = torch.device("cpu")
@@ -31,7 +31,7 @@ def test_any_number_of_parts_gives_the_same_gradient(most_cells: int) -> None:
     loss, tokens, _ = whole.compute(BATCH, 1)
     parts = gradient()
     parts.most_cells = most_cells
-    assert len(parts._parts(BATCH)) > 1
+    assert len(parts._parts(_Sentences(parts.corpus, parts.lengths, BATCH))) > 1
     loss_in_parts, tokens_in_parts, _ = parts.compute(BATCH, 1)
     assert tokens == tokens_in_parts
     torch.testing.assert_close(loss, loss_in_parts)
@@ -58,7 +58,12 @@ def test_every_sentence_is_in_one_part_of_one_worker() -> None:
     for rank in range(3):
         share = gradient(rank, 3)
         share.most_cells = 100
-        found += [int(s) for part, weight in share._parts(BATCH) if weight for s in part]
+        found += [
+            int(s)
+            for part, weight in share._parts(_Sentences(share.corpus, share.lengths, BATCH))
+            if weight
+            for s in part
+        ]
     assert sorted(found) == list(BATCH)
 
 

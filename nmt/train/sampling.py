@@ -1,0 +1,69 @@
+"""Subword sampling: each time a sentence is seen, it may be cut into other pieces."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nmt.batches import Indices
+from nmt.checkpoint import Run
+from nmt.corpus import PackedSet, Side
+from nmt.tokenizer import Tokenizer
+
+_MOST = 16  # segmentations drawn from; more cost time and are hardly ever drawn
+
+
+class SubwordSampler:
+    """Draws a segmentation x of a sentence with probability proportional to P(x)^alpha.
+
+    Subword regularisation (Kudo 2018, section 3.1) over the best segmentations of the
+    unigram model. What is drawn follows from (seed, draw) alone, not from SentencePiece's own
+    random state, so that a training that goes on draws what it would have drawn.
+
+    Args:
+        src: tokenizer of the source side.
+        trg: of the target side.
+        alpha: 0 draws evenly, a large one nearly always the best.
+        seed: of the training.
+    """
+
+    def __init__(self, src: Tokenizer, trg: Tokenizer, alpha: float, seed: int) -> None:
+        self.tokenizers = (src, trg)
+        self.log_probs = (src.piece_log_probs(), trg.piece_log_probs())
+        self.alpha, self.seed = alpha, seed
+
+    def __call__(self, corpus: PackedSet, sentences: Indices, draw: int) -> PackedSet:
+        """These sentences, cut anew, in the order given.
+
+        Args:
+            corpus: to take them from.
+            sentences: their numbers.
+            draw: number of the draw; another one gives other pieces.
+        """
+        chance = np.random.default_rng([self.seed, draw]).random((2, len(sentences)))
+        src, trg = (
+            self._cut(side, sentences, number, chance[number])
+            for number, side in enumerate((corpus.src, corpus.trg))
+        )
+        return PackedSet(src, trg)
+
+    def _cut(
+        self, side: Side, sentences: Indices, number: int, chance: NDArray[np.float64]
+    ) -> Side:
+        tokenizer, log_probs = self.tokenizers[number], self.log_probs[number]
+        cut = []
+        for sentence, luck in zip(sentences.tolist(), chance.tolist(), strict=True):
+            ways = tokenizer.segmentations(side[sentence].tolist(), _MOST)
+            weights = self.alpha * np.array([log_probs[way].sum() for way in ways])
+            share = np.cumsum(np.exp(weights - weights.max()))
+            cut.append(ways[int(np.searchsorted(share, luck * share[-1], side="right"))])
+        ends = np.cumsum([len(ids) for ids in cut])
+        return Side(np.concatenate(cut), ends)
+
+
+def make_sampler(run: Run) -> SubwordSampler | None:
+    """What cuts the training sentences of a run anew, if its configuration asks for that."""
+    alpha = run.config.train.subword_sampling
+    if alpha is None:
+        return None
+    return SubwordSampler(run.src, run.trg, alpha, run.config.train.seed)
