@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nmt.model import recurrence_cuda
 from nmt.model.attention import AdditiveAttention
 from nmt.model.decoder import Decoder, Memory
 from nmt.model.weight import Weight, autocast_precision
@@ -188,6 +189,8 @@ class _Recurrence(torch.autograd.Function):
 def _recurrence(word_gates: Tensor, *tensors: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """`_Recurrence` in the precision that autocast asks for, if it is on."""
     assert tensors[1] is not None
+    if recurrence_cuda.is_for(word_gates):
+        return recurrence_cuda.recurrence(word_gates, *tensors)
     whole = tensors[1].dtype  # of the weights, and of everything but the products
     device = word_gates.device.type
     precision = autocast_precision(device, whole)

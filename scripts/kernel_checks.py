@@ -1,0 +1,257 @@
+#!/usr/bin/env python3
+"""Compare every Triton kernel, and the whole recurrence on them, with its plain twin.
+
+    TRITON_INTERPRET=1 python scripts/kernel_checks.py --device cpu   # without a GPU
+    python scripts/kernel_checks.py --device cuda
+
+One JSON record a line: what, sizes, and the largest error as a share of the largest number
+in the twin's result. Exit status 1 if one is too large. `scripts/bench.py gpu` does the same
+before it measures, at the sizes that it measures.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import Tensor
+
+from nmt.model.kernels import PLAIN, Kernels, on_triton
+from nmt.model.recurrence_cuda import Inputs, recurrence
+
+# The twin adds up in float32 too: what differs is the order of sums, an exponential, and the
+# rounding of results to what they are stored in.
+TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 1e-2}
+# Over many steps roundings meet products; the two recurrences drift apart slowly.
+DRIFT = {torch.float32: 2e-4, torch.bfloat16: 4e-2}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of one comparison; `hidden` of the GRU, `states` of an encoder state."""
+
+    batch: int
+    src_len: int
+    trg_len: int
+    units: int
+    states: int
+    hidden: int
+
+
+# Lengths and widths that are no powers of two, one token alone, padded sentences.
+SMALL = (
+    Sizes(batch=3, src_len=7, trg_len=3, units=24, states=20, hidden=12),
+    Sizes(batch=2, src_len=1, trg_len=1, units=100, states=36, hidden=40),
+    Sizes(batch=2, src_len=33, trg_len=2, units=100, states=52, hidden=72),
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one comparison. `error` is None where it could not be made: see `failure`."""
+
+    what: str
+    sizes: Sizes
+    dtype: str
+    error: float | None
+    tolerance: float
+    failure: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the two agree."""
+        return self.error is not None and self.error <= self.tolerance
+
+    def record(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "passed": self.passed}
+
+
+def make_inputs(sizes: Sizes, device: torch.device, dtype: torch.dtype, seed: int = 1) -> Inputs:
+    """Random inputs of the recurrence; the last sentence is the longest, others are padded."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def numbers(*shape: int, scale: float = 1.0) -> Tensor:
+        return (torch.randn(*shape, generator=generator) * scale).to(device)
+
+    lengths = torch.randint(1, sizes.src_len + 1, (sizes.batch,), generator=generator)
+    lengths[-1] = sizes.src_len
+    mask = torch.arange(sizes.src_len) < lengths.unsqueeze(1)
+    three, rows = 3 * sizes.hidden, 3 * sizes.hidden + sizes.units
+    return Inputs(
+        numbers(sizes.batch, sizes.trg_len, three).to(dtype),
+        numbers(sizes.batch, sizes.hidden, scale=0.5).to(dtype),
+        numbers(rows, sizes.hidden, scale=sizes.hidden**-0.5),
+        numbers(rows, scale=0.1),
+        numbers(three, sizes.states, scale=sizes.states**-0.5),
+        numbers(sizes.units, scale=2 * max(sizes.units, 1) ** -0.5),
+        numbers(sizes.batch, sizes.src_len, sizes.units).to(dtype),
+        numbers(sizes.batch, sizes.src_len, sizes.states, scale=0.5).to(dtype),
+        mask.to(device),
+    )
+
+
+def cases(
+    sizes: Sizes, device: torch.device, dtype: torch.dtype
+) -> dict[str, Callable[[Kernels], tuple[Tensor, ...]]]:
+    """Each kernel as a function of the implementation, giving all that it writes."""
+    i = make_inputs(sizes, device, dtype)
+    assert i.keys is not None
+    assert i.score is not None
+    assert i.encoder_states is not None
+    assert i.src_mask is not None
+    keys, score, encoder_states, mask = i.keys, i.score, i.encoder_states, i.src_mask
+    batch, steps, hidden = sizes.batch, sizes.trg_len, sizes.hidden
+    generator = torch.Generator().manual_seed(2)
+
+    def kept(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator).to(device, dtype)
+
+    recurrent = kept(steps, batch, 3 * hidden + sizes.units)
+    queries = recurrent[:, :, 3 * hidden :]  # strided, as in the loop
+    d_contexts = kept(steps, batch, sizes.states)
+    d_states = kept(batch, steps, hidden)
+    product, candidate, before = kept(batch, hidden), kept(batch, hidden).tanh(), i.first_state
+    from_context = kept(batch, 3 * hidden)
+    energies = torch.randn(steps, batch, sizes.src_len, generator=generator).to(device)
+    attention = torch.softmax(energies.masked_fill(~mask, -torch.inf), dim=2)
+    d_energies = energies * attention
+
+    def look(kernels: Kernels) -> tuple[Tensor, ...]:
+        weights, context = attention[0].clone().zero_(), d_contexts[0].clone().zero_()
+        kernels.look(queries[0], keys, encoder_states, score, mask, weights, context)
+        return weights, context
+
+    def look_backward(kernels: Kernels) -> tuple[Tensor, ...]:
+        d_energy, d_recurrent = attention[0].clone().zero_(), recurrent[0].clone().zero_()
+        kernels.look_backward(
+            d_contexts[0], attention[0], queries[0], keys, encoder_states, score, mask,
+            d_energy, d_recurrent[:, 3 * hidden :],
+        )  # fmt: skip
+        return d_energy, d_recurrent
+
+    def look_finish(kernels: Kernels) -> tuple[Tensor, ...]:
+        return kernels.look_finish(queries, d_energies, keys, score, mask)
+
+    def spread(kernels: Kernels) -> tuple[Tensor, ...]:
+        return (kernels.spread(attention, d_contexts),)
+
+    def gates(kernels: Kernels, given_too: bool = True) -> tuple[Tensor, ...]:
+        own, exact = recurrent[0].clone(), before.float().clone()
+        new, state = candidate.clone().zero_(), candidate.clone().zero_()
+        added = from_context if given_too else None
+        kernels.gates(i.word_gates[:, 0], added, own, exact, new, state)
+        return own, exact, new, state
+
+    def gates_alone(kernels: Kernels) -> tuple[Tensor, ...]:
+        return gates(kernels, given_too=False)
+
+    def gates_backward(kernels: Kernels) -> tuple[Tensor, ...]:
+        carried = before.float() + 1
+        own = recurrent[0].sigmoid()
+        d_given, d_recurrent = from_context.clone().zero_(), own.clone().zero_()
+        kernels.gates_backward(
+            d_states[:, 0], carried, product, own, candidate, before, d_given, d_recurrent
+        )
+        return carried, d_given, d_recurrent
+
+    named = (look, look_backward, look_finish, spread, gates, gates_alone, gates_backward)
+    return {function.__name__: function for function in named}
+
+
+def whole_recurrence(
+    sizes: Sizes, device: torch.device, dtype: torch.dtype, *, attention: bool = True
+) -> Callable[[Kernels], tuple[Tensor, ...]]:
+    """Outputs and all gradients of the loop, as a function of the implementation."""
+    i = make_inputs(sizes if attention else replace(sizes, units=0), device, dtype)
+    looks = (i.context_weight, i.score, i.keys, i.encoder_states)
+    given = [i.word_gates, i.first_state, i.weight, i.bias, *(looks if attention else ())]
+
+    def run(kernels: Kernels) -> tuple[Tensor, ...]:
+        leaves = [
+            tensor.detach().clone().requires_grad_() for tensor in given if tensor is not None
+        ]
+        rest = (i.src_mask,) if attention else (None,) * 5
+        states, contexts, weights = recurrence(*leaves, *rest, kernels=kernels)
+        generator = torch.Generator().manual_seed(3)
+        # As the readout's gradient comes: a piece of something wider.
+        wide = torch.randn(*states.shape[:2], states.shape[2] + contexts.shape[2],
+                           generator=generator).to(device, dtype)  # fmt: skip
+        of_states, of_contexts = wide.split([states.shape[2], contexts.shape[2]], dim=2)
+        outputs = (states, contexts) if attention else (states,)
+        torch.autograd.backward(outputs, (of_states, of_contexts)[: len(outputs)])
+        return (*outputs, weights, *(_must(leaf.grad) for leaf in leaves))
+
+    return run
+
+
+def compare(
+    what: str,
+    function: Callable[[Kernels], tuple[Tensor, ...]],
+    sizes: Sizes,
+    dtype: torch.dtype,
+    tolerance: float,
+    kernels: Kernels,
+) -> Outcome:
+    """Largest difference of the two implementations over all results."""
+    name = str(dtype).removeprefix("torch.")
+    try:
+        error = max(
+            difference(fast, plain)
+            for fast, plain in zip(function(kernels), function(PLAIN), strict=True)
+        )
+    except Exception:  # a kernel that does not compile must not hide what others do
+        return Outcome(what, sizes, name, None, tolerance, traceback.format_exc(limit=-4)[-3000:])
+    return Outcome(what, sizes, name, error, tolerance)
+
+
+def difference(fast: Tensor, plain: Tensor) -> float:
+    """Largest error, as a share of the largest number; infinite where one is no number."""
+    if plain.numel() == 0:
+        return 0.0
+    fast, plain = fast.detach().double(), plain.detach().double()
+    if not (fast.isfinite().all() and plain.isfinite().all()):
+        return float("inf")
+    return float((fast - plain).abs().max() / plain.abs().max().clamp_min(1e-30))
+
+
+def checks(
+    all_sizes: tuple[Sizes, ...],
+    device: torch.device,
+    dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16),
+    kernels: Kernels | None = None,
+) -> Iterator[Outcome]:
+    """Every comparison at every size, one by one."""
+    kernels = kernels or on_triton()
+    for dtype in dtypes:
+        for sizes in all_sizes:
+            for what, function in cases(sizes, device, dtype).items():
+                yield compare(what, function, sizes, dtype, TOLERANCE[dtype], kernels)
+            for attention in (True, False):
+                function = whole_recurrence(sizes, device, dtype, attention=attention)
+                what = "recurrence" if attention else "recurrence without attention"
+                yield compare(what, function, sizes, dtype, DRIFT[dtype], kernels)
+
+
+def main(device: Annotated[str, typer.Option(help="cpu with TRITON_INTERPRET=1, or cuda")]) -> None:
+    """Print a JSON record for each comparison."""
+    passed = True
+    for outcome in checks(SMALL, torch.device(device)):
+        print(json.dumps(outcome.record()), flush=True)
+        passed &= outcome.passed
+    sys.exit(0 if passed else 1)
+
+
+def _must(tensor: Tensor | None) -> Tensor:
+    assert tensor is not None
+    return tensor
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,85 @@
+"""The Triton kernels equal their plain twins (in Triton's interpreter: no GPU is needed)."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nmt.model.kernels import PLAIN, available, on_triton, why_not_triton
+
+ROOT = Path(__file__).parents[2]
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="triton is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> list[dict[str, Any]]:
+    """What the script found, in a process of its own: Triton reads the variable at import."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "kernel_checks.py", "--device", "cpu"],
+        capture_output=True, text=True, timeout=300,
+        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT),
+             "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.stdout, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "what",
+    ["look", "look_backward", "look_finish", "spread", "gates", "gates_alone", "gates_backward",
+     "recurrence", "recurrence without attention"],
+)  # fmt: skip
+def test_kernel_equals_its_plain_twin(
+    what: str, dtype: str, outcomes: list[dict[str, Any]]
+) -> None:
+    own = [one for one in outcomes if (one["what"], one["dtype"]) == (what, dtype)]
+    assert {one["sizes"]["src_len"] for one in own} == {1, 7, 33}
+    for one in own:
+        assert one["failure"] is None
+        assert one["error"] <= one["tolerance"], one
+
+
+def test_a_kernel_that_is_wrong_would_be_seen() -> None:
+    sys.path.insert(0, str(ROOT / "scripts"))
+    try:
+        import kernel_checks
+    finally:
+        sys.path.pop(0)
+
+    class Wrong(type(PLAIN)):  # type: ignore[misc]
+        def gates_backward(self, *tensors: torch.Tensor) -> None:
+            super().gates_backward(*tensors)
+            tensors[-2][0, 0] += 0.01
+
+    sizes = kernel_checks.SMALL[:1]
+    cpu = torch.device("cpu")
+    found = list(kernel_checks.checks(sizes, cpu, (torch.float32,), Wrong()))
+    bad = {one.what for one in found if not one.passed}
+    assert bad == {"gates_backward", "recurrence", "recurrence without attention"}
+    assert all(one.passed for one in kernel_checks.checks(sizes, cpu, kernels=PLAIN))
+
+
+def test_why_the_kernels_do_not_run_here() -> None:
+    assert why_not_triton(torch.zeros(1)) == "the device is cpu"
+    assert not available(torch.zeros(1))
+
+
+def test_tile_sizes_are_powers_of_two_and_never_empty() -> None:
+    kernels = on_triton(tile=4096)
+    for rows in (2, 16, 128, 1024):
+        for width in (1, 24, 100, 1000, 1024):
+            columns = kernels._columns(rows, width)  # type: ignore[attr-defined]
+            assert columns & (columns - 1) == 0
+            assert 16 <= columns <= max(16, 4096 // rows)
