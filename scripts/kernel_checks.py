@@ -4,6 +4,8 @@
     TRITON_INTERPRET=1 python scripts/kernel_checks.py --device cpu   # without a GPU
     python scripts/kernel_checks.py --device cuda
 
+    python scripts/kernel_checks.py --compile-for 90                  # sm_90; needs no GPU
+
 One JSON record a line: what, sizes, and the largest error as a share of the largest number
 in the twin's result. Exit status 1 if one is too large. `scripts/bench.py gpu` does the same
 before it measures, at the sizes that it measures.
@@ -22,7 +24,7 @@ import torch
 import typer
 from torch import Tensor
 
-from nmt.model.kernels import PLAIN, Kernels, on_triton
+from nmt.model.kernels import PLAIN, Kernels, OnTriton
 from nmt.model.recurrence_cuda import Inputs, recurrence
 
 # The twin adds up in float32 too: what differs is the order of sums, an exponential, and the
@@ -50,6 +52,8 @@ SMALL = (
     Sizes(batch=2, src_len=1, trg_len=1, units=100, states=36, hidden=40),
     Sizes(batch=2, src_len=33, trg_len=2, units=100, states=52, hidden=72),
 )
+TYPICAL = Sizes(batch=2, src_len=12, trg_len=2, units=1024, states=1024, hidden=1024)
+_TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.uint8: "u8"}
 
 
 @dataclass(frozen=True)
@@ -122,19 +126,24 @@ def cases(
     energies = torch.randn(steps, batch, sizes.src_len, generator=generator).to(device)
     attention = torch.softmax(energies.masked_fill(~mask, -torch.inf), dim=2)
     d_energies = energies * attention
+    d_attention = energies.transpose(0, 1).contiguous()  # batch first, as it comes
 
     def look(kernels: Kernels) -> tuple[Tensor, ...]:
         weights, context = attention[0].clone().zero_(), d_contexts[0].clone().zero_()
         kernels.look(queries[0], keys, encoder_states, score, mask, weights, context)
         return weights, context
 
-    def look_backward(kernels: Kernels) -> tuple[Tensor, ...]:
+    def look_backward(kernels: Kernels, given_too: bool = False) -> tuple[Tensor, ...]:
         d_energy, d_recurrent = attention[0].clone().zero_(), recurrent[0].clone().zero_()
+        outside = d_attention[:, 0] if given_too else None
         kernels.look_backward(
-            d_contexts[0], attention[0], queries[0], keys, encoder_states, score, mask,
+            d_contexts[0], outside, attention[0], queries[0], keys, encoder_states, score, mask,
             d_energy, d_recurrent[:, 3 * hidden :],
         )  # fmt: skip
         return d_energy, d_recurrent
+
+    def look_backward_both(kernels: Kernels) -> tuple[Tensor, ...]:
+        return look_backward(kernels, given_too=True)
 
     def look_finish(kernels: Kernels) -> tuple[Tensor, ...]:
         return kernels.look_finish(queries, d_energies, keys, score, mask)
@@ -161,7 +170,10 @@ def cases(
         )
         return carried, d_given, d_recurrent
 
-    named = (look, look_backward, look_finish, spread, gates, gates_alone, gates_backward)
+    named = (
+        look, look_backward, look_backward_both, look_finish, spread, gates, gates_alone,
+        gates_backward,
+    )  # fmt: skip
     return {function.__name__: function for function in named}
 
 
@@ -184,9 +196,10 @@ def whole_recurrence(
         wide = torch.randn(*states.shape[:2], states.shape[2] + contexts.shape[2],
                            generator=generator).to(device, dtype)  # fmt: skip
         of_states, of_contexts = wide.split([states.shape[2], contexts.shape[2]], dim=2)
-        outputs = (states, contexts) if attention else (states,)
-        torch.autograd.backward(outputs, (of_states, of_contexts)[: len(outputs)])
-        return (*outputs, weights, *(_must(leaf.grad) for leaf in leaves))
+        outputs = (states, contexts, weights) if attention else (states,)
+        of_weights = torch.randn(weights.shape, generator=generator).to(device)
+        torch.autograd.backward(outputs, (of_states, of_contexts, of_weights)[: len(outputs)])
+        return (*outputs, *(_must(leaf.grad) for leaf in leaves))
 
     return run
 
@@ -228,7 +241,7 @@ def checks(
     kernels: Kernels | None = None,
 ) -> Iterator[Outcome]:
     """Every comparison at every size, one by one."""
-    kernels = kernels or on_triton()
+    kernels = kernels or OnTriton()
     for dtype in dtypes:
         for sizes in all_sizes:
             for what, function in cases(sizes, device, dtype).items():
@@ -239,10 +252,80 @@ def checks(
                 yield compare(what, function, sizes, dtype, DRIFT[dtype], kernels)
 
 
-def main(device: Annotated[str, typer.Option(help="cpu with TRITON_INTERPRET=1, or cuda")]) -> None:
+def compile_all(sizes: Sizes, dtype: torch.dtype, capability: int) -> Iterator[Outcome]:
+    """Compile what the recurrence would launch at these sizes, for a GPU that is not here."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+
+    launched: dict[str, tuple[Any, ...]] = {}
+
+    class Recorder(OnTriton):
+        def _of(self, name: str) -> Any:
+            function = super()._of(name)
+
+            def note(*arguments: Any, num_warps: int, **constants: Any) -> None:
+                if name not in launched:
+                    launched[name] = (function, arguments, constants, num_warps)
+
+            return _Grid(note)
+
+    for function in cases(sizes, torch.device("cpu"), dtype).values():
+        function(Recorder())
+    for name, (function, arguments, constants, warps) in launched.items():
+        source = ASTSource(function, *_signature(function, arguments, constants))
+        target, options = GPUTarget("cuda", capability, 32), {"num_warps": warps}
+        failure = None
+        try:
+            compile(source, target, options=options)
+        except Exception:
+            failure = traceback.format_exc(limit=-4)[-3000:]
+        what, kind = f"{name} for sm_{capability}", str(dtype).removeprefix("torch.")
+        yield Outcome(what, sizes, kind, None if failure else 0.0, 0.0, failure)
+
+
+def _signature(
+    function: Any, arguments: tuple[Any, ...], constants: dict[str, Any]
+) -> tuple[dict[str, str], dict[tuple[int], Any], dict[tuple[int], Any]]:
+    """Types, constants and alignments of a launch, as Triton's compiler takes them."""
+    types: dict[str, str] = {}
+    fixed: dict[tuple[int], Any] = {}
+    attributes: dict[tuple[int], Any] = {}
+    positional = iter(arguments)
+    for place, parameter in enumerate(function.params):
+        value = constants[parameter.name] if parameter.name in constants else next(positional)
+        if parameter.is_constexpr:
+            types[parameter.name], fixed[(place,)] = "constexpr", value
+        elif isinstance(value, Tensor):
+            types[parameter.name] = "*" + _TYPES[value.dtype]
+            attributes[(place,)] = [["tt.divisibility", 16]]
+        else:
+            types[parameter.name] = "i32"
+    return types, fixed, attributes
+
+
+class _Grid:
+    """Takes the place of a kernel: a launch is only noted."""
+
+    def __init__(self, note: Callable[..., None]) -> None:
+        self.note = note
+
+    def __getitem__(self, _grid: tuple[int, ...]) -> Callable[..., None]:
+        return self.note
+
+
+def main(
+    device: Annotated[str, typer.Option(help="cpu with TRITON_INTERPRET=1, or cuda")] = "cuda",
+    compile_for: Annotated[
+        int | None, typer.Option(help="only compile, for this compute capability, 90 for sm_90")
+    ] = None,
+) -> None:
     """Print a JSON record for each comparison."""
+    if compile_for is None:
+        outcomes = checks(SMALL, torch.device(device))
+    else:
+        outcomes = compile_all(TYPICAL, torch.bfloat16, compile_for)
     passed = True
-    for outcome in checks(SMALL, torch.device(device)):
+    for outcome in outcomes:
         print(json.dumps(outcome.record()), flush=True)
         passed &= outcome.passed
     sys.exit(0 if passed else 1)

@@ -2,7 +2,7 @@
 
 The two have the same names and arguments and write into tensors given to them, so that the
 loop (`recurrence_cuda`) does not know which it runs. `PLAIN` is the definition: it runs
-anywhere, in any precision, and tests compare `on_triton()` with it. On a GPU `PLAIN` moves
+anywhere, in any precision, and tests compare `OnTriton()` with it. On a GPU `PLAIN` moves
 the `[batch, src_len, units]` tensor of every step to memory and back several times and
 launches some twenty kernels a step, where the Triton ones launch one each.
 
@@ -44,11 +44,14 @@ class Kernels(Protocol):
         """
 
     def look_backward(
-        self, d_context: Tensor, attention: Tensor, query: Tensor, keys: Tensor,
-        encoder_states: Tensor, score: Tensor, src_mask: Tensor, d_energies: Tensor,
-        d_query: Tensor,
+        self, d_context: Tensor, d_attention: Tensor | None, attention: Tensor, query: Tensor,
+        keys: Tensor, encoder_states: Tensor, score: Tensor, src_mask: Tensor,
+        d_energies: Tensor, d_query: Tensor,
     ) -> None:  # fmt: skip
-        """Write `d_energies` `[batch, src_len]` (exact) and `d_query` `[batch, units]`."""
+        """Write `d_energies` `[batch, src_len]` (exact) and `d_query` `[batch, units]`.
+
+        `d_attention` is what reaches a_ij from elsewhere than c_i, if anything does.
+        """
 
     def look_finish(
         self, queries: Tensor, d_energies: Tensor, keys: Tensor, score: Tensor, src_mask: Tensor
@@ -97,17 +100,18 @@ class _Plain:
         context.copy_(mean.squeeze(1))
 
     def look_backward(
-        self, d_context: Tensor, attention: Tensor, query: Tensor, keys: Tensor,
-        encoder_states: Tensor, score: Tensor, src_mask: Tensor, d_energies: Tensor,
-        d_query: Tensor,
+        self, d_context: Tensor, d_attention: Tensor | None, attention: Tensor, query: Tensor,
+        keys: Tensor, encoder_states: Tensor, score: Tensor, src_mask: Tensor,
+        d_energies: Tensor, d_query: Tensor,
     ) -> None:  # fmt: skip
         del src_mask  # the attention is 0 where it is False
         exact = attention.dtype
-        d_attention = torch.bmm(encoder_states.to(exact), d_context.to(exact).unsqueeze(2)).squeeze(
-            2
-        )
-        inner = (attention * d_attention).sum(dim=1, keepdim=True)
-        d_energies.copy_(attention * (d_attention - inner))
+        from_context = torch.bmm(encoder_states.to(exact), d_context.to(exact).unsqueeze(2))
+        d_weights = from_context.squeeze(2)
+        if d_attention is not None:
+            d_weights = d_weights + d_attention
+        inner = (attention * d_weights).sum(dim=1, keepdim=True)
+        d_energies.copy_(attention * (d_weights - inner))
         slope = 1 - self._mixed(query, keys, exact).square()  # [batch, src_len, units]
         total = torch.bmm(d_energies.unsqueeze(1), slope).squeeze(1)
         d_query.copy_(total * score.to(exact))
@@ -169,8 +173,8 @@ class _Plain:
 
 
 @dataclass(frozen=True)
-class _Triton:
-    """The operations in Triton.
+class OnTriton:
+    """The operations in Triton, which must be installed; the sizes change the speed only.
 
     Attributes:
         tile: numbers that a program of the attention holds of `[src_len, units]` at once.
@@ -194,18 +198,20 @@ class _Triton:
         )  # fmt: skip
 
     def look_backward(
-        self, d_context: Tensor, attention: Tensor, query: Tensor, keys: Tensor,
-        encoder_states: Tensor, score: Tensor, src_mask: Tensor, d_energies: Tensor,
-        d_query: Tensor,
+        self, d_context: Tensor, d_attention: Tensor | None, attention: Tensor, query: Tensor,
+        keys: Tensor, encoder_states: Tensor, score: Tensor, src_mask: Tensor,
+        d_energies: Tensor, d_query: Tensor,
     ) -> None:  # fmt: skip
         (batch, src_len, units), width = keys.shape, encoder_states.shape[2]
         block = self._source_block(src_len)
         self._of("look_backward")[(batch,)](
-            d_context, attention, query, keys, encoder_states, score,
-            src_mask.view(torch.uint8), d_energies, d_query,
-            query.stride(0), d_query.stride(0), src_len, units, width,
-            BLOCK_S=block, BLOCK_U=self._columns(block, units),
-            BLOCK_D=self._columns(block, width), num_warps=self.warps,
+            d_context, attention if d_attention is None else d_attention, attention, query, keys,
+            encoder_states, score, src_mask.view(torch.uint8), d_energies, d_query,
+            0 if d_attention is None else d_attention.stride(0), query.stride(0),
+            d_query.stride(0), src_len, units, width,
+            WITH_ATTENTION=d_attention is not None, BLOCK_S=block,
+            BLOCK_U=self._columns(block, units), BLOCK_D=self._columns(block, width),
+            num_warps=self.warps,
         )  # fmt: skip
 
     def look_finish(
@@ -259,6 +265,7 @@ class _Triton:
         )  # fmt: skip
 
     def _of(self, name: str) -> Any:
+        """The kernel of that name, to be launched as `kernel[grid](...)`."""
         from nmt.model import triton_kernels
 
         return getattr(triton_kernels, name)
@@ -272,11 +279,6 @@ class _Triton:
 
 
 PLAIN: Kernels = _Plain()
-
-
-def on_triton(tile: int = 4096, warps: int = 4) -> Kernels:
-    """The kernels in Triton, which must be installed; the sizes change the speed only."""
-    return _Triton(tile, warps)
 
 
 def why_not_triton(tensor: Tensor, src_len: int = 0) -> str | None:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nmt.model.kernels import PLAIN, Kernels, available, exact_type, on_triton
+from nmt.model.kernels import PLAIN, Kernels, OnTriton, available, exact_type
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,12 @@ def run_forward(inputs: Inputs, kernels: Kernels) -> Kept:
 
 @torch.no_grad()
 def run_backward(
-    inputs: Inputs, kept: Kept, d_states: Tensor, d_contexts: Tensor | None, kernels: Kernels
+    inputs: Inputs,
+    kept: Kept,
+    d_states: Tensor,
+    d_contexts: Tensor | None,
+    d_attention: Tensor | None,
+    kernels: Kernels,
 ) -> tuple[Tensor | None, ...]:
     """Gradients of `Inputs`, in its order.
 
@@ -125,7 +130,8 @@ def run_backward(
         inputs: what `run_forward` was given.
         kept: what it returned.
         d_states: of s_1..s_T, `[batch, trg_len, hidden]`.
-        d_contexts: of c_1..c_T, `[batch, trg_len, states]`; None without attention.
+        d_contexts: of c_1..c_T, `[batch, trg_len, states]`; None for zeros.
+        d_attention: of a_ij, `[batch, trg_len, src_len]`; None for zeros.
         kernels: those of forward.
     """
     steps, batch, hidden = kept.candidates.shape
@@ -133,15 +139,16 @@ def run_backward(
     new = inputs.word_gates.new_empty
     if d_states.stride(2) != 1:
         d_states = d_states.contiguous()
+    if d_attention is not None and d_attention.stride(2) != 1:
+        d_attention = d_attention.contiguous()
     carried = torch.zeros_like(kept.states[0], dtype=exact_type(kept.states.dtype))
     product = torch.zeros_like(kept.states[0])
     d_given = new(steps, batch, three)
     d_recurrent = new(steps, batch, inputs.weight.shape[0])
     d_energies = torch.empty_like(kept.attention)
-    d_context = kept.contexts
-    if looks:
-        d_context = _must(d_contexts).transpose(0, 1).to(kept.contexts.dtype, copy=True)
-        d_context = d_context.contiguous()
+    d_context = torch.zeros_like(kept.contexts)
+    if d_contexts is not None:
+        d_context.copy_(d_contexts.transpose(0, 1))
     for step in range(steps - 1, -1, -1):
         kernels.gates_backward(
             d_states[:, step], carried, product, kept.recurrent[step], kept.candidates[step],
@@ -150,7 +157,8 @@ def run_backward(
         if looks:
             d_context[step].addmm_(d_given[step], _must(inputs.context_weight))
             kernels.look_backward(
-                d_context[step], kept.attention[step], kept.recurrent[step, :, three:],
+                d_context[step], None if d_attention is None else d_attention[:, step],
+                kept.attention[step], kept.recurrent[step, :, three:],
                 _must(inputs.keys), _must(inputs.encoder_states), _must(inputs.score),
                 _must(inputs.src_mask), d_energies[step], d_recurrent[step, :, three:],
             )  # fmt: skip
@@ -197,18 +205,25 @@ class _Recurrence(torch.autograd.Function):
             kept = run_forward(Inputs(*tensors).cast(), kernels)
         ctx.save_for_backward(*tensors, *(getattr(kept, f.name) for f in fields(Kept)))
         ctx.kernels = kernels
+        ctx.set_materialize_grads(False)
         attention = kept.attention.transpose(0, 1)
-        ctx.mark_non_differentiable(attention)
         return kept.states[1:].transpose(0, 1), kept.contexts.transpose(0, 1), attention
 
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any, d_states: Tensor, d_contexts: Tensor, _d_attention: Tensor
+        ctx: Any,
+        d_states: Optional[Tensor],  # noqa: UP045
+        d_contexts: Optional[Tensor],  # noqa: UP045
+        d_attention: Optional[Tensor],  # noqa: UP045
     ) -> tuple[Optional[Tensor], ...]:  # noqa: UP045
         given, kept = Inputs(*ctx.saved_tensors[:9]), Kept(*ctx.saved_tensors[9:])
+        if d_states is None:
+            d_states = torch.zeros_like(kept.states[1:].transpose(0, 1))
         with _on(d_states):
-            gradients = run_backward(given.cast(), kept, d_states, d_contexts, ctx.kernels)
+            gradients = run_backward(
+                given.cast(), kept, d_states, d_contexts, d_attention, ctx.kernels
+            )
         of_inputs = [
             None if gradient is None else gradient.to(tensor.dtype)
             for gradient, tensor in zip(gradients, ctx.saved_tensors[:9], strict=True)
@@ -232,12 +247,12 @@ def recurrence(
 
     Returns:
         States `[batch, trg_len, hidden]`, contexts `[batch, trg_len, states]` and
-        attention `[batch, trg_len, src_len]` (float32, no gradient).
+        attention `[batch, trg_len, src_len]` (float32).
     """
     if kernels is None:
         keys = tensors[6]
         can = available(_must(tensors[0]), 0 if keys is None else keys.shape[1])
-        kernels = on_triton() if can else PLAIN
+        kernels = OnTriton() if can else PLAIN
     outputs: tuple[Tensor, Tensor, Tensor] = _Recurrence.apply(kernels, *tensors)  # type: ignore[no-untyped-call]
     return outputs
 

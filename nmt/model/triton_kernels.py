@@ -1,6 +1,6 @@
 """The recurrence's kernels in Triton. `nmt.model.kernels` says what each one computes.
 
-This module needs Triton to be imported, so only `kernels.on_triton` imports it.
+This module needs Triton to be imported, so only `kernels.OnTriton` imports it.
 
 Everything is computed in float32, whatever its tensors are stored in. Where an energy
 needs tanh(k + q), it is made on the spot: the `[batch, src_len, units]` tensor of a step
@@ -8,6 +8,8 @@ is never written. No two programs write the same place, so there are no atomics,
 has one order: the same input gives the same bits.
 
 A program sees all source tokens of its sentence at once, `BLOCK_S` of them, a power of two.
+What belongs to the network is known when a kernel is compiled, what belongs to a batch is not:
+a kernel is compiled once for each power of two of source lengths.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ def _sigmoid(x):
 @triton.jit(do_not_specialize=["src_len"])
 def look(
     query, keys, encoder_states, score, src_mask, attention, context,
-    query_stride, src_len, units, width,
+    query_stride, src_len, units: tl.constexpr, width: tl.constexpr,
     BLOCK_S: tl.constexpr, BLOCK_U: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Energies, softmax and context of one sentence and step; a program a sentence."""
@@ -67,8 +69,9 @@ def look(
 
 @triton.jit(do_not_specialize=["src_len"])
 def look_backward(
-    d_context, attention, query, keys, encoder_states, score, src_mask, d_energies, d_query,
-    query_stride, d_query_stride, src_len, units, width,
+    d_context, d_attention, attention, query, keys, encoder_states, score, src_mask, d_energies,
+    d_query, d_attention_stride, query_stride, d_query_stride, src_len,
+    units: tl.constexpr, width: tl.constexpr, WITH_ATTENTION: tl.constexpr,
     BLOCK_S: tl.constexpr, BLOCK_U: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Gradients of the energies and of the query of one sentence and step."""
@@ -87,6 +90,10 @@ def look_backward(
         ).to(tl.float32)  # fmt: skip
         products += gradient.to(tl.float32)[None, :] * states
     d_weights = tl.sum(products, axis=1)
+    if WITH_ATTENTION:
+        d_weights += tl.load(
+            d_attention + row * d_attention_stride + source, mask=real, other=0.0
+        ).to(tl.float32)
     weights = tl.load(attention + places, mask=real, other=0.0)
     d_energy = weights * (d_weights - tl.sum(weights * d_weights, axis=0))
     tl.store(d_energies + places, d_energy, mask=source < src_len)
@@ -110,7 +117,7 @@ def look_backward(
 @triton.jit(do_not_specialize=["steps", "batch", "src_len"])
 def look_finish(
     queries, d_energies, keys, score, src_mask, d_keys, d_scores,
-    step_stride, query_stride, steps, batch, src_len, units,
+    step_stride, query_stride, steps, batch, src_len, units: tl.constexpr,
     BLOCK_S: tl.constexpr, BLOCK_U: tl.constexpr,
 ):  # fmt: skip
     """Gradients of a sentence's keys, and its share of the score's, over all steps.
@@ -153,7 +160,7 @@ def look_finish(
 
 @triton.jit(do_not_specialize=["steps", "batch", "src_len"])
 def spread(
-    attention, d_contexts, d_encoder_states, steps, batch, src_len, width,
+    attention, d_contexts, d_encoder_states, steps, batch, src_len, width: tl.constexpr,
     BLOCK_S: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Gradient of a sentence's encoder states as what contexts were made of, over all steps."""
@@ -181,7 +188,7 @@ def spread(
 @triton.jit
 def gates(
     given, from_context, recurrent, exact, candidate, state,
-    given_stride, recurrent_stride, hidden,
+    given_stride, recurrent_stride, hidden: tl.constexpr,
     WITH_CONTEXT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """A GRU's gates and new state; a program a sentence and block of units."""
@@ -217,7 +224,7 @@ def gates(
 @triton.jit
 def gates_backward(
     d_state, carried, product, recurrent, candidate, before, d_given, d_recurrent,
-    d_state_stride, recurrent_stride, d_recurrent_stride, hidden,
+    d_state_stride, recurrent_stride, d_recurrent_stride, hidden: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Gradients of what a GRU's gates were given; a program a sentence and block of units."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -13,33 +14,49 @@ from typing import Any
 import pytest
 import torch
 
-from nmt.model.kernels import PLAIN, available, on_triton, why_not_triton
+from nmt.model.kernels import PLAIN, OnTriton, available, why_not_triton
 
 ROOT = Path(__file__).parents[2]
+
+
+def _release(package: str) -> tuple[int, ...]:
+    return tuple(map(int, importlib.metadata.version(package).split(".")[:2]))
+
+
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="triton is not installed"
 )
+# Its interpreter loops over one-element arrays as numbers, which NumPy 2.4 does not allow.
+needs_interpreter = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is not None and _release("triton") < (3, 9)
+    and _release("numpy") >= (2, 4),
+    reason="the interpreter of Triton before 3.9 does not work with NumPy 2.4",
+)  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def outcomes() -> list[dict[str, Any]]:
-    """What the script found, in a process of its own: Triton reads the variable at import."""
+def run_script(*arguments: str, **environment: str) -> list[dict[str, Any]]:
+    """What the script found, in a process of its own: Triton reads its variable at import."""
     done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "kernel_checks.py", "--device", "cpu"],
+        [sys.executable, ROOT / "scripts" / "kernel_checks.py", *arguments],
         capture_output=True, text=True, timeout=300,
-        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT),
-             "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
     )  # fmt: skip
     assert done.stdout, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.fixture(scope="module")
+def outcomes() -> list[dict[str, Any]]:
+    return run_script("--device", "cpu", TRITON_INTERPRET="1")
+
+
 @needs_triton
+@needs_interpreter
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     "what",
-    ["look", "look_backward", "look_finish", "spread", "gates", "gates_alone", "gates_backward",
-     "recurrence", "recurrence without attention"],
+    ["look", "look_backward", "look_backward_both", "look_finish", "spread", "gates",
+     "gates_alone", "gates_backward", "recurrence", "recurrence without attention"],
 )  # fmt: skip
 def test_kernel_equals_its_plain_twin(
     what: str, dtype: str, outcomes: list[dict[str, Any]]
@@ -49,6 +66,15 @@ def test_kernel_equals_its_plain_twin(
     for one in own:
         assert one["failure"] is None
         assert one["error"] <= one["tolerance"], one
+
+
+@needs_triton
+def test_kernels_compile_for_a_gpu_that_is_not_here() -> None:
+    found = run_script("--compile-for", "90", TRITON_INTERPRET="0")
+    assert {one["failure"] for one in found} == {None}
+    assert sorted(one["what"].split()[0] for one in found) == [
+        "gates", "gates_backward", "look", "look_backward", "look_finish", "spread",
+    ]  # fmt: skip
 
 
 def test_a_kernel_that_is_wrong_would_be_seen() -> None:
@@ -77,7 +103,7 @@ def test_why_the_kernels_do_not_run_here() -> None:
 
 
 def test_tile_sizes_are_powers_of_two_and_never_empty() -> None:
-    kernels = on_triton(tile=4096)
+    kernels = OnTriton(tile=4096)
     for rows in (2, 16, 128, 1024):
         for width in (1, 24, 100, 1000, 1024):
             columns = kernels._columns(rows, width)  # type: ignore[attr-defined]
