@@ -34,6 +34,9 @@ class Batch:
         trg_tokens: real tokens of trg_out, EOS counted.
         alignment: how likely each token of trg_out and each source token translate one another,
             `[batch, trg_len, src_len]`, if there is a teacher to say so.
+        src_lengths: real tokens of each source, `[batch]`, on the CPU wherever the rest is;
+            None if only src_mask knows.
+        trg_places: where trg_out, flattened, has real tokens, `[trg_tokens]`; None as before.
     """
 
     src: Tensor
@@ -42,6 +45,8 @@ class Batch:
     trg_out: Tensor
     trg_tokens: int
     alignment: Tensor | None = None
+    src_lengths: Tensor | None = None
+    trg_places: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device, without waiting for the copy."""
@@ -58,7 +63,15 @@ class Batch:
             move(self.trg_out),
             self.trg_tokens,
             None if self.alignment is None else move(self.alignment),
+            self.src_lengths,
+            None if self.trg_places is None else move(self.trg_places),
         )
+
+    def real_places(self) -> Tensor:
+        """`trg_places`; if they must be looked for on a GPU, the program waits for it."""
+        if self.trg_places is not None:
+            return self.trg_places
+        return (self.trg_out != PAD).flatten().nonzero().squeeze(1)
 
 
 def plan_epoch(
@@ -113,6 +126,8 @@ def make_batch(corpus: PackedSet, sentences: Indices, align: Align | None = None
         torch.from_numpy(trg_out),
         int(trg_mask.sum()) + rows,
         alignment,
+        src_lengths=torch.from_numpy(src_mask.sum(axis=1)),
+        trg_places=torch.from_numpy(np.flatnonzero(trg_out != PAD)),
     )
 
 

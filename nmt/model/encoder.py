@@ -44,13 +44,18 @@ class Encoder(nn.Module):
             dropout=dropout if layers > 1 else 0.0,
         )
 
-    def forward(self, src: Tensor, src_mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, src: Tensor, src_mask: Tensor, src_lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Encode a batch.
 
         Args:
             src: ids, PAD behind each sentence, `[batch, src_len]`.
             src_mask: True where a real token is, `[batch, src_len]`; every sentence
                 has at least one.
+            src_lengths: real tokens of each sentence, `[batch]`, on the CPU. Without them
+                the program waits for the GPU to count; with them it does so only to sort,
+                unless the longest comes first.
 
         Returns:
             encoder_states: h_j = [forward state; backward state], zero on padding,
@@ -61,8 +66,9 @@ class Encoder(nn.Module):
         embedded = self.dropout(self.word_dropout(self.embedding(src)))
         # Packing makes the backward GRU start at each sentence's own last token, so
         # that a padded neighbour changes nothing.
-        lengths = src_mask.sum(dim=1).cpu()
-        packed = pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
+        lengths = src_mask.sum(dim=1).cpu() if src_lengths is None else src_lengths
+        is_sorted = bool((lengths[:-1] >= lengths[1:]).all())
+        packed = pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=is_sorted)
         states, last = self.gru(packed)
         encoder_states, _ = pad_packed_sequence(states, batch_first=True, total_length=src.shape[1])
         summary = torch.cat([last[-2], last[-1]], dim=1)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nmt.model.kernels import PLAIN, Kernels, OnTriton, available, exact_type
+from nmt.model.kernels import PLAIN, Kernels, OnTriton, available, exact_type, why_not_triton
 
 
 @dataclass(frozen=True)
@@ -234,6 +234,15 @@ class _Recurrence(torch.autograd.Function):
 def is_for(tensor: Tensor | None) -> bool:
     """Whether this loop is the one for a tensor's device; other devices have their own."""
     return tensor is not None and tensor.is_cuda
+
+
+def path_taken(device: torch.device) -> str:
+    """Which way the recurrence is computed on a device, and why, for the user."""
+    example = torch.empty(0, device=device)
+    reason = why_not_triton(example)
+    if reason is None:
+        return "Triton kernels"
+    return f"plain PyTorch with its own backward ({reason})"
 
 
 def recurrence(

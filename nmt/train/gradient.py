@@ -101,6 +101,10 @@ class Gradient:
         tokens = cells = 0
         parts = self._parts(sentences)
         for number, (part, weight) in enumerate(parts, start=1):
+            if self.device.type == "cuda":
+                # The longest source first: cuDNN asks for it, and sorting there would mean
+                # waiting for all that the GPU still has to do.
+                part = part[np.argsort(-sentences.lengths[0][part], kind="stable")]
             batch = make_batch(sentences.corpus, part, self.align).to(self.device)
             with self._exchange(last=number == len(parts) and not alone):
                 smoothed, part_plain = self.loss(batch)

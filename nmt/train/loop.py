@@ -22,6 +22,7 @@ from nmt.checkpoint import Run, open_corpus
 from nmt.config import Config
 from nmt.corpus import PackedSet
 from nmt.errors import NmtError
+from nmt.model.recurrence_cuda import path_taken
 from nmt.prepare.pipeline import load_manifest
 from nmt.runtime import (
     Stop,
@@ -175,6 +176,7 @@ class _Training:
             + (f"; {self.workers.count} workers" if self.workers.count > 1 else "")
             + (f"; going on at update {progress.update:,}" if progress.update else "")
         )
+        say(f"recurrence: {path_taken(self.device)}")
         if self.workers.first and not plots_are_possible():
             say("curves.svg is not drawn: matplotlib is missing (pip install 'nmt-zh-en[plots]')")
         if not self.run.checkpoints():

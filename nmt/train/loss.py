@@ -12,7 +12,6 @@ from torch.autograd.function import once_differentiable
 from nmt.batches import Batch
 from nmt.model import Seq2Seq
 from nmt.model.weight import Weight, autocast_precision
-from nmt.symbols import PAD
 
 # Numbers of the logits that exist at a time: what caches hold, what a GPU is busy with.
 _CHUNK = {"cpu": 1 << 21, "cuda": 1 << 27}
@@ -45,14 +44,14 @@ def batch_loss(
     the vocabulary (Szegedy et al. 2016). Where the batch is aligned, `guided_alignment` is
     the weight of `alignment_loss` in what is minimised.
     """
-    features, attention = model(batch.src, batch.src_mask, batch.trg_in)
-    real = batch.trg_out != PAD
+    features, attention = model(batch.src, batch.src_mask, batch.trg_in, batch.src_lengths)
+    real = batch.real_places()
     # The output layer sees real tokens only: padding would cost a product with the
     # whole vocabulary.
     decoder = model.decoder
     smoothed, plain = output_loss(
-        features[real], decoder.embedding.weight, decoder.output_bias, batch.trg_out[real],
-        label_smoothing,
+        features.flatten(0, 1)[real], decoder.embedding.weight, decoder.output_bias,
+        batch.trg_out.flatten()[real], label_smoothing,
     )  # fmt: skip
     if batch.alignment is not None and guided_alignment:
         smoothed = smoothed + guided_alignment * alignment_loss(attention, batch.alignment)

@@ -49,6 +49,11 @@ def test_training_ends_with_0_and_says_why(trained: tuple[Path, Result]) -> None
     assert "finished: 2 epochs are done; best dev BLEU" in result.err
 
 
+def test_training_says_how_the_recurrence_is_computed(trained: tuple[Path, Result]) -> None:
+    said = "recurrence: plain PyTorch with its own backward (the device is cpu)"
+    assert said in trained[1].err.splitlines()
+
+
 def test_run_holds_all_that_translation_needs(trained: tuple[Path, Result]) -> None:
     run = trained[0].parent / "run"
     names = {

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,3 +79,13 @@ def test_pad_sources() -> None:
     src, mask = pad_sources([[4, 5], [6]])
     assert src.tolist() == [[4, 5], [6, PAD]]
     assert torch.equal(mask, torch.tensor([[True, True], [True, False]]))
+
+
+def test_a_batch_knows_lengths_and_places_without_asking_a_gpu(packed: PackedSet) -> None:
+    batch = make_batch(packed, np.array([0, 2, 1]))
+    assert batch.src_lengths is not None
+    assert batch.src_lengths.tolist() == batch.src_mask.sum(dim=1).tolist() == [3, 2, 1]
+    asked = replace(batch, trg_places=None).real_places()
+    assert torch.equal(batch.real_places(), asked)
+    assert batch.trg_out.flatten()[asked].tolist() == [9, EOS, 69_999, 4, 5, EOS, 10, 11, EOS]
+    assert len(asked) == batch.trg_tokens
