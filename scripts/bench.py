@@ -4,6 +4,7 @@
     python scripts/bench.py train --shape small --corpus data/tatoeba
     python scripts/bench.py prepare corpus.tsv.gz --pairs 300000 --pairs 1800000
     python scripts/bench.py translate --shape small --model runs/tatoeba
+    python scripts/bench.py gpu --corpus data/tvsub
 
 Machines are shared and noisy, so speed is given as a share of what the same machine's
 matrix multiply did in the same run, and as medians of repeated runs.
@@ -27,11 +28,13 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from shapes import SHAPES
 
 from nmt.batches import make_batch, plan_epoch
 from nmt.checkpoint import Run
 from nmt.config import ModelConfig
 from nmt.corpus import PackedSet
+from nmt.errors import NmtError
 from nmt.evaluate.metrics import score
 from nmt.model import Seq2Seq
 from nmt.prepare.chunks import cores
@@ -43,12 +46,6 @@ from nmt.translate.translator import Translator
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None)
 RESULTS = Path("docs/benchmarks")
-
-SHAPES: dict[str, dict[str, int]] = {
-    "small": {"embedding": 256, "encoder": 256, "decoder": 512, "attention_size": 512},
-    "base": {"embedding": 512, "encoder": 512, "decoder": 1024, "attention_size": 1024},
-    "large": {"embedding": 620, "encoder": 1000, "decoder": 1000, "attention_size": 1000},
-}
 
 
 @app.callback()
@@ -279,6 +276,29 @@ def translate(
     write(f"translate-{shape}{'-int8' if int8 else ''}{'' if device == 'cpu' else '-cuda'}", record)
 
 
+@app.command()
+def gpu(
+    corpus: Annotated[Path, typer.Option(help="a prepared corpus, data/tvsub for example")],
+    run: Annotated[Path | None, typer.Option(help="a trained run, to translate with")] = None,
+    seconds: Annotated[float, typer.Option(help="that all of it may take")] = 520,
+    only: Annotated[list[str] | None, typer.Option(help="a section; repeatable")] = None,
+) -> None:
+    """On one GPU: check every kernel and a whole update, then time them, in nine minutes."""
+    from bench_gpu import Settings, run_all
+
+    load_manifest(corpus)
+    if not torch.cuda.is_available():
+        raise NmtError(
+            f"bench.py gpu: PyTorch {torch.__version__} sees no GPU",
+            "the kernels alone, without one: "
+            "TRITON_INTERPRET=1 python scripts/kernel_checks.py --device cpu",
+        )
+    settings = Settings(str(corpus.resolve()), None if run is None else str(run.resolve()))
+    output = RESULTS / ("gpu.json" if not only else "gpu-part.json")
+    record = run_all(settings, output, seconds, only or [])
+    print(f"{output}: {record['seconds']:.0f} s")
+
+
 def cold_start(model: Path, int8: bool) -> float:
     """Seconds from starting the program to the translation of one sentence; best of three."""
     command = [sys.executable, "-m", "nmt", "translate", "--model", str(model), "--device", "cpu"]
@@ -391,4 +411,8 @@ def write(name: str, record: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    app()
+    try:
+        app()
+    except NmtError as error:
+        print(f"error: {error.message}", f"hint: {error.hint}", sep="\n", file=sys.stderr)
+        sys.exit(2)

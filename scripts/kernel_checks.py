@@ -101,80 +101,107 @@ def make_inputs(sizes: Sizes, device: torch.device, dtype: torch.dtype, seed: in
     )
 
 
-def cases(
-    sizes: Sizes, device: torch.device, dtype: torch.dtype
-) -> dict[str, Callable[[Kernels], tuple[Tensor, ...]]]:
-    """Each kernel as a function of the implementation, giving all that it writes."""
+@dataclass(frozen=True)
+class Case:
+    """One kernel on random inputs.
+
+    Attributes:
+        buffers: makes what it writes into, anew.
+        run: runs it on them; returns what it made besides, if anything.
+    """
+
+    buffers: Callable[[], tuple[Tensor, ...]]
+    run: Callable[..., tuple[Tensor, ...]]
+
+    def __call__(self, kernels: Kernels) -> tuple[Tensor, ...]:
+        """All that the kernel writes."""
+        buffers = self.buffers()
+        return (*buffers, *self.run(kernels, *buffers))
+
+
+def cases(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> dict[str, Case]:
+    """Each kernel by name, and its variants."""
     i = make_inputs(sizes, device, dtype)
     assert i.keys is not None
     assert i.score is not None
     assert i.encoder_states is not None
     assert i.src_mask is not None
-    keys, score, encoder_states, mask = i.keys, i.score, i.encoder_states, i.src_mask
-    batch, steps, hidden = sizes.batch, sizes.trg_len, sizes.hidden
+    source = (i.keys, i.encoder_states, i.score, i.src_mask)
+    batch, steps, three = sizes.batch, sizes.trg_len, 3 * sizes.hidden
     generator = torch.Generator().manual_seed(2)
 
     def kept(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator).to(device, dtype)
 
-    recurrent = kept(steps, batch, 3 * hidden + sizes.units)
-    queries = recurrent[:, :, 3 * hidden :]  # strided, as in the loop
-    d_contexts = kept(steps, batch, sizes.states)
-    d_states = kept(batch, steps, hidden)
-    product, candidate, before = kept(batch, hidden), kept(batch, hidden).tanh(), i.first_state
-    from_context = kept(batch, 3 * hidden)
+    recurrent = kept(steps, batch, three + sizes.units)
+    queries = recurrent[:, :, three:]  # strided, as in the loop
+    d_contexts, d_states = kept(steps, batch, sizes.states), kept(batch, steps, sizes.hidden)
+    product, candidate = kept(batch, sizes.hidden), kept(batch, sizes.hidden).tanh()
+    from_context, before = kept(batch, three), i.first_state
     energies = torch.randn(steps, batch, sizes.src_len, generator=generator).to(device)
-    attention = torch.softmax(energies.masked_fill(~mask, -torch.inf), dim=2)
+    attention = torch.softmax(energies.masked_fill(~i.src_mask, -torch.inf), dim=2)
     d_energies = energies * attention
     d_attention = energies.transpose(0, 1).contiguous()  # batch first, as it comes
 
-    def look(kernels: Kernels) -> tuple[Tensor, ...]:
-        weights, context = attention[0].clone().zero_(), d_contexts[0].clone().zero_()
-        kernels.look(queries[0], keys, encoder_states, score, mask, weights, context)
-        return weights, context
+    def look(kernels: Kernels, weights: Tensor, context: Tensor) -> tuple[Tensor, ...]:
+        kernels.look(queries[0], *source, weights, context)
+        return ()
 
-    def look_backward(kernels: Kernels, given_too: bool = False) -> tuple[Tensor, ...]:
-        d_energy, d_recurrent = attention[0].clone().zero_(), recurrent[0].clone().zero_()
-        outside = d_attention[:, 0] if given_too else None
+    def look_backward(
+        kernels: Kernels, d_energy: Tensor, d_recurrent: Tensor, outside: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         kernels.look_backward(
-            d_contexts[0], outside, attention[0], queries[0], keys, encoder_states, score, mask,
-            d_energy, d_recurrent[:, 3 * hidden :],
+            d_contexts[0], outside, attention[0], queries[0], *source, d_energy,
+            d_recurrent[:, three:],
         )  # fmt: skip
-        return d_energy, d_recurrent
+        return ()
 
-    def look_backward_both(kernels: Kernels) -> tuple[Tensor, ...]:
-        return look_backward(kernels, given_too=True)
+    def look_backward_both(kernels: Kernels, *buffers: Tensor) -> tuple[Tensor, ...]:
+        return look_backward(kernels, *buffers, outside=d_attention[:, 0])
 
     def look_finish(kernels: Kernels) -> tuple[Tensor, ...]:
+        keys, _, score, mask = source
         return kernels.look_finish(queries, d_energies, keys, score, mask)
 
     def spread(kernels: Kernels) -> tuple[Tensor, ...]:
         return (kernels.spread(attention, d_contexts),)
 
-    def gates(kernels: Kernels, given_too: bool = True) -> tuple[Tensor, ...]:
-        own, exact = recurrent[0].clone(), before.float().clone()
-        new, state = candidate.clone().zero_(), candidate.clone().zero_()
-        added = from_context if given_too else None
-        kernels.gates(i.word_gates[:, 0], added, own, exact, new, state)
-        return own, exact, new, state
+    def gates(kernels: Kernels, *buffers: Tensor) -> tuple[Tensor, ...]:
+        kernels.gates(i.word_gates[:, 0], from_context, *buffers)
+        return ()
 
-    def gates_alone(kernels: Kernels) -> tuple[Tensor, ...]:
-        return gates(kernels, given_too=False)
+    def gates_alone(kernels: Kernels, *buffers: Tensor) -> tuple[Tensor, ...]:
+        kernels.gates(i.word_gates[:, 0], None, *buffers)
+        return ()
 
-    def gates_backward(kernels: Kernels) -> tuple[Tensor, ...]:
-        carried = before.float() + 1
-        own = recurrent[0].sigmoid()
-        d_given, d_recurrent = from_context.clone().zero_(), own.clone().zero_()
+    def gates_backward(
+        kernels: Kernels, carried: Tensor, opened: Tensor, d_given: Tensor, d_recurrent: Tensor
+    ) -> tuple[Tensor, ...]:
         kernels.gates_backward(
-            d_states[:, 0], carried, product, own, candidate, before, d_given, d_recurrent
+            d_states[:, 0], carried, product, opened, candidate, before, d_given, d_recurrent
         )
-        return carried, d_given, d_recurrent
+        return ()
 
-    named = (
-        look, look_backward, look_backward_both, look_finish, spread, gates, gates_alone,
-        gates_backward,
-    )  # fmt: skip
-    return {function.__name__: function for function in named}
+    def like(*tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.zeros_like(tensor) for tensor in tensors)
+
+    def of_gates() -> tuple[Tensor, ...]:
+        return (recurrent[0].clone(), before.to(torch.float32, copy=True), *like(before, before))
+
+    def of_gates_backward() -> tuple[Tensor, ...]:
+        opened = recurrent[0].sigmoid()
+        return (before.float() + 1, opened, *like(from_context, opened))
+
+    return {
+        "look": Case(lambda: like(attention[0], d_contexts[0]), look),
+        "look_backward": Case(lambda: like(attention[0], recurrent[0]), look_backward),
+        "look_backward_both": Case(lambda: like(attention[0], recurrent[0]), look_backward_both),
+        "look_finish": Case(tuple, look_finish),
+        "spread": Case(tuple, spread),
+        "gates": Case(of_gates, gates),
+        "gates_alone": Case(of_gates, gates_alone),
+        "gates_backward": Case(of_gates_backward, gates_backward),
+    }
 
 
 def whole_recurrence(

@@ -12,6 +12,7 @@ stands for that type, *kept* for the type of the products (bfloat16 or float32).
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -291,6 +292,22 @@ def why_not_triton(tensor: Tensor, src_len: int = 0) -> str | None:
         return f"{tensor.dtype} is not a type for them"
     if src_len > _LONGEST:
         return f"a source of {src_len} tokens is longer than {_LONGEST}"
+    return _trial(tensor.device)
+
+
+@functools.cache
+def _trial(device: torch.device) -> str | None:
+    """Launch the smallest kernel: Triton may be there and lack a C compiler, or the GPU be old.
+
+    Found out once, before training: not after an hour, at a kernel that is needed then.
+    """
+    blank = torch.zeros(1, 3, device=device)
+    try:
+        with torch.cuda.device(device):
+            OnTriton().gates(blank, None, blank, blank[:, :1], blank[:, :1], blank[:, :1])
+            torch.cuda.synchronize()
+    except Exception as error:  # of Triton, of what it calls, or of the driver
+        return f"triton fails here: {type(error).__name__}: {str(error).strip()[:200]}"
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import json
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from nmt.model import kernels
 from nmt.model.kernels import PLAIN, OnTriton, available, why_not_triton
 
 ROOT = Path(__file__).parents[2]
@@ -103,9 +105,31 @@ def test_why_the_kernels_do_not_run_here() -> None:
 
 
 def test_tile_sizes_are_powers_of_two_and_never_empty() -> None:
-    kernels = OnTriton(tile=4096)
+    made = OnTriton(tile=4096)
     for rows in (2, 16, 128, 1024):
         for width in (1, 24, 100, 1000, 1024):
-            columns = kernels._columns(rows, width)  # type: ignore[attr-defined]
+            columns = made._columns(rows, width)
             assert columns & (columns - 1) == 0
             assert 16 <= columns <= max(16, 4096 // rows)
+
+
+def test_a_triton_that_fails_is_not_used_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OnGpu(torch.Tensor):
+        is_cuda = True
+
+    tensor = torch.zeros(1).as_subclass(OnGpu)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    assert why_not_triton(tensor) == "triton is not installed"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: "found")
+    assert why_not_triton(tensor.double()) == "torch.float64 is not a type for them"
+    assert why_not_triton(tensor, 2000) == "a source of 2000 tokens is longer than 1024"
+
+    def broken(*_tensors: object) -> None:
+        raise RuntimeError("Failed to find C compiler")
+
+    kernels._trial.cache_clear()
+    monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(OnTriton, "gates", broken)
+    reason = "triton fails here: RuntimeError: Failed to find C compiler"
+    assert why_not_triton(tensor) == reason
+    kernels._trial.cache_clear()
