@@ -15,6 +15,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from nmt.batches import Indices, plan_epoch
@@ -85,6 +86,41 @@ def train(
             return _Training(run, corpus, device, workers, tensorboard=tensorboard).go_on()
 
 
+class _Launched:
+    """An update on its way: its numbers come from the GPU as soon as it has them.
+
+    Args:
+        numbers: loss summed over this worker's tokens, and norm of the gradient, `[2]`.
+        tokens: this worker's.
+        cells: that they take with their padding.
+        everybodys_tokens: of all workers.
+        rate: the learning rate.
+    """
+
+    def __init__(
+        self, numbers: Tensor, tokens: int, cells: int, everybodys_tokens: int, rate: float
+    ) -> None:
+        self.tokens, self.cells, self.rate = tokens, cells, rate
+        self.everybodys_tokens = everybodys_tokens
+        self._numbers = numbers.to("cpu", non_blocking=True)  # to pinned memory
+        self._ready = None
+        if numbers.is_cuda:
+            self._ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._ready.record(torch.cuda.current_stream(numbers.device))
+
+    def outcome(self) -> tuple[float, float]:
+        """Loss and norm; waits for this update, and for nothing launched after it."""
+        if self._ready is not None:
+            self._ready.synchronize()
+        loss, norm = self._numbers.tolist()
+        return loss, norm
+
+
+def _lags(device: torch.device) -> bool:
+    """Whether an update is launched before the outcome of the last one is known."""
+    return device.type == "cuda"
+
+
 class _Training:
     """One training in progress: network, optimizer, and where it stands."""
 
@@ -132,6 +168,8 @@ class _Training:
         self.started = time.monotonic() - self.progress.seconds
         self.saved_at, self.save_due, self.elapsed = time.monotonic(), False, 0.0
         self.window, self.draw_again_at, self.longest_update = Window(), 0.0, 0.0
+        self.launched: _Launched | None = None
+        self.settled_at = 0.0
 
     def go_on(self) -> tuple[Run, Progress]:
         """Train until something ends it; the loop itself."""
@@ -148,7 +186,7 @@ class _Training:
                 if not went_on:
                     continue  # what was due there was done when the checkpoint was written
                 validate = self._validation_due()
-                if self.window.updates == _LOG_EVERY or (self.window.updates and validate):
+                if self.window.updates >= _LOG_EVERY or (self.window.updates and validate):
                     self._log(bar)
                 if validate:
                     self._validate_and_save()
@@ -222,6 +260,8 @@ class _Training:
                 [bool(stop), progress.stopped_by is not None, self._save_due(), self._elapsed()]
             )
             self.save_due = bool(save_due)
+            if (stopped or asked) and not self._settle():
+                continue  # went back: there is more to do, or the same question again
             if stopped:
                 progress.stopped_by = progress.stopped_by or "another worker's time is over"
                 return
@@ -232,42 +272,74 @@ class _Training:
             yield sentences
 
     def _update(self, sentences: Indices) -> bool:
-        """One optimizer step on one batch; False if training went back instead."""
-        began, progress, config = time.monotonic(), self.progress, self.config
-        number = progress.update + 1
+        """One optimizer step on one batch; False if training went back instead.
+
+        A GPU is given the next update before the outcome of this one is known, so that it
+        never waits for the program: what an update is made from does not depend on the
+        outcome of the one before, except through the weights.
+        """
+        if self.launched is None:
+            self.settled_at = time.monotonic()
+        launched = self._launch(sentences)
+        if not self._settle():
+            return False  # and the update just launched never was
+        self.launched = launched
+        # A decision that depends on what was done waits for it.
+        most = self.config.max_updates
+        known = not _lags(self.device) or self.save_due or self._validation_due()
+        if known or (most is not None and self.progress.update + 1 >= most):
+            return self._settle()
+        return True
+
+    def _launch(self, sentences: Indices) -> _Launched:
+        """Have one update computed; a gradient that is not finite changes nothing."""
+        config, progress = self.config, self.progress
+        # Batches left out count too, so that nobody has to know yet whether the last one is.
+        number = progress.update + progress.skipped + (self.launched is not None) + 1
         minutes = config.max_minutes if config.budget == "minutes" else None
         spent = None if minutes is None else self.elapsed / (minutes * 60)
         rate = learning_rate(config, number, self.total, spent) * progress.rate_scale
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.model.train()
-        draw = number + progress.skipped
-        seed = random_number(config.seed, draw, self.workers.rank)
-        plain, tokens, cells = self.gradient.compute(sentences, seed, draw)
+        seed = random_number(config.seed, number, self.workers.rank)
+        plain, tokens, cells = self.gradient.compute(sentences, seed, number)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
-        # The only time in an update that the program waits for the GPU.
-        loss, norm_ = torch.stack([plain, norm]).tolist()
-        if not math.isfinite(norm_):  # and so is the loss, or its gradient would be finite
-            return self._skip()
+        # If the norm is finite, so is the loss, or its gradient would not be.
+        spoiled = (~norm.isfinite()).float()
+        self.optimizer.found_inf = spoiled  # type: ignore[attr-defined] # what AMP's scaler sets
         self.optimizer.step()
         self.optimizer.zero_grad()
         if config.ema:
-            self._average()
-        progress.update, progress.bad_in_a_row = number, 0
-        progress.tokens += int(self.gradient.lengths[1][sentences].sum()) + len(sentences)
-        seconds = time.monotonic() - began
-        self.longest_update = max(self.longest_update, seconds)
-        self.window.add(loss, tokens, norm_, cells, rate, seconds)
-        return True
+            self._average(number, 1 - spoiled)
+        everybodys = int(self.gradient.lengths[1][sentences].sum()) + len(sentences)
+        return _Launched(torch.stack([plain, norm]), tokens, cells, everybodys, rate)
 
     @torch.no_grad()
-    def _average(self) -> None:
+    def _average(self, number: int, changed: Tensor) -> None:
         # Early weights are far from the end: the average begins short and grows long.
-        number = self.progress.update + 1
-        decay = min(self.config.ema, (1 + number) / (10 + number))
-        torch._foreach_lerp_(
-            list(self.averaged.parameters()), list(self.model.parameters()), 1 - decay
-        )
+        decay = min(self.config.ema, (2 + number) / (11 + number))
+        weight = changed * (1 - decay)
+        for averaged, parameter in zip(
+            self.averaged.parameters(), self.model.parameters(), strict=True
+        ):
+            averaged.lerp_(parameter, weight)
+
+    def _settle(self) -> bool:
+        """Take note of the outcome of what was launched last; False if training went back."""
+        launched, self.launched = self.launched, None
+        if launched is None:
+            return True
+        loss, norm = launched.outcome()
+        if not math.isfinite(norm):
+            return self._skip()
+        progress, now = self.progress, time.monotonic()
+        progress.update, progress.bad_in_a_row = progress.update + 1, 0
+        progress.tokens += launched.everybodys_tokens
+        seconds, self.settled_at = now - self.settled_at, now
+        self.longest_update = max(self.longest_update, seconds)
+        self.window.add(loss, launched.tokens, norm, launched.cells, launched.rate, seconds)
+        return True
 
     def _skip(self) -> bool:
         """A gradient that is no number would spoil every weight: leave this batch out.
@@ -275,7 +347,6 @@ class _Training:
         Returns:
             Whether training goes on from here; else it has gone back.
         """
-        self.optimizer.zero_grad()
         progress = self.progress
         progress.skipped += 1
         progress.bad_in_a_row += 1

@@ -44,8 +44,8 @@ def spoil(monkeypatch: pytest.MonkeyPatch, bad: set[int] | None, value: float) -
     """Let the loss of some computations be `value`; the forecast's four are the first."""
     count = [0]
 
-    def spoiled(model: Seq2Seq, batch: Batch, smoothing: float) -> Loss:
-        loss = batch_loss(model, batch, smoothing)
+    def spoiled(*arguments: Any) -> Loss:
+        loss = batch_loss(*arguments)
         count[0] += 1
         if bad is None or count[0] in bad:
             return Loss(loss.smoothed * value, loss.plain * value, loss.tokens)
@@ -114,10 +114,10 @@ def no_memory(
     """Let batches of more rows fail as a device without memory would; returns all tried."""
     tried: list[tuple[int, bool]] = []
 
-    def small(model: Seq2Seq, batch: Batch, smoothing: float) -> Loss:
+    def small(model: Seq2Seq, batch: Batch, *weights: float) -> Loss:
         fits = len(batch.src) <= most_rows
         tried.append((len(batch.src), fits))
-        loss = batch_loss(model, batch, smoothing)
+        loss = batch_loss(model, batch, *weights)
         if not fits:
             # In the middle of a backward pass: some gradients are there already.
             loss.smoothed.backward(retain_graph=True)
@@ -139,7 +139,8 @@ OUT_OF_MEMORY = [
 def test_batch_that_does_not_fit_is_split(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    keys = ["train.max_updates=8", "model.word_dropout=0"]
+    # In bfloat16 other parts are rounded otherwise, and Adam makes steps of any difference.
+    keys = ["train.max_updates=8", "model.word_dropout=0", "train.precision=float32"]
     assert train(prepared, tmp_path / "whole", *keys).code == 0
     with monkeypatch.context() as patch:
         tried = no_memory(patch, 5, error)

@@ -1,0 +1,121 @@
+"""Launching an update before the last one's outcome is known, as on a GPU, changes nothing.
+
+Here on the CPU, which is told to do the same.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nmt.checkpoint import Run
+from nmt.train import loop
+from nmt.train.journal import read_journal
+from tests.functional import test_trouble
+from tests.functional.test_resume import fingerprint, stopped_by_signal, train
+from tests.functional.test_trouble import events, spoil
+from tests.toy import nmt, write_config
+
+ALL = {"ema": 0.99, "weight_decay": 0.01, "keep_best": 2, "epochs": 3, "max_updates": 70}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = write_config(tmp_path_factory.mktemp("lag"), train=ALL, model={"dropout": 0.1})
+    assert nmt("prepare", "--config", config).code == 0
+    return config
+
+
+@pytest.fixture
+def lagging(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The CPU lags too; the list tells how many updates were on their way at each launch."""
+    waiting: list[int] = []
+    launch = loop._Training._launch
+
+    def counted(self: loop._Training, *arguments: object) -> loop._Launched:
+        waiting.append(int(self.launched is not None))
+        return launch(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "_lags", lambda _: True)
+    monkeypatch.setattr(loop._Training, "_launch", counted)
+    return waiting
+
+
+@pytest.fixture(scope="module")
+def prompt(prepared: Path) -> Path:
+    """A run that knows the outcome of each update before the next."""
+    return train(prepared, prepared.parent / "prompt")
+
+
+def test_the_same_files(prepared: Path, prompt: Path, tmp_path: Path, lagging: list[int]) -> None:
+    run = train(prepared, tmp_path / "run")
+    assert fingerprint(run) == fingerprint(prompt)
+    assert len(lagging) == 70  # and not one more than max_updates
+    # Nothing is on its way at the first, and after each of the two validations.
+    assert lagging.count(0) == 3
+    logs = [[r for r in read_journal(folder) if r["kind"] == "log"] for folder in (run, prompt)]
+    losses = [[record["loss"] for record in log] for log in logs]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("stop", [1, 13, 25])
+def test_the_same_files_after_a_stop(
+    prepared: Path, prompt: Path, tmp_path: Path, lagging: list[int], stop: int
+) -> None:
+    stopped_by_signal(prepared, tmp_path / "run", stop)
+    assert Run.open(tmp_path / "run").info["finished"] is None
+    train(prepared, tmp_path / "run")
+    assert fingerprint(tmp_path / "run") == fingerprint(prompt)
+    assert 1 in lagging
+
+
+@pytest.mark.parametrize(
+    "bad", [{10}, {29}, {28, 29}, set(range(35, 40)), {74}], ids=["one", "last of an epoch",
+    "two", "five: goes back", "last of all"],
+)  # fmt: skip
+def test_the_same_files_with_bad_batches(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: set[int]
+) -> None:
+    found = []
+    for lags in (False, True):
+        with monkeypatch.context() as patch:
+            spoil(patch, bad, float("nan"))
+            patch.setattr(loop, "_lags", lambda _, lags=lags: lags)
+            run = train(prepared, tmp_path / f"run-{lags}")
+        found.append((fingerprint(run), events(run)))
+    assert found[0] == found[1]
+    assert found[0][1]
+
+
+def test_a_bad_batch_changes_neither_weights_nor_moments_nor_average(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lagging: list[int]
+) -> None:
+    del lagging
+    seen = []
+    launch = loop._Training._launch
+
+    def watched(self: loop._Training, *arguments: object) -> loop._Launched:
+        def snapshot() -> list[torch.Tensor]:
+            of_adam = [t for state in self.optimizer.state.values() for t in state.values()]
+            both = [*self.model.parameters(), *self.averaged.parameters(), *of_adam]
+            return [tensor.detach().clone() for tensor in both]
+
+        before = snapshot()
+        launched = launch(self, *arguments)  # type: ignore[arg-type]
+        same = all(torch.equal(a, b) for a, b in zip(before, snapshot(), strict=False))
+        seen.append(same)
+        return launched
+
+    monkeypatch.setattr(loop._Training, "_launch", watched)
+    spoil(monkeypatch, {10}, float("inf"))
+    train(prepared, tmp_path / "run", "train.max_updates=12")
+    assert [number for number, same in enumerate(seen) if same] == [5]  # four are the forecast's
+
+
+def test_trouble_that_does_not_end_is_told_as_promptly(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lagging: list[int]
+) -> None:
+    del lagging
+    test_trouble.test_only_bad_batches_stop_with_an_explanation(prepared, tmp_path, monkeypatch)
