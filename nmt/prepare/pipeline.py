@@ -262,7 +262,11 @@ class _Preparation:
         train = int(np.count_nonzero(places == split.TRAIN))
         sample = Sample(self.folder, train)
         with self.scratch.open("rb") as lines, sample:
-            for position, (line, place) in enumerate(zip(lines, _plain(places), strict=True)):
+            both = tqdm(
+                zip(lines, _plain(places), strict=True), total=len(places), desc="dividing",
+                unit=" pairs", unit_scale=True, disable=None, leave=False,
+            )  # fmt: skip
+            for position, (line, place) in enumerate(both):
                 if place == split.TRAIN:
                     sample.offer(line)
                 elif place == split.DEV:

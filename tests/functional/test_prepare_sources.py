@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -15,6 +16,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import yaml
 
 from nmt.prepare.catalogues import read_tmx
 from nmt.tokenizer import Tokenizer
@@ -123,6 +125,42 @@ def test_every_format_makes_the_same_corpus(
     after = snapshot()
     for file in PACKED:
         assert after[file] == before[file], file
+
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def test_the_readme_brings_ones_own_corpus_in_each_format(run: Run) -> None:
+    pytest.importorskip("translate.storage.po")
+    block = README.read_text(encoding="utf-8").split("## Your own corpus")[1].split("```")[1]
+    tree = yaml.safe_load(block.removeprefix("yaml"))
+    pairs = sentences()
+    table = "".join(f"{zh}\t{en}\n" for zh, en in pairs).encode()
+    for stem in ("mine", "test"):
+        for place, side in enumerate(("zh", "en")):
+            lines = "".join(f"{pair[place]}\n" for pair in pairs)
+            Path(f"{stem}.{side}").write_text(lines, encoding="utf-8")
+    rows = [json.dumps({"text": {"zh": zh, "en": en}}) + "\n" for zh, en in pairs]
+    files = {
+        "mine.tsv.gz": gzip.compress(table),
+        "export.csv": as_csv(pairs).replace(b'"English, please"', b"English"),
+        "corpus.jsonl": "".join(rows).encode(),
+        "office.tmx": as_tmx(pairs),
+        "zh_CN.po": as_po(pairs),
+        "app.xlf": as_xliff(pairs),
+    }
+    for name, content in files.items():
+        Path(name).write_bytes(content)
+    download = tree["data"]["sources"].pop()  # a test of its own, below
+    assert download["source"] == "mtdata"
+    # What the page holds out and learns is for a larger corpus; the sources are as they stand.
+    tree["data"] |= {"dev": 10, "test": 20, "src_vocab": 400, "trg_vocab": 400}
+    Path("mine.yaml").write_text(json.dumps(tree), encoding="utf-8")
+    result = run("prepare", "--config", "mine.yaml")
+    assert result.code == 0, result.err
+    made = json.loads(Path("data/mine/manifest.json").read_text(encoding="utf-8"))
+    assert made["read"] == dict.fromkeys([*files, "mine.zh + mine.en"], 288)
+    assert made["dropped"] == {"duplicate pair": 6 * 288}
 
 
 @pytest.mark.parametrize("encoding", ["UTF-16", "GB2312", "gbk", "GB18030", "Big5"])
