@@ -183,7 +183,8 @@ def _enter(
     Returns:
         Source and target id of each entry, entry 0 being (PAD, PAD).
     """
-    found: list[NDArray[np.int64]] = []
+    found_src: list[NDArray[np.int32]] = []
+    found_trg: list[NDArray[np.int32]] = []
     entries = 0
     rows = max(1, _KEY_BLOCK // trg_vocab)
     for first in range(0, src_vocab, rows):
@@ -193,14 +194,16 @@ def _enter(
         for batch in batches:
             keys, inside = _inside(batch, trg_vocab, begin, end)
             seen[keys[inside]] = True
-        number = np.cumsum(seen, dtype=np.int32) + np.int32(entries - 1)
+        number = np.cumsum(seen, dtype=np.int32)
+        number += np.int32(entries - 1)
         for batch in batches:
             keys, inside = _inside(batch, trg_vocab, begin, end)
             batch.slots[inside] = number[keys[inside]]
-        found.append(np.flatnonzero(seen) + begin)
-        entries += len(found[-1])
-    keys = np.concatenate(found)
-    return (keys // trg_vocab).astype(np.int32), (keys % trg_vocab).astype(np.int32)
+        src, trg = np.divmod(np.flatnonzero(seen), trg_vocab)
+        found_src.append((src + first).astype(np.int32))
+        found_trg.append(trg.astype(np.int32))
+        entries += len(src)
+    return np.concatenate(found_src), np.concatenate(found_trg)
 
 
 def _inside(
