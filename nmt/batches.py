@@ -21,6 +21,8 @@ Indices = NDArray[np.int64]
 # Source ids, their mask, target ids, their mask; returns `[batch, trg_len, src_len]`.
 Align = Callable[..., NDArray[np.float32]]
 
+_STRIP = 2  # batches that target lengths are taken together for
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -79,9 +81,9 @@ def plan_epoch(
 ) -> list[Indices]:
     """Cut the corpus into batches: a pure function of its arguments.
 
-    Sentences are sorted by both lengths, equal ones in random order, and cut so that
-    every batch has about `batch_tokens` target tokens, EOS counted; then the batches are
-    shuffled. A sentence longer than that makes a batch of its own.
+    Sentences are put in order by both lengths, equal ones at random, and cut so that every
+    batch has about `batch_tokens` target tokens, EOS counted; then the batches are shuffled.
+    A sentence longer than that makes a batch of its own.
 
     Args:
         src_lengths: source tokens of each sentence, `[sentences]`.
@@ -95,13 +97,32 @@ def plan_epoch(
     """
     random = np.random.default_rng([seed, epoch])
     mixed = random.permutation(len(trg_lengths))
-    order = mixed[np.lexsort((src_lengths[mixed], trg_lengths[mixed]))]
+    keys = _by_both_lengths(src_lengths, trg_lengths, batch_tokens)
+    order = mixed[np.argsort(keys[mixed], kind="stable")]
     # Cutting the running sum at multiples of the budget needs no loop over sentences.
     ends = np.cumsum(trg_lengths[order] + 1)
     number = (ends - 1) // batch_tokens
     cuts = np.flatnonzero(np.diff(number)) + 1
     batches = np.split(order, cuts)
     return [batches[i] for i in random.permutation(len(batches))]
+
+
+def _by_both_lengths(src_lengths: Indices, trg_lengths: Indices, batch_tokens: int) -> Indices:
+    """Keys that put sentences of like lengths side by side.
+
+    Sorted by target length alone, a batch holds sources of all lengths; sorted by source
+    length within each, the step from one target length to the next does. So target lengths
+    are taken together until they fill some batches, and the sources within run up and down in turn.
+    """
+    tokens = np.bincount(trg_lengths, weights=trg_lengths + 1)
+    before = np.cumsum(tokens) - tokens
+    _, strip_of = np.unique(before // (_STRIP * batch_tokens), return_inverse=True)
+    strip = strip_of[trg_lengths]
+    src, trg = src_lengths.max() + 1, trg_lengths.max() + 1
+    down = strip % 2 == 1
+    key = strip * src + np.where(down, src - 1 - src_lengths, src_lengths)
+    keys: Indices = key * trg + np.where(down, trg - 1 - trg_lengths, trg_lengths)
+    return keys
 
 
 def make_batch(corpus: PackedSet, sentences: Indices, align: Align | None = None) -> Batch:

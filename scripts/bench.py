@@ -30,7 +30,7 @@ import torch
 import typer
 from shapes import SHAPES
 
-from nmt.batches import make_batch, plan_epoch
+from nmt.batches import Batch, Indices, make_batch, plan_epoch
 from nmt.checkpoint import Run
 from nmt.config import ModelConfig
 from nmt.corpus import PackedSet
@@ -39,6 +39,7 @@ from nmt.evaluate.metrics import score
 from nmt.model import Seq2Seq
 from nmt.prepare.chunks import cores
 from nmt.prepare.pipeline import load_manifest
+from nmt.runtime import choose_precision
 from nmt.text import read_lines
 from nmt.train.journal import environment
 from nmt.train.loss import batch_loss
@@ -60,8 +61,13 @@ def train(
     batch_tokens: int = 2048,
     updates: int = 40,
     repeats: int = 5,
+    precision: Annotated[str, typer.Option(help="float32, bfloat16 or auto")] = "auto",
 ) -> None:
-    """Training speed, and its share of the machine's matrix multiply."""
+    """Training speed on this CPU, its share of the machine's matrix multiply, and where time goes.
+
+    The matrix multiply is measured in the same precision, between the repeats.
+    """
+    chosen = choose_precision(precision, torch.device("cpu"))
     manifest = load_manifest(corpus)
     packed = PackedSet.open(corpus, "train")
     vocab = {side: manifest["tokenizers"][side]["pieces"] for side in ("src", "trg")}
@@ -73,36 +79,64 @@ def train(
     )  # fmt: skip
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     plan = plan_epoch(packed.src.lengths, packed.trg.lengths, batch_tokens, 1, 0)
-    rates, ceilings, flops_per_token, padding = [], [], 0.0, 0.0
-    for repeat in range(repeats + 1):
-        ceilings.append(matmul_rate())
-        batches = [make_batch(packed, s) for s in plan[repeat * updates : (repeat + 1) * updates]]
-        tokens = sum(batch.trg_tokens for batch in batches)
-        began = time.perf_counter()
-        for batch in batches:
+
+    def update(sentences: Indices) -> Batch:
+        batch = make_batch(packed, sentences)
+        with torch.autocast("cpu", chosen, enabled=chosen != torch.float32):
             loss = batch_loss(model, batch, 0.1)
-            torch.autograd.backward(loss.smoothed / loss.tokens)
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-        rates.append(tokens / (time.perf_counter() - began))
-        flops = sum(update_flops(sizes, vocab["trg"], batch) for batch in batches)
-        flops_per_token = flops / tokens
-        cells = sum(batch.trg_out.numel() for batch in batches)
-        padding = 1 - tokens / cells
-    rate = statistics.median(rates[1:])  # the first repeat warms up
+        torch.autograd.backward(loss.smoothed / loss.tokens)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        return batch
+
+    rates, ceilings, flops, paddings = [], [], [], []
+    for repeat in range(repeats + 1):
+        ceilings.append(matmul_rate(chosen))
+        began = time.perf_counter()
+        batches = [update(s) for s in plan[repeat * updates : (repeat + 1) * updates]]
+        seconds = time.perf_counter() - began
+        tokens = sum(batch.trg_tokens for batch in batches)
+        rates.append(tokens / seconds)
+        flops.append(sum(update_flops(sizes, vocab["trg"], batch) for batch in batches) / tokens)
+        paddings.append(1 - tokens / sum(batch.trg_out.numel() for batch in batches))
+    # The first repeat warms up.
+    rate, flops_per_token = statistics.median(rates[1:]), statistics.median(flops[1:])
+    with torch.profiler.profile() as profile:
+        for sentences in plan[:updates]:
+            update(sentences)
     ceiling = statistics.median(ceilings[1:])
     record = {
         "shape": shape,
+        "precision": str(chosen).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "pieces": vocab,
         "target_tokens_per_second": round(rate),
+        "fastest": round(max(rates)),
         "mflop_per_target_token": round(flops_per_token / 1e6, 2),
         "matmul_gflops": round(ceiling / 1e9, 1),
         "utilisation": round(rate * flops_per_token / ceiling, 3),
-        "target_padding": round(padding, 4),
+        "target_padding": round(statistics.median(paddings[1:]), 4),
         "peak_rss_mib": round(peak_rss() / 2**20),
         "batch_tokens": batch_tokens,
+        "time_split": time_split(profile),
     }
-    write(f"train-{shape}", record)
+    write(f"train-{shape}" + ("" if chosen == torch.float32 else "-bfloat16"), record)
+
+
+def time_split(profile: torch.profiler.profile) -> dict[str, float]:
+    """Shares of the time of the profiled updates, by what took it."""
+    parts = {
+        "recurrence_forward": "_Recurrence",
+        "recurrence_backward": "_RecurrenceBackward",
+        "output_and_loss": "_OutputLoss",
+        "optimizer": "aten::_fused_adamw_",
+    }
+    events = profile.key_averages()
+    total = sum(event.self_cpu_time_total for event in events)
+    took = {event.key: event.cpu_time_total for event in events}
+    shares = {name: round(took[key] / total, 3) for name, key in parts.items()}
+    return {**shares, "encoder_embedding_readout_and_rest": round(1 - sum(shares.values()), 3)}
 
 
 @app.command()
@@ -385,9 +419,11 @@ def update_flops(sizes: dict[str, int], vocab: int, batch: Any) -> float:
     return 3 * 2 * (src * (encoder + keys) + trg * (decoder + looks + readout))
 
 
-def matmul_rate(size: int = 2048, seconds: float = 0.5) -> float:
-    """Floating-point operations a second in a square float32 product, now."""
-    a, b = torch.randn(size, size), torch.randn(size, size)
+def matmul_rate(
+    precision: torch.dtype = torch.float32, size: int = 2048, seconds: float = 0.5
+) -> float:
+    """Floating-point operations a second in a square product, now."""
+    a, b = torch.randn(2, size, size).to(precision)
     a @ b
     done, began = 0, time.perf_counter()
     while time.perf_counter() - began < seconds:
