@@ -65,8 +65,8 @@ class Inference:
     Args:
         model: in evaluation mode.
         int8: multiply the decoder's large matrices in 8-bit integers, with a scale for each
-            row of the weights and of what they multiply; CPU only. Several times as fast
-            there, and the scores are no longer quite those of the model.
+            row of the weights; CPU only. Several times as fast there, and the scores are no
+            longer quite those of the model.
     """
 
     @torch.no_grad()
@@ -206,19 +206,26 @@ def _tanh_of_half(twice: Tensor) -> Tensor:
 
 
 def _linear(weight: Tensor, bias: Tensor | None, *, int8: bool = False) -> Linear:
-    """X W^T + b, in float32 or with W and x rounded to 8 bits."""
+    """X W^T + b, in float32 or with W and x rounded to 8 bits.
+
+    What is rounded must lie in -1 to 1, as GRU states and tanh do. Its scale is therefore
+    known: what is computed for one row does not depend on others, and none has to be looked
+    through for its largest number.
+    """
     weight = weight.detach().contiguous()
     if not int8:
         return lambda x: torch.nn.functional.linear(x, weight, bias)
     scales = weight.abs().amax(dim=1).clamp_(min=1e-12) / 127
     rounded = torch.round(weight / scales.unsqueeze(1)).to(torch.int8).t()
+    scales /= 127
 
     def multiply(x: Tensor) -> Tensor:
-        flat = x.flatten(0, -2)
-        # Each row has its own scale: what is computed for one does not depend on others.
-        size = flat.abs().amax(dim=1, keepdim=True).clamp_(min=1e-12) / 127
-        products = torch._int_mm(torch.round(flat / size).to(torch.int8), rounded) * size
-        made = products * scales if bias is None else torch.addcmul(bias, products, scales)
+        flat = (x.flatten(0, -2) * 127).round_().to(torch.int8)
+        made = torch._int_mm(flat, rounded).float()
+        if bias is None:
+            made *= scales
+        else:
+            torch.addcmul(bias, made, scales, out=made)
         return made.view(*x.shape[:-1], len(scales))
 
     return multiply
