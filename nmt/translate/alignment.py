@@ -83,6 +83,19 @@ def joined(source: str, alignments: list[Alignment], begins: list[int]) -> Align
     return Alignment(list(source), words, weights)
 
 
+def joined_links(alignments: list[Alignment], begins: list[int]) -> list[tuple[int, int]]:
+    """The links of a line from those of its parts, whose diagonals are their own.
+
+    The matrix of the whole line is never made: of a line of a megabyte it would not fit.
+    """
+    found: list[tuple[int, int]] = []
+    words = 0
+    for one, begin in zip(alignments, begins, strict=True):
+        found += [(begin + character, words + word) for character, word in one.links()]
+        words += len(one.words)
+    return sorted(found)
+
+
 def align(source: str, hypothesis: Hypothesis, src: Tokenizer, trg: Tokenizer) -> Alignment:
     """Merge the attention of a hypothesis from pieces to characters and words."""
     spread = _pieces_to_characters(source, src)  # [pieces, characters]

@@ -23,6 +23,7 @@ from nmt.translate.translator import Translation, Translator
 from nmt.translate.views import grid
 
 _MOST_DRAWN = 50  # sentences in one picture
+_MOST_CELLS = 1 << 22  # of a matrix: two thousand characters and as many words
 
 
 def run(translator: Translator, request: Request) -> None:
@@ -40,12 +41,11 @@ def run(translator: Translator, request: Request) -> None:
         for window in _windows(request):
             for translation in translator.stream(window, request.batch_size, request.n_best or 1):
                 at = next(number)
-                wanted = request.draws or (request.align is not None and not request.json)
-                alignment = translator.alignment(translation) if wanted else None
+                alignment = _alignment(translator, request, translation, at)
                 for line in _lines(translator, request, translation, alignment, at):
                     write(line)
                 _notes(translator, request, translation, at)
-                if alignment is not None:
+                if alignment is not None and request.draws:
                     if request.show_attention:
                         say(grid(alignment, shutil.get_terminal_size().columns))
                     if page is not None:
@@ -81,10 +81,23 @@ def _lines(
 ) -> list[str]:
     if request.json:
         many = request.n_best is not None
-        return [formats.record(translator, translation, request.align, many)]
+        return [formats.record(translator, translation, alignment, request.align, many)]
     if request.n_best is not None:
         return formats.n_best(translation, number)
-    return [formats.plain(translation, alignment, request.align)]
+    return [formats.plain(translator, translation, alignment, request.align)]
+
+
+def _alignment(
+    translator: Translator, request: Request, translation: Translation, number: int
+) -> Alignment | None:
+    """The matrix of a line if one is asked for, and small enough to be looked at."""
+    if not request.draws and request.align != "soft":
+        return None
+    cells = len(translation.text.split()) * len(translation.source)
+    if cells > _MOST_CELLS:
+        say(f"note: line {number + 1:,}: too long for a matrix of its attention, left out")
+        return None
+    return translator.alignment(translation)
 
 
 def _notes(translator: Translator, request: Request, translation: Translation, at: int) -> None:

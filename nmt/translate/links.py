@@ -175,7 +175,7 @@ def run_links(run: Run, pairs: Iterable[TokenPair]) -> Iterator[Links]:
     return lexical_links(Aligner.load(path).posteriors, run.src, run.trg, pairs)
 
 
-def pharaoh(links: Links, *, one_based: bool) -> str:
+def pharaoh(links: Iterable[tuple[int, int]], *, one_based: bool) -> str:
     """Links as ``i-j``, source first, sorted."""
     base = 1 if one_based else 0
     return " ".join(f"{i + base}-{j + base}" for i, j in sorted(links))

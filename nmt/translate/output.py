@@ -6,16 +6,23 @@ import json
 from typing import Any
 
 from nmt.translate.alignment import Alignment
+from nmt.translate.links import pharaoh
 from nmt.translate.request import AlignFormat
 from nmt.translate.translator import Translation, Translator
 
 
-def plain(translation: Translation, alignment: Alignment | None, align: AlignFormat | None) -> str:
+def plain(
+    translator: Translator,
+    translation: Translation,
+    alignment: Alignment | None,
+    align: AlignFormat | None,
+) -> str:
     """The translation; behind ``|||`` what its words stand for, if that was asked for."""
-    if align is None or alignment is None:
+    if align is None:
         return translation.text
-    shown = pharaoh(alignment) if align == "pharaoh" else _json(soft(alignment))
-    return f"{translation.text} ||| {shown}"
+    if align == "pharaoh":
+        return f"{translation.text} ||| {pharaoh(translator.links(translation), one_based=False)}"
+    return f"{translation.text} ||| {_json(soft(alignment))}"
 
 
 def n_best(translation: Translation, number: int) -> list[str]:
@@ -28,13 +35,10 @@ def n_best(translation: Translation, number: int) -> list[str]:
     return [f"{number} ||| {one.text} ||| {one.score:.4f}" for one in translation.candidates]
 
 
-def pharaoh(alignment: Alignment) -> str:
-    """``i-j`` for each link: character i of the source, word j of the translation, from 0."""
-    return " ".join(f"{character}-{word}" for character, word in alignment.links())
-
-
-def soft(alignment: Alignment) -> dict[str, Any]:
-    """Characters, words, and the weights `[words][characters]`."""
+def soft(alignment: Alignment | None) -> dict[str, Any] | None:
+    """Characters, words, and the weights `[words][characters]`; None of a line too long."""
+    if alignment is None:
+        return None
     return {
         "characters": alignment.characters,
         "words": alignment.words,
@@ -45,6 +49,7 @@ def soft(alignment: Alignment) -> dict[str, Any]:
 def record(
     translator: Translator,
     translation: Translation,
+    alignment: Alignment | None,
     align: AlignFormat | None,
     candidates: bool,
 ) -> str:
@@ -52,16 +57,15 @@ def record(
 
     Keys: source, translation, score, log_prob (nats), pieces (source and target),
     alignment (pairs of character and word, from 0), flags (name and detail); attention
-    with `align` soft; candidates if asked for.
+    with `align` soft, null of a line too long for it; candidates if asked for.
     """
-    alignment = translator.alignment(translation)
     values: dict[str, Any] = {
         "source": translation.source,
         "translation": translation.text,
         "score": round(translation.score, 6),
         "log_prob": round(translation.log_prob, 6),
         "pieces": _pieces(translator, translation),
-        "alignment": alignment.links(),
+        "alignment": translator.links(translation),
         "flags": [
             {"name": flag.name, "detail": flag.detail} for flag in translator.flags(translation)
         ],

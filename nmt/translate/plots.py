@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,13 @@ def draw(alignments: Sequence[Alignment], path: Path, kind: str) -> None:
         raise NmtError(
             f"{path}: drawing needs matplotlib ({error})", 'pip install "nmt-zh-en[plots]"'
         ) from None
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    chinese = [name for name in _CHINESE if name in installed]
+    chinese = _installed(font_manager.fontManager)
+    if kind == "png" and not chinese:
+        # matplotlib knows the fonts of its first run ever, not the one installed just now.
+        for font in font_manager.findSystemFonts():
+            with contextlib.suppress(Exception):  # of a font that it can't read
+                font_manager.fontManager.addfont(font)
+        chinese = _installed(font_manager.fontManager)
     if kind == "png" and not chinese:
         raise NmtError(
             f"{path}: no font with Chinese characters is installed, a PNG needs one",
@@ -64,6 +70,11 @@ def draw(alignments: Sequence[Alignment], path: Path, kind: str) -> None:
         metadata = {"Date": None} if kind == "svg" else None
         with _quiet_fonts(), replacing(path) as file:
             figure.savefig(file, format=kind, dpi=150, metadata=metadata, bbox_inches="tight")
+
+
+def _installed(manager: Any) -> list[str]:
+    names = {font.name for font in manager.ttflist}
+    return [name for name in _CHINESE if name in names]
 
 
 def _figure(figure_class: Any, alignments: Sequence[Alignment]) -> Any:
@@ -96,7 +107,6 @@ def _literal(text: str) -> str:
 
 def _quiet_fonts() -> Any:
     """Without the warnings and log lines about glyphs that are missing here."""
-    import contextlib
     import logging
     import warnings
 

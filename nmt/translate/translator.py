@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 
@@ -26,7 +27,7 @@ from nmt.model import Seq2Seq
 from nmt.model.inference import Inference
 from nmt.runtime import choose_device
 from nmt.tokenizer import Tokenizer
-from nmt.translate.alignment import Alignment, align, joined
+from nmt.translate.alignment import Alignment, align, joined, joined_links
 from nmt.translate.flags import Flag, flags
 from nmt.translate.lengths import UsualLengths
 from nmt.translate.search import Hypothesis, beam_search, max_length
@@ -37,6 +38,10 @@ _DEV_LINES = 1000  # whose lengths are looked at
 _MOST_NUMBERS = 1 << 26  # in the largest tensor of a search: 256 MiB
 _SENTENCE_END = re.compile(r"[^。！？!?]*[。！？!?]+[”’」』）)\"'…]*|[^。！？!?]+")
 _CLAUSE_END = re.compile(r"[^，,、；;：:…\s]*[，,、；;：:…\s]+|[^，,、；;：:…\s]+")
+
+
+# Hypotheses of a line's parts up to one of them: those before it, and its own.
+_Chosen: TypeAlias = "tuple[_Chosen, Hypothesis] | None"
 
 
 @dataclass(frozen=True)
@@ -221,9 +226,18 @@ class Translator:
         ]
 
     def alignment(self, translation: Translation) -> Alignment:
-        """What the words of a translation attended to, over the whole line."""
+        """What the words of a translation attended to, over the whole line: `[words, characters]`.
+
+        Of a line in many parts that is far larger than `alignments` and `links`, which grow
+        with its length, not with its square.
+        """
         begins = [part.begin for part in translation.parts]
         return joined(translation.source, self.alignments(translation), begins)
+
+    def links(self, translation: Translation) -> list[tuple[int, int]]:
+        """The characters each word stands for: (character, word), both from 0, sorted."""
+        begins = [part.begin for part in translation.parts]
+        return joined_links(self.alignments(translation), begins)
 
     def flags(self, translation: Translation) -> list[Flag]:
         """Signs that a translation may be wrong; see `nmt.translate.flags`."""
@@ -232,6 +246,13 @@ class Translator:
     def _inference(self) -> list[Inference]:
         if self._ready is not None:
             return self._ready
+        # Rounded to integers, NaN would look like a number from here on.
+        if self.int8 and not all(
+            bool(torch.isfinite(weights).all())
+            for model in self.models
+            for weights in model.parameters()
+        ):
+            raise _no_probabilities()
         ready = [Inference(model, int8=self.int8) for model in self.models]
         if self._frozen:
             self._ready = ready
@@ -301,29 +322,31 @@ class Translator:
             n_best=n_best,
         )
         if not all(found):
-            raise NmtError(
-                "the network gives no probabilities: its weights hold NaN or infinite numbers",
-                "its training has diverged: lower train.learning_rate and train again",
-            )
+            raise _no_probabilities()
         return found
 
     def _join(self, source: str, parts: list[Part], n_best: int) -> Translation:
         if not parts:
             return Translation(source, "")
-        candidates = [Candidate("", 0.0, 0.0)]
+        # Score, log-probability, and which hypothesis of each part, the last one first: texts
+        # are put together once, or a line of a megabyte would be copied for each part.
+        found: list[tuple[float, float, _Chosen]] = [(0.0, 0.0, None)]
         for part in parts:
-            texts = [self.trg.decode(hypothesis.ids) for hypothesis in part.hypotheses]
             longer = (
-                Candidate(
-                    " ".join(filter(None, (before.text, text))),
-                    before.score + hypothesis.score,
-                    before.log_prob + hypothesis.log_prob,
-                )
-                for before in candidates
-                for text, hypothesis in zip(texts, part.hypotheses, strict=True)
+                (score + one.score, log_prob + one.log_prob, (chosen, one))
+                for score, log_prob, chosen in found
+                for one in part.hypotheses
             )
-            candidates = heapq.nlargest(n_best, longer, key=lambda candidate: candidate.score)
+            found = heapq.nlargest(n_best, longer, key=lambda candidate: candidate[0])
+        candidates = [Candidate(self._text(chosen), score, log) for score, log, chosen in found]
         return Translation(source, candidates[0].text, candidates[0].score, parts, candidates)
+
+    def _text(self, chosen: _Chosen) -> str:
+        texts = []
+        while chosen is not None:
+            chosen, hypothesis = chosen
+            texts.append(self.trg.decode(hypothesis.ids))
+        return " ".join(filter(None, reversed(texts)))
 
     def _count(self, text: str) -> int:
         return len(self.src.encode(text))
@@ -391,6 +414,13 @@ def _load_best(run: Run, device: torch.device) -> Seq2Seq:
             if best.folder.exists():
                 raise
             # It was there a moment ago: training has saved a better one and removed it.
+
+
+def _no_probabilities() -> NmtError:
+    return NmtError(
+        "the network gives no probabilities: its weights hold NaN or infinite numbers",
+        "its training has diverged: lower train.learning_rate and train again",
+    )
 
 
 def usual_lengths(run: Run) -> UsualLengths | None:

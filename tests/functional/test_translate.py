@@ -261,6 +261,22 @@ def test_a_line_of_a_hundred_thousand_characters_goes_through(
     assert result.out.endswith("\nI love China.\n")
 
 
+def test_a_line_too_long_for_a_matrix_has_links_and_no_matrix(toy_run: Path) -> None:
+    line = "我爱中国。" * 900
+    result = in_process(
+        "translate", "--model", toy_run, "--device", "cpu", "--json", "--align", "soft", line, "我"
+    )
+    assert result.code == 0
+    record, short = map(json.loads, result.out.splitlines())
+    assert record["attention"] is None
+    assert record["alignment"][-1][0] == len(line) - 1
+    assert record["alignment"][-1][1] == len(record["translation"].split()) - 1
+    assert short["attention"]["characters"] == ["我"]
+    assert (
+        "note: line 1: too long for a matrix of its attention, left out" in result.err.splitlines()
+    )
+
+
 def test_a_reader_that_goes_away_ends_it_quietly(
     toy_run: Path, running: list[subprocess.Popen[bytes]]
 ) -> None:
@@ -399,6 +415,10 @@ def test_weights_that_are_not_numbers_are_refused(toy_run: Path) -> None:
     translator.model.decoder.output_bias.data.fill_(float("nan"))
     with pytest.raises(nmt.NmtError, match="NaN or infinite"):
         translator.translate(["我爱中国。"])
+    eight_bit = Translator.load(toy_run, "cpu", int8=True)
+    eight_bit.model.encoder.embedding.weight.data[9, 0] = float("inf")
+    with pytest.raises(nmt.NmtError, match="NaN or infinite"):
+        eight_bit.translate(["我爱中国。"])
 
 
 def test_a_run_that_training_goes_on_with_can_be_used(toy_run: Path, tmp_path: Path) -> None:

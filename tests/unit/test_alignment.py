@@ -8,7 +8,7 @@ import torch
 
 from nmt.text import normalise
 from nmt.tokenizer import Tokenizer, train_tokenizer
-from nmt.translate.alignment import Alignment, align, character_origins, joined
+from nmt.translate.alignment import Alignment, align, character_origins, joined, joined_links
 from nmt.translate.search import Hypothesis
 
 CHINESE = ["我爱中国。", "他爱茶。", "今天很好!", "ABC 12"] * 5
@@ -116,3 +116,5 @@ def test_parts_are_joined_where_they_stand() -> None:
         whole.weights, [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0.5, 0.5]]
     )
     assert joined("", [], []).links() == []
+    assert joined_links([first, second], [0, 3]) == [(0, 0), (1, 1), (3, 2), (4, 2)]
+    assert joined_links([], []) == []
