@@ -49,7 +49,8 @@ SetOption = Annotated[
     ),
 ]
 DeviceOption = Annotated[
-    str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.")
+    str,
+    typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N: --device cuda:1."),
 ]
 ModelOption = Annotated[
     Optional[Path],  # noqa: UP045
@@ -61,15 +62,23 @@ ModelOption = Annotated[
 ]
 BeamOption = Annotated[
     Optional[int],  # noqa: UP045
-    typer.Option("--beam", min=1, max=1000, help="Hypotheses followed at once; 1 is greedy."),
+    typer.Option(
+        "--beam", min=1, max=1000, help="Hypotheses followed at once: --beam 1 is greedy."
+    ),
 ]
 AlphaOption = Annotated[
     Optional[float],  # noqa: UP045
-    typer.Option("--alpha", min=0.0, max=5.0, help="Length penalty; more gives longer output."),
+    typer.Option(
+        "--alpha", min=0.0, max=5.0, help="Length penalty: --alpha 1 if output is too short."
+    ),
 ]
 BatchOption = Annotated[
     int,
-    typer.Option("--batch-size", min=1, help="Lines searched together; changes no translation."),
+    typer.Option(
+        "--batch-size",
+        min=1,
+        help="Lines searched together: --batch-size 16 saves memory. Changes no translation.",
+    ),
 ]
 
 LINK_METHOD = "occlusion"
@@ -177,11 +186,19 @@ def translate(
     ] = None,
     input_: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--input", metavar="FILE", help="Translate the lines of a file."),
+        typer.Option(
+            "--input",
+            metavar="FILE",
+            help="Translate the lines of a file: --input zh.txt, zh.txt.gz too.",
+        ),
     ] = None,
     output: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--output", metavar="FILE", help="Write there instead of to stdout."),
+        typer.Option(
+            "--output",
+            metavar="FILE",
+            help="Write there instead of to stdout: --output en.txt, whole or not at all.",
+        ),
     ] = None,
     model: Annotated[
         Optional[list[Path]],  # noqa: UP045
@@ -195,7 +212,12 @@ def translate(
     device: DeviceOption = "auto",
     threads: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option("--threads", min=1, max=1024, help="CPU threads; all cores if left out."),
+        typer.Option(
+            "--threads",
+            min=1,
+            max=1024,
+            help="CPU threads: --threads 1 leaves the other cores alone; all if left out.",
+        ),
     ] = None,
     int8: Annotated[
         bool, typer.Option("--int8", help="Multiply in 8-bit integers: faster, CPU only.")
@@ -222,7 +244,10 @@ def translate(
     max_ratio: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(
-            "--max-ratio", min=0.01, max=100.0, help="Most output pieces per source piece."
+            "--max-ratio",
+            min=0.01,
+            max=100.0,
+            help="Most output pieces per source piece: --max-ratio 1.5 cuts long output off.",
         ),
     ] = None,
     n_best: Annotated[
@@ -249,7 +274,8 @@ def translate(
             "--align",
             metavar="FORMAT",
             help="Behind ` ||| ` what each word was made from. pharaoh: 0-0 1-0 2-1, character "
-            "of the source - word, from 0; soft: JSON with all weights.",
+            "of the source - word, from 0; soft: JSON with all weights, null of a line far too "
+            "long for them.",
         ),
     ] = None,
     flags: Annotated[
@@ -266,16 +292,26 @@ def translate(
     ] = False,
     attention_html: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--attention-html", metavar="FILE", help="The same as a page to explore."),
+        typer.Option(
+            "--attention-html",
+            metavar="FILE",
+            help="The same as a page to explore: --attention-html look.html.",
+        ),
     ] = None,
     attention_svg: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--attention-svg", metavar="FILE", help="The same drawn by matplotlib."),
+        typer.Option(
+            "--attention-svg",
+            metavar="FILE",
+            help="The same drawn by matplotlib: --attention-svg look.svg.",
+        ),
     ] = None,
     attention_png: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
-            "--attention-png", metavar="FILE", help="That in pixels; needs a Chinese font."
+            "--attention-png",
+            metavar="FILE",
+            help="That in pixels: --attention-png look.png. Needs a Chinese font.",
         ),
     ] = None,
     errors: Annotated[
@@ -284,7 +320,7 @@ def translate(
             "--errors",
             metavar="HOW",
             help="Input that is not UTF-8: strict stops and names the line, replace goes on "
-            "with U+FFFD.",
+            "with U+FFFD: --errors replace.",
         ),
     ] = "strict",
 ) -> None:

@@ -275,15 +275,17 @@ def translate(
         assert changed <= len(lines) // 100, f"widening changed {changed} translations"
     rates, cpu_rates, ceilings = [], [], []
     for _ in range(repeats):
-        ceilings.append(matmul_rate())
+        ceilings.append(matmul_rate(device=translator.device))
         began, used = time.perf_counter(), time.process_time()
         translator.translate(lines, batch_size)
+        synchronise(translator.device)
         rates.append(len(lines) / (time.perf_counter() - began))
         cpu_rates.append(len(lines) / (time.process_time() - used))
     latencies = []
     for line in lines[:100]:
         began = time.perf_counter()
         translator.translate([line])
+        synchronise(translator.device)
         latencies.append(time.perf_counter() - began)
     (bleu, *_) = score([t.text for t in translations], references)
     tokens = sum(len(part.hypotheses[0].ids) + 1 for t in translations for part in t.parts)
@@ -300,14 +302,19 @@ def translate(
         "target_tokens_per_sentence": round(tokens / len(lines), 1),
         "latency_ms_median": round(statistics.median(latencies) * 1e3, 1),
         "latency_ms_p95": round(sorted(latencies)[int(0.95 * len(latencies))] * 1e3, 1),
-        "cold_start_s": round(cold_start(model, int8), 2) if device == "cpu" else None,
+        "cold_start_s": round(cold_start(model, int8), 2)
+        if translator.device.type == "cpu"
+        else None,
         "bleu": round(bleu.value, 2),
         "matmul_gflops": round(statistics.median(ceilings) / 1e9, 1),
         "threads": torch.get_num_threads(),
         "peak_rss_mib": round(peak_rss() / 2**20),
         "rss_before_mib": round(rss_before / 2**20),
+        "peak_gpu_mib": peak_gpu(translator.device),
     }
-    write(f"translate-{shape}{'-int8' if int8 else ''}{'' if device == 'cpu' else '-cuda'}", record)
+    on_gpu = translator.device.type == "cuda"
+    name = f"translate-{shape}{'-int8' if int8 else ''}{'-cuda' if on_gpu else ''}"
+    write(name, record, translator.device)
 
 
 @app.command()
@@ -420,16 +427,33 @@ def update_flops(sizes: dict[str, int], vocab: int, batch: Any) -> float:
 
 
 def matmul_rate(
-    precision: torch.dtype = torch.float32, size: int = 2048, seconds: float = 0.5
+    precision: torch.dtype = torch.float32,
+    size: int = 2048,
+    seconds: float = 0.5,
+    device: torch.device | None = None,
 ) -> float:
     """Floating-point operations a second in a square product, now."""
-    a, b = torch.randn(2, size, size).to(precision)
+    device = device or torch.device("cpu")
+    a, b = torch.randn(2, size, size, device=device).to(precision)
     a @ b
+    synchronise(device)
     done, began = 0, time.perf_counter()
     while time.perf_counter() - began < seconds:
         a @ b
+        synchronise(device)
         done += 1
     return done * 2 * size**3 / (time.perf_counter() - began)
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for a GPU: it computes on while the clock is read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_gpu(device: torch.device) -> int | None:
+    """Most memory that tensors have held on a GPU, in MiB; None on a CPU."""
+    return round(torch.cuda.max_memory_allocated(device) / 2**20) if device.type == "cuda" else None
 
 
 def peak_rss() -> int:
@@ -438,9 +462,9 @@ def peak_rss() -> int:
     return used if platform.system() == "Darwin" else used * 1024
 
 
-def write(name: str, record: dict[str, Any]) -> None:
-    """Print one line and write ``docs/benchmarks/NAME.json``."""
-    full = {"benchmark": name, **record, **environment(torch.device("cpu"))}
+def write(name: str, record: dict[str, Any], device: torch.device | None = None) -> None:
+    """Print one line and write ``docs/benchmarks/NAME.json``; `device` if it is not the CPU."""
+    full = {"benchmark": name, **record, **environment(device or torch.device("cpu"))}
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(full, indent=1) + "\n")
     print(name, " ".join(f"{key}={value}" for key, value in record.items()))
