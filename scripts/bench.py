@@ -340,6 +340,19 @@ def gpu(
     print(f"{output}: {record['seconds']:.0f} s")
 
 
+@app.command()
+def floor(
+    corpus: Annotated[Path, typer.Option(help="a prepared corpus")],
+    shape: Annotated[str, typer.Option(help=", ".join(SHAPES))] = "base",
+    batch_tokens: int = 32_768,
+) -> None:
+    """What an update on a GPU must do at the least, counted: operations and bytes."""
+    from bench_gpu import Bench, Settings, counted
+
+    bench = Bench(Settings(str(corpus), device="cpu"))
+    print(json.dumps(counted(bench, shape, batch_tokens, 2)[2], indent=1))
+
+
 def cold_start(model: Path, int8: bool) -> float:
     """Seconds from starting the program to the translation of one sentence; best of three."""
     command = [sys.executable, "-m", "nmt", "translate", "--model", str(model), "--device", "cpu"]

@@ -119,12 +119,15 @@ class Bench:
     def model(self, shape: str, dropout: float = 0.2) -> Seq2Seq:
         """A network with random weights, always the same ones."""
         torch.manual_seed(1)
+        return self.network(shape, dropout).to(self.device)
+
+    def network(self, shape: str, dropout: float) -> Seq2Seq:
+        """A network of a shape."""
         src, trg = self.pieces(shape)
-        network = Seq2Seq(
+        return Seq2Seq(
             src_vocab=src, trg_vocab=trg, attention="additive", encoder_layers=1,
             dropout=dropout, word_dropout=dropout / 2, **self.settings.shape(shape),
         )  # fmt: skip
-        return network.to(self.device)
 
     def plan(self, tokens: int) -> list[Indices]:
         """Sentences of some updates, the longest source of each first as in training."""
@@ -459,14 +462,7 @@ def measured(
             rates.append(real / (time.perf_counter() - began))
             hosts.append(launched / len(parts))
     rate = statistics.median(rates)
-    batches = [make_batch(bench.corpus, part) for part in parts]
-    parameters = sum(p.numel() for p in trainer.model.parameters())
-    kept = 2 if precision == torch.bfloat16 else 4
-    works = [
-        work_of(settings.shape(shape), bench.pieces(shape)[1], parameters, batch, kept)
-        for batch in batches
-    ]
-    work, real = functools.reduce(Work.__add__, works), sum(b.trg_tokens for b in batches)
+    work, real, shares = counted(bench, shape, tokens, 2 if precision == torch.bfloat16 else 4)
     flops = top[f"matmul_{str(precision).removeprefix('torch.')}_flops"]
     compute, memory = work.flops / flops, work.bytes / top["copy_bytes_per_second"]
     seconds = real / rate
@@ -475,23 +471,14 @@ def measured(
         "slowest_and_fastest_pass": [round(min(rates)), round(max(rates))],
         "seconds_per_update": seconds / len(parts),
         "host_seconds_per_update": statistics.median(hosts),
-        "mflop_per_target_token": work.flops / real / 1e6,
         "utilisation": work.flops / seconds / flops,
         "floor": {
             "seconds_of_products": compute / len(parts),
             "seconds_of_memory": memory / len(parts),
-            "bytes_per_target_token": {
-                "recurrence": work.recurrence_bytes / real,
-                "logits": work.logits_bytes / real,
-                "weights": work.weights_bytes / real,
-            },
-            "tanhs_per_target_token": work.tanhs / real,
             "tokens_per_second_if_one_after_the_other": round(real / (compute + memory)),
             "tokens_per_second_if_both_at_once": round(real / max(compute, memory)),
         },
-        "sentences_per_update": sum(len(b.src) for b in batches) / len(batches),
-        "steps_per_update": sum(b.trg_out.shape[1] for b in batches) / len(batches),
-        "target_padding": 1 - real / sum(b.trg_out.numel() for b in batches),
+        "counted": shares,
         "peak_memory_mib": (
             round(torch.cuda.max_memory_allocated() / 2**20)
             if bench.device.type == "cuda"
@@ -499,6 +486,33 @@ def measured(
         ),
         "ceilings": top,
     }
+
+
+def counted(bench: Bench, shape: str, tokens: int, kept: int) -> tuple[Work, int, dict[str, Any]]:
+    """Work of a pass and its real target tokens, and both as shares for JSON; no device needed."""
+    batches = [make_batch(bench.corpus, part) for part in bench.plan(tokens)]
+    sizes, pieces = bench.settings.shape(shape), bench.pieces(shape)[1]
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in bench.network(shape, 0.0).parameters())
+    work = functools.reduce(
+        Work.__add__, (work_of(sizes, pieces, parameters, batch, kept) for batch in batches)
+    )
+    real = sum(batch.trg_tokens for batch in batches)
+    return work, real, {
+        "parameters": parameters,
+        "target_pieces": pieces,
+        "sentences_per_update": sum(len(batch.src) for batch in batches) / len(batches),
+        "steps_per_update": sum(batch.trg_out.shape[1] for batch in batches) / len(batches),
+        "source_tokens_per_target_token": sum(int(b.src_mask.sum()) for b in batches) / real,
+        "target_padding": 1 - real / sum(batch.trg_out.numel() for batch in batches),
+        "mflop_per_target_token": work.flops / real / 1e6,
+        "bytes_per_target_token": {
+            "recurrence": work.recurrence_bytes / real,
+            "logits": work.logits_bytes / real,
+            "weights": work.weights_bytes / real,
+        },
+        "tanhs_per_target_token": work.tanhs / real,
+    }  # fmt: skip
 
 
 def section_main(bench: Bench) -> Found:

@@ -21,7 +21,7 @@ from tests.toy import nmt, write_config
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 import bench_gpu  # noqa: E402
-from bench_gpu import Bench, Settings, run_all, run_apart, summary, work_of  # noqa: E402
+from bench_gpu import Bench, Settings, counted, run_all, run_apart, summary, work_of  # noqa: E402
 
 TINY = {"embedding": 16, "encoder": 16, "decoder": 24, "attention_size": 20}
 
@@ -137,6 +137,15 @@ def test_work_is_counted_by_the_formula(settings: Settings) -> None:
     assert work.logits_bytes == trg * 13 * 2 * 4
     assert work.tanhs == 3 * src * trg * 11
     assert (work + work).bytes == 2 * work.bytes
+
+
+def test_the_floor_is_counted_without_a_device(settings: Settings) -> None:
+    work, real, shares = counted(Bench(settings), "base", 200, 2)
+    assert shares["parameters"] == sum(
+        p.numel() for p in Bench(settings).model("base").parameters()
+    )
+    assert shares["mflop_per_target_token"] == pytest.approx(work.flops / real / 1e6)
+    assert sum(shares["bytes_per_target_token"].values()) == pytest.approx(work.bytes / real)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

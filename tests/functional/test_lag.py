@@ -18,6 +18,8 @@ from tests.functional.test_resume import fingerprint, stopped_by_signal, train
 from tests.functional.test_trouble import events, spoil
 from tests.toy import nmt, write_config
 
+pytestmark = pytest.mark.slow
+
 ALL = {"ema": 0.99, "weight_decay": 0.01, "keep_best": 2, "epochs": 3, "max_updates": 70}
 
 
@@ -60,7 +62,7 @@ def test_the_same_files(prepared: Path, prompt: Path, tmp_path: Path, lagging: l
     assert losses[0] == losses[1]
 
 
-@pytest.mark.parametrize("stop", [1, 13, 25])
+@pytest.mark.parametrize("stop", [1, 25])
 def test_the_same_files_after_a_stop(
     prepared: Path, prompt: Path, tmp_path: Path, lagging: list[int], stop: int
 ) -> None:
@@ -72,9 +74,8 @@ def test_the_same_files_after_a_stop(
 
 
 @pytest.mark.parametrize(
-    "bad", [{10}, {29}, {28, 29}, set(range(35, 40)), {74}], ids=["one", "last of an epoch",
-    "two", "five: goes back", "last of all"],
-)  # fmt: skip
+    "bad", [{29}, set(range(35, 40)), {74}], ids=["before a validation", "five", "last"]
+)
 def test_the_same_files_with_bad_batches(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: set[int]
 ) -> None:
