@@ -156,16 +156,17 @@ def prepare(
     pages, where a page that two of them share, or of a mapped file, counts for each;
     `anon` of those alone that the processes filled themselves, which no file backs.
     """
-    sizes = []
+    sizes: list[dict[str, Any]] = []
     for count in sorted(pairs):
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
-            sizes.append(prepare_once(corpus, count, workers, Path(folder)))
-    for less, more in itertools.pairwise(sizes):
+            size = prepare_once(corpus, count, workers, Path(folder))
         for kind in ("rss", "anon"):
-            grown = (more[f"peak_{kind}_mib"] - less[f"peak_{kind}_mib"]) * 2**20
-            more[f"{kind}_bytes_per_extra_pair"] = round(grown / (more["pairs"] - less["pairs"]), 1)
-    for size in sizes:
-        print(f"prepare-{size['pairs']}", " ".join(f"{k}={v}" for k, v in size.items()))
+            if sizes:
+                grown = (size[f"peak_{kind}_mib"] - sizes[-1][f"peak_{kind}_mib"]) * 2**20
+                further = count - sizes[-1]["pairs"]
+                size[f"{kind}_bytes_per_extra_pair"] = round(grown / further, 1)
+        sizes.append(size)
+        print(f"prepare-{count}", " ".join(f"{k}={v}" for k, v in size.items()), flush=True)
     write("prepare", {"corpus": corpus.name, "workers": workers or cores(), "sizes": sizes})
 
 

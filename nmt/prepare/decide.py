@@ -167,8 +167,11 @@ class Decisions:
             return
         free = self._free()
         free[ordinary:] = False
-        labels = split.find_groups(self.keys.src, self.keys.trg, free, self.keys.folder)
-        drawn = split.hold_out(labels, wanted, self.data.seed)
+        drawn = split.hold_out(  # the labels have no name here, so as to be gone after it
+            split.find_groups(self.keys.src, self.keys.trg, free, self.keys.folder),
+            wanted,
+            self.data.seed,
+        )
         self.places[free] = drawn[free]
         out = np.flatnonzero(np.isin(self.places, list(wanted)))
         meets = self.keys.src.among(self.keys.src.at(out))

@@ -7,7 +7,7 @@ one in a hundred thousand at 18 million pairs.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -19,6 +19,7 @@ from nmt.text import fence_key
 Keys = NDArray[np.uint64]
 Flags = NDArray[np.bool_]
 Indices = NDArray[np.int64]
+Shrink = Callable[[Indices, Keys], Flags]
 
 BLOCK = 1 << 18  # keys read at once
 PART = 1 << 20  # keys sorted at once
@@ -67,30 +68,11 @@ class KeyFile:
             for start in range(0, self._count, BLOCK):
                 yield start, np.frombuffer(file.read(8 * BLOCK), dtype="<u8")
 
-    def parts(self, wanted: Flags | None = None) -> Iterator[tuple[Indices, Keys]]:
-        """Positions (ascending) and keys, divided so that equal keys come together.
-
-        Each part is small enough to sort in memory, whatever the size of the file.
-
-        Args:
-            wanted: positions to leave out are False.
-        """
-        bits = max(0, (self._count - 1) // PART).bit_length()
-        for part in range(1 << bits):
-            positions, found = [], []
-            for start, block in self.blocks():
-                chosen = np.ones(len(block), dtype=bool)
-                if bits:
-                    chosen = block >> np.uint64(64 - bits) == part
-                if wanted is not None:
-                    chosen &= wanted[start : start + len(block)]
-                at = np.flatnonzero(chosen)
-                positions.append(at + start)
-                found.append(block[at])
-            yield (
-                np.concatenate(positions or [np.zeros(0, np.int64)]),
-                np.concatenate(found or [np.zeros(0, np.uint64)]),
-            )
+    def parts(
+        self, wanted: Flags | None = None, shrink: Shrink | None = None
+    ) -> Iterator[tuple[Indices, Keys]]:
+        """See `_parts`."""
+        return _parts(self, wanted, shrink)
 
     def at(self, positions: Indices) -> Keys:
         """The keys at these positions (ascending)."""
@@ -108,6 +90,65 @@ class KeyFile:
         return flags
 
 
+class JoinedKeys:
+    """One key for each pair of two files: equal if both are."""
+
+    def __init__(self, first: KeyFile, second: KeyFile) -> None:
+        self._files = first, second
+
+    def __len__(self) -> int:
+        return len(self._files[0])
+
+    def blocks(self) -> Iterator[tuple[int, Keys]]:
+        """As of `KeyFile`."""
+        first, second = (file.blocks() for file in self._files)
+        for (start, a), (_, b) in zip(first, second, strict=True):
+            yield start, _mixed(a ^ _mixed(b))
+
+    def parts(
+        self, wanted: Flags | None = None, shrink: Shrink | None = None
+    ) -> Iterator[tuple[Indices, Keys]]:
+        """See `_parts`."""
+        return _parts(self, wanted, shrink)
+
+
+def _parts(
+    keys: KeyFile | JoinedKeys, wanted: Flags | None, shrink: Shrink | None
+) -> Iterator[tuple[Indices, Keys]]:
+    """Positions (ascending) and keys, divided so that equal keys come together.
+
+    A part is small enough to sort in memory, whatever the size of the file, unless very
+    many keys are equal; for that there is `shrink`.
+
+    Args:
+        keys: what to divide.
+        wanted: positions to leave out are False.
+        shrink: asked about a part that has become too large before it is complete, with
+            its positions and keys: which of them are needed still.
+    """
+    bits = max(0, (len(keys) - 1) // PART).bit_length()
+    for part in range(1 << bits):
+        positions, found = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
+        held, room = 0, 2 * PART
+        for start, block in keys.blocks():
+            chosen = np.ones(len(block), dtype=bool)
+            if bits:
+                chosen = block >> np.uint64(64 - bits) == part
+            if wanted is not None:
+                chosen &= wanted[start : start + len(block)]
+            at = np.flatnonzero(chosen)
+            positions.append(at + start)
+            found.append(block[at])
+            held += len(at)
+            if shrink is not None and held > room:
+                whole = np.concatenate(positions), np.concatenate(found)
+                needed = shrink(*whole)
+                positions, found = [whole[0][needed]], [whole[1][needed]]
+                held = len(positions[0])
+                room = max(room, 2 * held)  # not again and again for nothing
+        yield np.concatenate(positions), np.concatenate(found)
+
+
 def member(values: Keys, few: Keys) -> Flags:
     """True where a value is one of `few`."""
     if not len(few):
@@ -121,7 +162,12 @@ def member(values: Keys, few: Keys) -> Flags:
 def scatter(positions: Indices, count: int) -> Indices:
     """A reproducible random number, 0 to `count` - 1, for each position (splitmix64)."""
     with np.errstate(over="ignore"):
-        x = positions.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        x = _mixed(positions.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+    return (x >> np.uint64(32)).astype(np.int64) % count
+
+
+def _mixed(x: Keys) -> Keys:
+    with np.errstate(over="ignore"):
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((x ^ (x >> np.uint64(31))) >> np.uint64(32)).astype(np.int64) % count
+        return x ^ (x >> np.uint64(31))

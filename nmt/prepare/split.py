@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmt.errors import NmtError
-from nmt.prepare.keys import BLOCK, Flags, Indices, KeyFile, scatter
+from nmt.prepare.keys import BLOCK, Flags, Indices, JoinedKeys, KeyFile, Keys, scatter
 
 TRAIN, DEV, TEST, DROPPED = 0, 1, 2, 3
 
@@ -24,42 +24,52 @@ Places = NDArray[np.uint8]
 Labels = NDArray[Any]  # int32 while that is enough, so that a pair costs four bytes
 
 
-def find_duplicates(keys: KeyFile, wanted: Flags) -> Flags:
+def find_duplicates(keys: KeyFile | JoinedKeys, wanted: Flags) -> Flags:
     """True for every wanted pair whose key an earlier wanted one has, `[pairs]`."""
     repeated = np.zeros(len(keys), dtype=bool)
-    for positions, part in keys.parts(wanted):
-        _, first = np.unique(part, return_index=True)
-        later = np.ones(len(part), dtype=bool)
-        later[first] = False
-        repeated[positions[later]] = True
+
+    def mark(positions: Indices, part: Keys) -> Flags:
+        first = np.zeros(len(part), dtype=bool)
+        first[np.unique(part, return_index=True)[1]] = True
+        repeated[positions[~first]] = True
+        return first
+
+    for positions, part in keys.parts(wanted, shrink=mark):
+        mark(positions, part)
     return repeated
 
 
 def find_near_duplicates(src: KeyFile, trg: KeyFile, wanted: Flags) -> Flags:
     """As `find_duplicates`, for pairs whose *sentences* the fence holds equal."""
-    repeated = np.zeros(len(src), dtype=bool)
-    for positions, part in src.parts(wanted):
-        others = trg.at(positions)
-        order = np.lexsort((positions, others, part))
-        same = (part[order][1:] == part[order][:-1]) & (others[order][1:] == others[order][:-1])
-        repeated[positions[order[1:][same]]] = True
-    return repeated
+    return find_duplicates(JoinedKeys(src, trg), wanted)
 
 
 def find_place_holders(src: KeyFile, trg: KeyFile, most: int) -> Flags:
     """True for pairs whose target stands against more than `most` different sources."""
-    held = np.zeros(len(src), dtype=bool)
-    for positions, targets in trg.parts():
+    found = [np.zeros(0, np.uint64)]
+
+    def ranked(positions: Indices, targets: Keys) -> tuple[Indices, NDArray[np.int64]]:
+        """An order by target, and there the number of each new source of a target, else 0."""
         sources = src.at(positions)
         order = np.lexsort((sources, targets))
         targets, sources = targets[order], sources[order]
         new = np.r_[True, targets[1:] != targets[:-1]][: len(targets)]
         other = new | np.r_[True, sources[1:] != sources[:-1]][: len(targets)]
+        count = np.cumsum(other)
         starts = np.flatnonzero(new)
-        if len(starts):
-            many = np.add.reduceat(other.astype(np.int64), starts) > most
-            held[positions[order[np.repeat(many, np.diff(starts, append=len(targets)))]]] = True
-    return held
+        before = np.repeat(count[starts] - 1, np.diff(starts, append=len(targets)))
+        return order, np.where(other, count - before, 0)
+
+    def needed(positions: Indices, targets: Keys) -> Flags:
+        order, number = ranked(positions, targets)
+        flags = np.zeros(len(order), dtype=bool)
+        flags[order[(number > 0) & (number <= most + 1)]] = True
+        return flags
+
+    for positions, targets in trg.parts(shrink=needed):
+        order, number = ranked(positions, targets)
+        found.append(targets[order[number == most + 1]])
+    return trg.among(np.concatenate(found))
 
 
 def find_groups(src: KeyFile, trg: KeyFile, wanted: Flags, scratch: Path) -> Labels:
@@ -98,23 +108,30 @@ def find_groups(src: KeyFile, trg: KeyFile, wanted: Flags, scratch: Path) -> Lab
 
 
 class _Sharers:
-    """Runs of positions with the same key, on disk: every run of two and more."""
+    """Runs of positions with the same key, on disk: every run of two and more.
+
+    A very long run is written as several that share their first position.
+    """
 
     def __init__(self, keys: KeyFile, wanted: Flags, path: Path, kind: type[Any]) -> None:
         self._paths = path, path.with_suffix(".sizes")
         self._kind = np.dtype(kind)
-        self._runs = 0
         with self._paths[0].open("wb") as members, self._paths[1].open("wb") as sizes:
-            for positions, part in keys.parts(wanted):
+
+            def write(positions: Indices, part: Keys) -> Flags:
                 order = np.argsort(part, kind="stable")
                 ordered = part[order]
                 first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]][: len(ordered)])
                 counts = np.diff(first, append=len(ordered))
                 shared = np.repeat(counts > 1, counts)
                 members.write(positions[order[shared]].astype(self._kind).tobytes())
-                counts = counts[counts > 1]
-                sizes.write(counts.astype(np.int64).tobytes())
-                self._runs += len(counts)
+                sizes.write(counts[counts > 1].astype(np.int64).tobytes())
+                linked = np.zeros(len(part), dtype=bool)
+                linked[order[first]] = True  # what comes later is linked through it
+                return linked
+
+            for positions, part in keys.parts(wanted, shrink=write):
+                write(positions, part)
 
     def blocks(self) -> Iterator[tuple[Labels, Indices, Indices]]:
         """Members of some runs end to end, where each run starts, how long it is."""

@@ -23,13 +23,20 @@ BLOCK = 1 << 11
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """So small that what is fixed hides nothing of what grows."""
-    monkeypatch.setattr(keys, "PART", 1 << 14)
+    monkeypatch.setattr(keys, "PART", 1 << 13)
     for module in (keys, split, decide):
         monkeypatch.setattr(module, "BLOCK", BLOCK)
 
 
-def peak(folder: Path, pairs: int, **data: object) -> int:
-    """Bytes that deciding on so many pairs of random keys holds at most."""
+def peak(folder: Path, pairs: int, alike: tuple[int, ...] = (), **data: object) -> int:
+    """Bytes that deciding on so many pairs of random keys holds at most.
+
+    Args:
+        folder: for the keys.
+        pairs: how many.
+        alike: which keys every second pair has in common: 0 source, 1 target, 2 pair.
+        data: of the configuration.
+    """
     folder.mkdir()
     rng = np.random.default_rng(1)
     corpus = CorpusKeys(folder)
@@ -37,6 +44,7 @@ def peak(folder: Path, pairs: int, **data: object) -> int:
         for start in range(0, pairs, BLOCK):
             some = rng.integers(2**64, size=(3, min(BLOCK, pairs - start)), dtype=np.uint64)
             some[1, ::10] = some[1, 0]  # some targets more than once, so that there are groups
+            some[list(alike), 1::2] = 7
             corpus.add(some)
     config = DataConfig.model_validate(
         {"dir": folder, "sources": [{"source": "tsv", "path": "x"}], "dev": 50, "test": 50, **data}
@@ -60,12 +68,15 @@ def test_examples_are_taken_from_all_of_the_corpus(flags: list[bool], count: int
     assert found == sorted({at[i * len(at) // count] for i in range(count)} if at else [])
 
 
-@pytest.mark.parametrize("cap", [None, 4_000], ids=["whole", "capped"])
-def test_memory_of_a_further_pair(tmp_path: Path, cap: int | None) -> None:
+@pytest.mark.parametrize(
+    ("cap", "alike"),
+    [(None, ()), (4_000, ()), (None, (0, 1, 2)), (None, (1,)), (None, (0,))],
+    ids=["ordinary", "capped", "half one pair", "half one target", "half one source"],
+)
+def test_memory_of_a_further_pair(tmp_path: Path, cap: int | None, alike: tuple[int, ...]) -> None:
     sources = [{"source": "tsv", "path": "x", "cap": cap}]
-    more: dict[str, object] = {"sources": sources}
-    few, many = 200_000, 400_000
+    few, many = 100_000, 200_000
     peak(tmp_path / "first", 5_000)  # modules imported on the way count as well
-    less = peak(tmp_path / "few", few, **more)
-    grown = peak(tmp_path / "many", many, **more) - less
+    less = peak(tmp_path / "few", few, alike, sources=sources)
+    grown = peak(tmp_path / "many", many, alike, sources=sources) - less
     assert grown / (many - few) <= BYTES_A_PAIR + 0.5
