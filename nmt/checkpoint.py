@@ -7,6 +7,7 @@
       dev.*.txt test.*.txt raw text for validation and evaluation
       manifest.json        what the corpus was
       train.jsonl          the journal
+      aligner.safetensors  the statistical aligner that teaches the attention, if one does
       checkpoints/
         00000500/          model.safetensors, trainer.safetensors, state.json
         average/           model.safetensors, state.json: the mean of the best, if asked for
@@ -49,7 +50,9 @@ _TEXTS = ("dev.src.txt", "dev.trg.txt", "test.src.txt", "test.trg.txt")
 _AVERAGE = "average"
 _LOCK = ".lock"
 # What `nmt.text.replacing` and its like call a file or folder until it is whole.
-_HALF_WRITTEN = re.compile(r"\.(\d{8}|average|run\.json|config\.yaml|train\.jsonl|curves\.svg)\.")
+_HALF_WRITTEN = re.compile(
+    r"\.(\d{8}|average|run\.json|config\.yaml|train\.jsonl|curves\.svg|aligner\.safetensors)\."
+)
 _COPIED = ("src.model", "trg.model", "manifest.json", *_TEXTS)
 
 
