@@ -12,7 +12,8 @@ from __future__ import annotations
 import heapq
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -35,7 +36,8 @@ from nmt.translate.search import Hypothesis, beam_search, max_length
 _WINDOW = 2048  # lines sorted by length together
 _WINDOW_CHARACTERS = 1 << 20  # or fewer lines, if they are long
 _DEV_LINES = 1000  # whose lengths are looked at
-_MOST_NUMBERS = 1 << 26  # in the largest tensor of a search: 256 MiB
+_MOST_NUMBERS = 1 << 26  # in the largest tensors of all searches at a time: 256 MiB
+_LEAST_SHARE = 8  # sentences that are worth a core of their own
 _SENTENCE_END = re.compile(r"[^。！？!?]*[。！？!?]+[”’」』）)\"'…]*|[^。！？!?]+")
 _CLAUSE_END = re.compile(r"[^，,、；;：:…\s]*[，,、；;：:…\s]+|[^，,、；;：:…\s]+")
 
@@ -286,24 +288,58 @@ class Translator:
     ) -> list[list[Hypothesis]]:
         """Search for all sources, those of a length together."""
         found: list[list[Hypothesis]] = [[] for _ in ids]
-        order = sorted(range(len(ids)), key=lambda part: -len(ids[part]))
         were_training = [model.training for model in self.models]
         for model in self.models:
             model.eval()
-        start = 0
-        while start < len(order):
-            # A wide beam, a long source or a large vocabulary makes the batch smaller.
-            row = max(len(self.trg), len(ids[order[start]]) * self.model.decoder.hidden)
-            fits = max(1, _MOST_NUMBERS // (row * self.search.beam))
-            batch = order[start : start + min(batch_size, fits)]
-            start += len(batch)
-            for part, hypotheses in zip(
-                batch, self._search(members, [ids[part] for part in batch], n_best), strict=True
-            ):
-                found[part] = hypotheses
+
+        def search(batch: list[int]) -> list[list[Hypothesis]]:
+            return self._search(members, [ids[part] for part in batch], n_best)
+
+        batches = self._batches(ids, batch_size)
+        for batch, hypotheses in zip(batches, self._each(search, batches), strict=True):
+            for part, its_own in zip(batch, hypotheses, strict=True):
+                found[part] = its_own
         for model, training in zip(self.models, were_training, strict=True):
             model.train(training)
         return found
+
+    def _batches(self, ids: list[list[int]], batch_size: int) -> list[list[int]]:
+        """The sources by number, those of a length together, the longest first."""
+        order = sorted(range(len(ids)), key=lambda part: -len(ids[part]))
+        # As many batches as there are cores, if they are not too small to be worth it.
+        cores = self._cores()
+        batch_size = min(batch_size, max(-(-len(order) // cores), _LEAST_SHARE))
+        batches, start = [], 0
+        while start < len(order):
+            # A wide beam, a long source or a large vocabulary makes the batch smaller.
+            row = max(len(self.trg), len(ids[order[start]]) * self.model.decoder.hidden)
+            fits = max(1, _MOST_NUMBERS // (row * self.search.beam * cores))
+            batches.append(order[start : start + min(batch_size, fits)])
+            start += len(batches[-1])
+        return batches
+
+    def _each(
+        self, search: Callable[[list[int]], list[list[Hypothesis]]], batches: list[list[int]]
+    ) -> Iterator[list[list[Hypothesis]]]:
+        """Search all batches, in order; on a CPU each on a core of its own.
+
+        A step of the search is many small operations: two cores at one of them spend much
+        of their time meeting, two cores at two batches none.
+        """
+        threads = min(self._cores(), len(batches))
+        if threads < 2:
+            yield from map(search, batches)
+            return
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)  # of each operation; new threads take it over
+        try:
+            with ThreadPoolExecutor(threads) as pool:
+                yield from pool.map(search, batches)
+        finally:
+            torch.set_num_threads(before)
+
+    def _cores(self) -> int:
+        return torch.get_num_threads() if self.device.type == "cpu" else 1
 
     def _search(
         self, members: list[Inference], sources: list[list[int]], n_best: int

@@ -269,7 +269,7 @@ def test_a_line_too_long_for_a_matrix_has_links_and_no_matrix(toy_run: Path) -> 
     assert result.code == 0
     record, short = map(json.loads, result.out.splitlines())
     assert record["attention"] is None
-    assert record["alignment"][-1][0] == len(line) - 1
+    assert len(line) - 5 <= record["alignment"][-1][0] < len(line)  # of the last sentence
     assert record["alignment"][-1][1] == len(record["translation"].split()) - 1
     assert short["attention"]["characters"] == ["我"]
     assert (

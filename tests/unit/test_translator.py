@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import itertools
 import random
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from nmt.symbols import SPACE_MARK
 from nmt.text import normalise
 from nmt.tokenizer import Tokenizer, train_tokenizer
 from nmt.translate.lengths import UsualLengths
+from nmt.translate.search import Hypothesis
 from nmt.translate.translator import Translation, Translator
 
 CHINESE = [
@@ -99,6 +102,34 @@ def test_two_threads_translate_as_one(translator: Translator) -> None:
     finally:
         torch.set_num_threads(1)
     same(one, two)
+
+
+def test_batches_are_searched_on_a_core_each(
+    translator: Translator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = CHINESE * 4
+    one = translator.translate(lines, batch_size=8)
+    searched: list[tuple[str, int, int]] = []
+    search = Translator._search
+
+    def noted(
+        self: Translator, members: Any, sources: list[list[int]], n_best: int
+    ) -> list[list[Hypothesis]]:
+        searched.append((threading.current_thread().name, torch.get_num_threads(), len(sources)))
+        return search(self, members, sources, n_best)
+
+    monkeypatch.setattr(Translator, "_search", noted)
+    torch.set_num_threads(3)
+    try:
+        same(translator.translate(lines, batch_size=8), one)
+        assert torch.get_num_threads() == 3  # as before
+    finally:
+        torch.set_num_threads(1)
+    names = {name for name, _, _ in searched}
+    assert threading.main_thread().name not in names
+    assert len(names) > 1
+    assert {threads for _, threads, _ in searched} == {1}
+    assert sum(size for _, _, size in searched) == len(lines)
 
 
 def test_n_lines_in_are_n_lines_out(translator: Translator) -> None:
