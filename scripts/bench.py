@@ -324,6 +324,7 @@ def gpu(
     run: Annotated[Path | None, typer.Option(help="a trained run, to translate with")] = None,
     seconds: Annotated[float, typer.Option(help="that all of it may take")] = 520,
     only: Annotated[list[str] | None, typer.Option(help="a section; repeatable")] = None,
+    output: Annotated[Path, typer.Option(help="where the numbers go")] = RESULTS / "gpu.json",
 ) -> None:
     """On one GPU: check every kernel and a whole update, then time them, in nine minutes."""
     from bench_gpu import Settings, run_all
@@ -336,7 +337,6 @@ def gpu(
             "TRITON_INTERPRET=1 python scripts/kernel_checks.py --device cpu",
         )
     settings = Settings(str(corpus.resolve()), None if run is None else str(run.resolve()))
-    output = RESULTS / ("gpu.json" if not only else "gpu-part.json")
     record = run_all(settings, output, seconds, only or [])
     print(f"{output}: {record['seconds']:.0f} s")
 

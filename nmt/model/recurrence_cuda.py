@@ -201,7 +201,7 @@ class _Recurrence(torch.autograd.Function):
             word_gates, first_state, weight, bias, context_weight, score, keys,
             encoder_states, src_mask,
         )  # fmt: skip
-        with _on(word_gates):
+        with as_given(word_gates):
             kept = run_forward(Inputs(*tensors).cast(), kernels)
         ctx.save_for_backward(*tensors, *(getattr(kept, f.name) for f in fields(Kept)))
         ctx.kernels = kernels
@@ -220,7 +220,7 @@ class _Recurrence(torch.autograd.Function):
         given, kept = Inputs(*ctx.saved_tensors[:9]), Kept(*ctx.saved_tensors[9:])
         if d_states is None:
             d_states = torch.zeros_like(kept.states[1:].transpose(0, 1))
-        with _on(d_states):
+        with as_given(d_states):
             gradients = run_backward(
                 given.cast(), kept, d_states, d_contexts, d_attention, ctx.kernels
             )
@@ -267,7 +267,7 @@ def recurrence(
 
 
 @contextlib.contextmanager
-def _on(tensor: Tensor) -> Any:
+def as_given(tensor: Tensor) -> Any:
     """Within, types are as they are given, and launches go to the tensor's GPU."""
     device = torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
     with torch.autocast(tensor.device.type, enabled=False), device:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nmt.model.kernels import Kernels
-from nmt.model.recurrence_cuda import Inputs, run_backward, run_forward
+from nmt.model.recurrence_cuda import Inputs, as_given, run_backward, run_forward
 
 T = TypeVar("T")
 _OF_WEIGHTS = ("weight", "bias", "context_weight", "score")
@@ -128,9 +128,10 @@ class _Replayed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, graphs: Graphs, *tensors: Optional[Tensor]) -> tuple[Tensor, ...]:  # noqa: UP045
         inputs = Inputs(*tensors)  # type: ignore[arg-type]
-        bucket = graphs.bucket(inputs)
-        bucket.load(inputs)
-        bucket.forward()
+        with as_given(inputs.word_gates):
+            bucket = graphs.bucket(inputs)
+            bucket.load(inputs)
+            bucket.forward()
         bucket.generation += 1
         ctx.bucket, ctx.generation = bucket, bucket.generation
         ctx.shapes = [
@@ -155,7 +156,8 @@ class _Replayed(torch.autograd.Function):
         for buffer, gradient in zip(buffers, given, strict=True):
             if buffer is not None:
                 _fill(buffer, gradient)
-        bucket.backward()
+        with as_given(bucket.d_states):
+            bucket.backward()
         gradients: list[Tensor | None] = []
         for gradient, like in zip(bucket.gradients, ctx.shapes, strict=True):
             if gradient is None or like is None:

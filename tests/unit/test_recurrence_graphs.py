@@ -90,3 +90,13 @@ def test_backward_after_another_batch_is_refused() -> None:
     graphs.recurrence(*tensors)
     with pytest.raises(AssertionError, match="another batch"):
         torch.autograd.backward(states.sum())
+
+
+def test_autocast_rounds_nothing_inside() -> None:
+    graphs = Graphs(PLAIN, multiples=(4, 4, 4))
+    tensors, weights = make(2, 3, 2), make(2, 3, 2)[2:6]
+    plain = outcome(graphs.recurrence, tensors, weights)
+    with torch.autocast("cpu", torch.bfloat16):
+        again = outcome(Graphs(PLAIN, multiples=(4, 4, 4)).recurrence, tensors, weights)
+    for one, two in zip(plain, again, strict=True):
+        assert torch.equal(one, two)
