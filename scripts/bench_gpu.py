@@ -622,7 +622,7 @@ def section_kernels(bench: Bench) -> Found:
                 fast = timed(bench, lambda: case.run(bench.kernels, *buffers), repeats)
                 plain = timed(bench, lambda: case.run(PLAIN, *buffers), max(2, repeats // 6))
                 tiles = {}
-                if bench.device.type == "cuda" and not name.startswith("gates"):
+                if bench.device.type == "cuda" and name.startswith(("look", "spread")):
                     for tile, warps in ((2048, 4), (4096, 8), (8192, 4), (8192, 8), (16384, 8)):
                         kernels = OnTriton(tile, warps)
                         tiles[f"{tile}, {warps} warps"] = 1e6 * timed(
@@ -649,6 +649,7 @@ def kernel_bytes(name: str, sizes: Sizes, kept: int = 2) -> int:
         "look_backward": source * (u + states) * kept + rows * (2 * u + states) * kept + source * 8,
         "look_finish": 2 * source * u * kept + sizes.trg_len * (rows * u * kept + source * 4),
         "spread": source * states * kept + sizes.trg_len * (rows * states * kept + source * 4),
+        "cross_entropy": rows * (3 * u + 1) * 3 * kept,
         "gates": rows * h * (13 * kept + 8),
         "gates_backward": rows * h * (13 * kept + 8),
     }[name]

@@ -53,7 +53,9 @@ SMALL = (
     Sizes(batch=2, src_len=33, trg_len=2, units=100, states=52, hidden=72),
 )
 TYPICAL = Sizes(batch=2, src_len=12, trg_len=2, units=1024, states=1024, hidden=1024)
-_TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.uint8: "u8"}
+_TYPES = {
+    torch.float32: "fp32", torch.bfloat16: "bf16", torch.uint8: "u8", torch.int64: "i64",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,14 @@ def cases(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> dict[str, C
         )
         return ()
 
+    vocab = 3 * sizes.units + 1
+    bias = torch.randn(vocab, generator=generator).to(device)
+    reference = torch.randint(0, vocab, (batch,), generator=generator).to(device)
+    scores = 3 * kept(batch, vocab)
+
+    def cross_entropy(kernels: Kernels, logits: Tensor) -> tuple[Tensor, ...]:
+        return kernels.cross_entropy(logits, bias, reference, 0.1)
+
     def like(*tensors: Tensor) -> tuple[Tensor, ...]:
         return tuple(torch.zeros_like(tensor) for tensor in tensors)
 
@@ -200,6 +210,7 @@ def cases(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> dict[str, C
         "spread": Case(tuple, spread),
         "gates": Case(of_gates, gates),
         "gates_alone": Case(of_gates, gates_alone),
+        "cross_entropy": Case(lambda: (scores.clone(),), cross_entropy),
         "gates_backward": Case(of_gates_backward, gates_backward),
     }
 
@@ -326,7 +337,7 @@ def _signature(
             types[parameter.name] = "*" + _TYPES[value.dtype]
             attributes[(place,)] = [["tt.divisibility", 16]]
         else:
-            types[parameter.name] = "i32"
+            types[parameter.name] = "i32" if isinstance(value, int) else "fp32"
     return types, fixed, attributes
 
 
@@ -348,7 +359,8 @@ def main(
 ) -> None:
     """Print a JSON record for each comparison."""
     if compile_for is None:
-        outcomes = checks(SMALL, torch.device(device))
+        # Small tiles, so that even these sizes take several.
+        outcomes = checks(SMALL, torch.device(device), kernels=OnTriton(tile=256))
     else:
         outcomes = compile_all(TYPICAL, torch.bfloat16, compile_for)
     passed = True

@@ -86,6 +86,22 @@ class Kernels(Protocol):
         the part of the gradient of s_{i-1} that did not go through a product.
         """
 
+    def cross_entropy(
+        self, logits: Tensor, bias: Tensor, reference: Tensor, label_smoothing: float
+    ) -> tuple[Tensor, Tensor]:
+        """Turn scores into the gradient of the smoothed loss, in place.
+
+        Args:
+            logits: of real tokens, `bias` not added yet, `[tokens, vocab]` (kept).
+            bias: `[vocab]` (exact).
+            reference: what was to be predicted, `[tokens]`.
+            label_smoothing: share of the target spread over the vocabulary.
+
+        Returns:
+            Cross-entropy with the reference and with the even distribution, `[tokens]` each
+            (exact); the smoothed loss is (1 - e) of the one and e of the other.
+        """
+
 
 class _Plain:
     """The operations in PyTorch: the plain twin."""
@@ -169,6 +185,18 @@ class _Plain:
         d_given.copy_(torch.cat([d_reset, d_update, d_candidate], dim=1))
         d_recurrent[:, : 3 * hidden] = torch.cat([d_reset, d_update, d_candidate * reset], dim=1)
 
+    def cross_entropy(
+        self, logits: Tensor, bias: Tensor, reference: Tensor, label_smoothing: float
+    ) -> tuple[Tensor, Tensor]:
+        ids = reference.unsqueeze(1)
+        log_probs = torch.log_softmax(logits + bias, dim=1)
+        losses, evens = -log_probs.gather(1, ids).squeeze(1), -log_probs.mean(dim=1)
+        # p - target, where the target has 1 - e more on the reference.
+        gradient = log_probs.exp_().sub_(label_smoothing / len(bias))
+        gradient.scatter_(1, ids, gradient.gather(1, ids) - (1 - label_smoothing))
+        logits.copy_(gradient)
+        return losses, evens
+
     def _mixed(self, query: Tensor, keys: Tensor, exact: torch.dtype) -> Tensor:
         return torch.tanh(keys.to(exact) + query.to(exact).unsqueeze(1))
 
@@ -178,8 +206,9 @@ class OnTriton:
     """The operations in Triton, which must be installed; the sizes change the speed only.
 
     Attributes:
-        tile: numbers that a program of the attention holds of `[src_len, units]` at once.
-        warps: of 32 threads, in each program.
+        tile: numbers that a program of the attention holds of `[src_len, units]` at once; one
+            of the output layer holds half of it of a token's scores.
+        warps: of 32 threads, in each program of the attention.
     """
 
     tile: int = 4096
@@ -264,6 +293,17 @@ class OnTriton:
             d_state.stride(0), recurrent.stride(0), d_recurrent.stride(0), hidden,
             BLOCK=columns, num_warps=4,
         )  # fmt: skip
+
+    def cross_entropy(
+        self, logits: Tensor, bias: Tensor, reference: Tensor, label_smoothing: float
+    ) -> tuple[Tensor, Tensor]:
+        rows, vocab = logits.shape
+        losses, evens = bias.new_empty(rows), bias.new_empty(rows)
+        self._of("cross_entropy")[(rows,)](
+            logits, bias, reference, losses, evens, label_smoothing, vocab,
+            BLOCK=min(self.tile // 2, _power_of_two(vocab)), num_warps=8,
+        )  # fmt: skip
+        return losses, evens
 
     def _of(self, name: str) -> Any:
         """The kernel of that name, to be launched as `kernel[grid](...)`."""

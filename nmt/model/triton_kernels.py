@@ -254,3 +254,45 @@ def gates_backward(
     tl.store(d_recurrent, d_reset.to(kept), mask=inside)
     tl.store(d_recurrent + hidden, d_update.to(kept), mask=inside)
     tl.store(d_recurrent + 2 * hidden, (d_candidate * reset).to(kept), mask=inside)
+
+
+@triton.jit
+def cross_entropy(
+    logits, bias, reference, losses, evens, label_smoothing,
+    vocab: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """A token's loss, and its gradient in place of its scores; a program a token.
+
+    The scores are read twice and written once, in the type they are stored in: the first
+    time for the largest and the sum, each thread for its own columns, put together at the end.
+    """
+    row = tl.program_id(0).to(tl.int64)
+    logits += row * vocab
+    wanted = tl.load(reference + row)
+    largest = tl.full([BLOCK], float("-inf"), tl.float32)
+    total = tl.zeros([BLOCK], tl.float32)
+    summed = tl.zeros([BLOCK], tl.float32)
+    found = tl.zeros([BLOCK], tl.float32)
+    for begin in range(0, vocab, BLOCK):
+        piece = begin + tl.arange(0, BLOCK)
+        inside = piece < vocab
+        score = tl.load(logits + piece, mask=inside, other=0.0).to(tl.float32)
+        score += tl.load(bias + piece, mask=inside, other=0.0)
+        larger = tl.maximum(largest, score)
+        grown = total * tl.exp(largest - larger) + tl.exp(score - larger)
+        total = tl.where(inside, grown, total)
+        largest = tl.where(inside, larger, largest)
+        summed += tl.where(inside, score, 0.0)
+        found += tl.where(piece == wanted, score, 0.0)
+    top = tl.max(largest, axis=0)
+    log_total = top + tl.log(tl.sum(total * tl.exp(largest - top), axis=0))
+    tl.store(losses + row, log_total - tl.sum(found, axis=0))
+    tl.store(evens + row, log_total - tl.sum(summed, axis=0) / vocab)
+    for begin in range(0, vocab, BLOCK):
+        piece = begin + tl.arange(0, BLOCK)
+        inside = piece < vocab
+        score = tl.load(logits + piece, mask=inside, other=0.0).to(tl.float32)
+        score += tl.load(bias + piece, mask=inside, other=0.0)
+        gradient = tl.exp(score - log_total) - label_smoothing / vocab
+        gradient -= tl.where(piece == wanted, 1.0 - label_smoothing, 0.0)
+        tl.store(logits + piece, gradient.to(logits.dtype.element_ty), mask=inside)

@@ -11,6 +11,8 @@ from torch.autograd.function import once_differentiable
 
 from nmt.batches import Batch
 from nmt.model import Seq2Seq
+from nmt.model.kernels import Kernels, OnTriton, available
+from nmt.model.recurrence_cuda import as_given
 from nmt.model.weight import Weight, autocast_precision
 
 # Numbers of the logits that exist at a time: what caches hold, what a GPU is busy with.
@@ -96,11 +98,16 @@ def output_loss(
     device = features.device.type
     precision = autocast_precision(device, weight.dtype)
     features = features.to(weight.dtype)
-    with torch.autocast(device, enabled=False):
+    with as_given(features):
         smoothed, plain = _OutputLoss.apply(  # type: ignore[no-untyped-call]
             features, weight, bias, reference, label_smoothing, precision
         )
     return smoothed, plain
+
+
+def _kernels(features: Tensor) -> Kernels | None:
+    """What turns scores into their gradient in place, where that is one launch."""
+    return OnTriton() if available(features) else None
 
 
 class _OutputLoss(torch.autograd.Function):
@@ -119,8 +126,21 @@ class _OutputLoss(torch.autograd.Function):
         d_features = torch.empty_like(features)
         d_weight, d_bias, none = torch.zeros_like(weight), torch.zeros_like(bias), bias.new_zeros(1)
         rows = max(1, _CHUNK.get(features.device.type, _CHUNK["cpu"]) // vocab)
+        kernels = _kernels(features)
         for start in range(0, len(reference), rows):
             part = slice(start, start + rows)
+            if kernels is not None and output.weight is not None:
+                low = features[part].to(precision)
+                logits = torch.mm(low, output.weight.t())  # [rows, vocab]
+                losses, evens = kernels.cross_entropy(
+                    logits, bias, reference[part], label_smoothing
+                )
+                plain += losses.sum()
+                smoothed += (1 - label_smoothing) * losses.sum() + label_smoothing * evens.sum()
+                d_features[part] = torch.mm(logits, output.weight)
+                d_weight += torch.mm(logits.t(), low)
+                d_bias += logits.sum(dim=0, dtype=bias.dtype)
+                continue
             seen, ids = features[part], reference[part].unsqueeze(1)
             log_probs = torch.log_softmax(output.forward(seen, bias), dim=1)  # [rows, vocab]
             of_reference = log_probs.gather(1, ids)

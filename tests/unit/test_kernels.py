@@ -58,7 +58,8 @@ def outcomes() -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     "what",
     ["look", "look_backward", "look_backward_both", "look_finish", "spread", "gates",
-     "gates_alone", "gates_backward", "recurrence", "recurrence without attention"],
+     "gates_alone", "gates_backward", "cross_entropy", "recurrence",
+     "recurrence without attention"],
 )  # fmt: skip
 def test_kernel_equals_its_plain_twin(
     what: str, dtype: str, outcomes: list[dict[str, Any]]
@@ -75,7 +76,8 @@ def test_kernels_compile_for_a_gpu_that_is_not_here() -> None:
     found = run_script("--compile-for", "90", TRITON_INTERPRET="0")
     assert {one["failure"] for one in found} == {None}
     assert sorted(one["what"].split()[0] for one in found) == [
-        "gates", "gates_backward", "look", "look_backward", "look_finish", "spread",
+        "cross_entropy", "gates", "gates_backward", "look", "look_backward", "look_finish",
+        "spread",
     ]  # fmt: skip
 
 

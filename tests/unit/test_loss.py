@@ -11,6 +11,7 @@ from torch import Tensor
 from nmt.batches import make_batch
 from nmt.corpus import PackedSet, Side
 from nmt.model import Seq2Seq
+from nmt.model.kernels import PLAIN
 from nmt.symbols import EOS, PAD
 from nmt.train import loss as loss_module
 from nmt.train.loss import alignment_loss, batch_loss, output_loss
@@ -161,3 +162,24 @@ def test_one_batch_can_be_learned_by_heart() -> None:
         optimizer.step()
         optimizer.zero_grad()
     assert float(loss.plain) / loss.tokens < 0.02
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_the_output_layer_of_a_gpu_equals_the_other(
+    monkeypatch: pytest.MonkeyPatch, precision: torch.dtype
+) -> None:
+    batch = make_batch(corpus(6), np.arange(6))
+    seen = []
+    for kernels in (None, PLAIN):
+        monkeypatch.setattr(loss_module, "_kernels", lambda _, kernels=kernels: kernels)
+        monkeypatch.setitem(loss_module._CHUNK, "cpu", 7 * VOCAB)  # several chunks, one shorter
+        network = model()
+        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            loss = batch_loss(network, batch, 0.1)
+        torch.autograd.backward(loss.smoothed)
+        found = {"smoothed": loss.smoothed.detach(), "plain": loss.plain, **gradients(network)}
+        seen.append(found)
+    close = (
+        {"rtol": 1e-5, "atol": 1e-6} if precision == torch.float32 else {"rtol": 0.03, "atol": 0.03}
+    )
+    torch.testing.assert_close(seen[0], seen[1], **close)
