@@ -311,7 +311,7 @@ def _pieces(manifest: Manifest) -> str:
         kinds, times = statistics["byte characters in all"].get(side, [0, 0])
         share = _share(times, sum(n * i for i, n in enumerate(statistics["lengths"][_key(side)])))
         fallen = "".join(
-            f"<li>{_text(c) if c.strip() else 'space'} <small>{n:,}</small></li>"
+            f"<li>{_visible(c) if c.strip() else 'space'} <small>{n:,}</small></li>"
             for c, n in statistics["byte characters"].get(side, [])[:40]
         )
         parts.append(

@@ -46,7 +46,7 @@ def manifest() -> dict:
                 for name in ("src characters", "trg characters", "src pieces", "trg pieces")
             },
             "unused pieces": {"src": 3, "trg": 0},
-            "byte characters": {"src": [["龘", 2], [" ", 1], ["<", 1]], "trg": []},
+            "byte characters": {"src": [["龘", 2], [" ", 1], ["<", 1], ["\u200e", 1]], "trg": []},
             "byte characters in all": {"src": [3, 4], "trg": [0, 0]},
             "pieces": {"src": [["的", 500], ["<", 3]], "trg": [["▁the", 400]]},
         },
@@ -100,6 +100,7 @@ def test_the_page_says_what_the_manifest_says(manifest: dict, tmp_path: Path) ->
         "75.0 %",
     ):
         assert text in page, text
+    assert "<li><code>U+200E</code> <small>1</small></li>" in page  # of those spelled in bytes
     assert "x" * 159 + "…" in page
     assert "x" * 160 not in page
 
