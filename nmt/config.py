@@ -243,7 +243,9 @@ class TrainConfig(_Section):
 
     seed: int = Field(1, ge=0, description="weights, order, dropout")
     batch_tokens: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        "auto", description="target tokens in an update, EOS counted; auto: by the corpus size"
+        "auto",
+        description="target tokens in an update, EOS counted, as they are packed; auto: by the "
+        "corpus size",
     )
     epochs: int = Field(20, ge=1, description="passes over train")
     max_updates: int | None = Field(None, ge=1, description="stop after so many updates")

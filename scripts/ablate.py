@@ -5,7 +5,7 @@ Trains a base recipe and, for each --change, the same with that one thing change
 writes a table of dev BLEU, chrF2, dev loss, minutes and parameters.
 
     python scripts/ablate.py --config configs/tatoeba.yaml --set train.epochs=9 \
-        --change train.guided_alignment=0 --change "model.dropout=0.4 model.word_dropout=0.2" \
+        --change train.guided_alignment=0.1 --change "model.dropout=0.4 model.word_dropout=0.2" \
         --seeds 1,2 --output docs/ablation/tatoeba
 
 Everything is scored on the whole dev set with the best checkpoint of each training; the test set
@@ -67,6 +67,9 @@ def ablate(
         name: [_config(config, set_, name, seed) for seed in numbers]
         for name in dict.fromkeys(changes)
     }
+    for name, (one, *_) in plans.items():
+        if name != BASE and one.model_copy(update={"run": plans[BASE][0].run}) == plans[BASE][0]:
+            raise NmtError(f"--change {name!r}: is what the base has already")
     rows, records = [], []
     for name, configs in plans.items():
         found = [_train(one, device) for one in configs]

@@ -6,7 +6,8 @@ r"""Alignment error rate of the statistical aligner and its variants.
 
 Learns from a prepared corpus, links the words of the given sentences, and prints a
 Markdown table: IBM model 1 and the HMM, each direction alone, both put together
-afterwards, and both learning in agreement. The given sentences are not learned from.
+afterwards, and both learning in agreement. The given sentences are not
+learned from as long as they are not in the corpus (`data.keep_out`).
 """
 
 from __future__ import annotations

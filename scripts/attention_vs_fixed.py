@@ -78,6 +78,9 @@ def attention_vs_fixed(
         name: score(lines, references, resamples=RESAMPLES) for name, lines in hypotheses.items()
     }
     table = score_table(whole) + "\n\n" + length_table(bands, banded)
+    if loaded.train.guided_alignment:
+        # What the fixed vector can't have belongs under the table.
+        table += f"\n\nAttention was guided: train.guided_alignment {loaded.train.guided_alignment}"
     typer.echo(table)
     write_picture(output / "by_length.svg", length_chart(bands, banded, "svg"))
     with replacing(output / "by_length.md") as file:

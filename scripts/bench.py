@@ -4,7 +4,7 @@
     python scripts/bench.py train --shape small --corpus data/tatoeba
     python scripts/bench.py prepare corpus.tsv.gz --pairs 300000 --pairs 1800000
     python scripts/bench.py translate --shape small --model runs/tatoeba
-    python scripts/bench.py gpu --corpus data/tvsub
+    python scripts/bench.py gpu --corpus data/base
 
 Machines are shared and noisy, so speed is given as a share of what the same machine's
 matrix multiply did in the same run, and as medians of repeated runs.
@@ -320,7 +320,7 @@ def translate(
 
 @app.command()
 def gpu(
-    corpus: Annotated[Path, typer.Option(help="a prepared corpus, data/tvsub for example")],
+    corpus: Annotated[Path, typer.Option(help="a prepared corpus, data/base for example")],
     run: Annotated[Path | None, typer.Option(help="a trained run, to translate with")] = None,
     seconds: Annotated[float, typer.Option(help="that all of it may take")] = 520,
     only: Annotated[list[str] | None, typer.Option(help="a section; repeatable")] = None,

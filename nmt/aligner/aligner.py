@@ -30,6 +30,7 @@ from nmt.symbols import BOS, EOS, PAD
 from nmt.text import replacing
 
 FORMAT = 1
+_AGAIN = "remove it: nmt train learns it again from the same corpus"
 
 
 class Aligner:
@@ -146,14 +147,14 @@ class Aligner:
             tensors = load(data)
             head = _metadata(data)
         except (OSError, ValueError, SafetensorError) as error:
-            raise NmtError(f"{path}: missing or damaged ({error})") from error
+            raise NmtError(f"{path}: missing or damaged ({error})", _AGAIN) from error
         if head.get("format") != FORMAT:
             raise NmtError(
                 f"{path}: format {head.get('format')}, but this program reads {FORMAT}",
-                "learn the aligner again with this version",
+                _AGAIN,
             )
         if head.get("sha256") != _digest(tensors):
-            raise NmtError(f"{path}: damaged: it does not have the checksum recorded")
+            raise NmtError(f"{path}: damaged: it does not have the checksum recorded", _AGAIN)
         jumps = tensors.pop("jumps", None)
         return cls(Lexicon(**tensors), jumps)
 

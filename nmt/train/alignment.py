@@ -21,7 +21,10 @@ def learn_alignment(run: Run, corpus: PackedSet, workers: Workers) -> Align | No
         NmtError: what is kept in the run directory is damaged.
     """
     config = run.config
-    if not config.train.guided_alignment or config.model.attention == "none":
+    if not config.train.guided_alignment:
+        return None
+    if config.model.attention == "none":
+        say("guided alignment: none, this network has no attention to guide")
         return None
     path = run.folder / ALIGNER
     if workers.first and not path.exists():

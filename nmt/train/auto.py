@@ -1,16 +1,22 @@
-"""Settings that the size of the corpus decides where the configuration says ``auto``."""
+"""Settings that the corpus or the machine decides where the configuration says ``auto``.
+
+They are settled before a run is made, so that what was chosen is kept with it, and a training
+that goes on elsewhere is told if something else would be chosen there.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from nmt.config import Config
-from nmt.runtime import say
+from nmt.runtime import Workers, choose_precision, say
 
 
 @dataclass(frozen=True)
 class _Advice:
-    """For corpora of up to `pairs` training pairs. docs/recipes.md has the evidence."""
+    """For corpora of up to `pairs` training pairs. docs/recipes.md says what was measured."""
 
     pairs: float
     batch_tokens: int
@@ -39,11 +45,7 @@ def settle(config: Config, pairs: int) -> Config:
     """
     advice = next(advice for advice in _ADVICE if pairs <= advice.pairs)
     chosen: dict[str, dict[str, float]] = {"model": {}, "train": {}}
-    for section, key in (
-        ("model", "dropout"),
-        ("model", "word_dropout"),
-        ("train", "batch_tokens"),
-    ):
+    for section, key in _KEYS:
         if getattr(getattr(config, section), key) == "auto":
             chosen[section][key] = getattr(advice, key)
     if any(chosen.values()):
@@ -51,4 +53,14 @@ def settle(config: Config, pairs: int) -> Config:
         say(f"auto, for {pairs:,} training pairs: {shown}")
     return config.model_copy(
         update={s: getattr(config, s).model_copy(update=keys) for s, keys in chosen.items()}
+    )
+
+
+def settle_precision(config: Config, device: torch.device, workers: Workers) -> Config:
+    """Replace ``train.precision: auto``; all workers take the same."""
+    chosen = choose_precision(config.train.precision, device)
+    rounds = -workers.largest([-float(chosen == torch.bfloat16)])[0]
+    precision = "bfloat16" if rounds else "float32"
+    return config.model_copy(
+        update={"train": config.train.model_copy(update={"precision": precision})}
     )

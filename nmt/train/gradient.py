@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +18,22 @@ from nmt.model import Seq2Seq
 from nmt.runtime import Workers, warn
 from nmt.train.loss import batch_loss
 from nmt.train.sampling import SubwordSampler
+
+
+class Computed(NamedTuple):
+    """What came of a batch, besides its gradient.
+
+    Attributes:
+        loss: without smoothing, summed over this worker's tokens, a scalar on the device.
+        tokens: this worker's target tokens, EOS counted.
+        cells: that they take with their padding.
+        everybodys_tokens: of all workers.
+    """
+
+    loss: Tensor
+    tokens: int
+    cells: int
+    everybodys_tokens: int
 
 
 class Gradient:
@@ -60,7 +77,7 @@ class Gradient:
 
     def compute(
         self, sentences: Indices, seed: int, draw: int = 0, *, alone: bool = False
-    ) -> tuple[Tensor, int, int]:
+    ) -> Computed:
         """Set the gradients of this batch.
 
         Args:
@@ -68,10 +85,6 @@ class Gradient:
             seed: of dropout.
             draw: number of the draw when sentences are cut anew, the same for all workers.
             alone: do not exchange gradients with the other workers, to try something out.
-
-        Returns:
-            The loss without smoothing, summed over this worker's tokens, a scalar on the
-            device; its target tokens; and the cells they take with their padding.
 
         Raises:
             NmtError: a single sentence does not fit into memory.
@@ -93,7 +106,7 @@ class Gradient:
             # Outside the handler: the error holds on to what filled the memory.
             self._smaller(batch, failed)
 
-    def _in_parts(self, sentences: _Sentences, alone: bool) -> tuple[Tensor, int, int]:
+    def _in_parts(self, sentences: _Sentences, alone: bool) -> Computed:
         self.model.zero_grad()
         # Every worker knows the whole batch, so nobody has to ask for the number of tokens.
         total = sentences.trg_tokens()
@@ -113,7 +126,7 @@ class Gradient:
             plain += part_plain * weight
             tokens += batch.trg_tokens * weight
             cells += batch.trg_out.numel() * weight
-        return plain, tokens, cells
+        return Computed(plain, tokens, cells, total)
 
     def _parts(self, sentences: _Sentences) -> list[tuple[Indices, int]]:
         """This worker's share, cut to parts that fit, each with its weight.

@@ -28,7 +28,6 @@ from nmt.prepare.pipeline import load_manifest
 from nmt.runtime import (
     Stop,
     Workers,
-    choose_precision,
     compute_reproducibly,
     joining_workers,
     say,
@@ -36,10 +35,10 @@ from nmt.runtime import (
     warn,
 )
 from nmt.train.alignment import learn_alignment
-from nmt.train.auto import settle
+from nmt.train.auto import settle, settle_precision
 from nmt.train.curves import draw_curves, plots_are_possible
 from nmt.train.forecast import make_forecast
-from nmt.train.gradient import Gradient, random_number
+from nmt.train.gradient import Computed, Gradient, random_number
 from nmt.train.journal import Journal, Window, environment
 from nmt.train.progress import Progress
 from nmt.train.resume import open_or_create, put_back, trainer_tensors
@@ -77,6 +76,7 @@ def train(
     config = settle(config, len(corpus))
     with joining_workers(device_name) as (device, workers):
         compute_reproducibly(device)
+        config = settle_precision(config, device, workers)
         run = open_or_create(config, workers)
         for warning in manifest["warnings"]:
             warn(warning)
@@ -91,17 +91,12 @@ class _Launched:
 
     Args:
         numbers: loss summed over this worker's tokens, and norm of the gradient, `[2]`.
-        tokens: this worker's.
-        cells: that they take with their padding.
-        everybodys_tokens: of all workers.
+        computed: what this worker computed.
         rate: the learning rate.
     """
 
-    def __init__(
-        self, numbers: Tensor, tokens: int, cells: int, everybodys_tokens: int, rate: float
-    ) -> None:
-        self.tokens, self.cells, self.rate = tokens, cells, rate
-        self.everybodys_tokens = everybodys_tokens
+    def __init__(self, numbers: Tensor, computed: Computed, rate: float) -> None:
+        self.computed, self.rate = computed, rate
         self._numbers = numbers.to("cpu", non_blocking=True)  # to pinned memory
         self._ready = None
         if numbers.is_cuda:
@@ -153,7 +148,7 @@ class _Training:
             self.config.label_smoothing,
             device,
             workers,
-            choose_precision(self.config.precision, device),
+            torch.bfloat16 if self.config.precision == "bfloat16" else torch.float32,
             learn_alignment(run, corpus, workers),
             self.config.guided_alignment,
             make_sampler(run),
@@ -303,7 +298,7 @@ class _Training:
             group["lr"] = rate
         self.model.train()
         seed = random_number(config.seed, number, self.workers.rank)
-        plain, tokens, cells = self.gradient.compute(sentences, seed, number)
+        computed = self.gradient.compute(sentences, seed, number)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
         # If the norm is finite, so is the loss, or its gradient would not be.
         spoiled = (~norm.isfinite()).float()
@@ -312,13 +307,12 @@ class _Training:
         self.optimizer.zero_grad()
         if config.ema:
             self._average(number, 1 - spoiled)
-        everybodys = int(self.gradient.lengths[1][sentences].sum()) + len(sentences)
-        return _Launched(torch.stack([plain, norm]), tokens, cells, everybodys, rate)
+        return _Launched(torch.stack([computed.loss, norm]), computed, rate)
 
     @torch.no_grad()
     def _average(self, number: int, changed: Tensor) -> None:
         # Early weights are far from the end: the average begins short and grows long.
-        decay = min(self.config.ema, (2 + number) / (11 + number))
+        decay = min(self.config.ema, (1 + number) / (10 + number))
         weight = changed * (1 - decay)
         for averaged, parameter in zip(
             self.averaged.parameters(), self.model.parameters(), strict=True
@@ -335,10 +329,11 @@ class _Training:
             return self._skip()
         progress, now = self.progress, time.monotonic()
         progress.update, progress.bad_in_a_row = progress.update + 1, 0
-        progress.tokens += launched.everybodys_tokens
+        computed = launched.computed
+        progress.tokens += computed.everybodys_tokens
         seconds, self.settled_at = now - self.settled_at, now
         self.longest_update = max(self.longest_update, seconds)
-        self.window.add(loss, launched.tokens, norm, launched.cells, launched.rate, seconds)
+        self.window.add(loss, computed.tokens, norm, computed.cells, launched.rate, seconds)
         return True
 
     def _skip(self) -> bool:

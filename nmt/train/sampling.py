@@ -10,6 +10,7 @@ from nmt.checkpoint import Run
 from nmt.corpus import PackedSet, Side
 from nmt.tokenizer import Tokenizer
 
+_STREAM = 1  # another one than that which plans the epoch of the same number
 _MOST = 16  # segmentations drawn from; more cost time and are hardly ever drawn
 
 
@@ -40,7 +41,7 @@ class SubwordSampler:
             sentences: their numbers.
             draw: number of the draw; another one gives other pieces.
         """
-        chance = np.random.default_rng([self.seed, draw]).random((2, len(sentences)))
+        chance = np.random.default_rng([self.seed, draw, _STREAM]).random((2, len(sentences)))
         src, trg = (
             self._cut(side, sentences, number, chance[number])
             for number, side in enumerate((corpus.src, corpus.trg))

@@ -324,7 +324,8 @@ class Translator:
         """Search all batches, in order; on a CPU each on a core of its own.
 
         A step of the search is many small operations: two cores at one of them spend much
-        of their time meeting, two cores at two batches none.
+        of their time meeting, two cores at two batches none. PyTorch's number of threads is
+        that of the whole process and 1 meanwhile.
         """
         threads = min(self._cores(), len(batches))
         if threads < 2:

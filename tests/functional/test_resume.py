@@ -15,7 +15,10 @@ from nmt.train.journal import read_journal
 from nmt.train.loop import _Training
 from tests.toy import nmt, write_config
 
-EMA_AND_ALL = {"ema": 0.99, "weight_decay": 0.01, "keep_best": 2, "epochs": 3}
+EMA_AND_ALL = {
+    "ema": 0.99, "weight_decay": 0.01, "keep_best": 2, "epochs": 3,
+    "subword_sampling": 0.2, "guided_alignment": 0.1, "precision": "bfloat16",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +123,7 @@ def validations(run: Path) -> list[dict[str, object]]:
 
 
 def newest(files: dict[str, str]) -> dict[str, str]:
-    last = max(name.split("/")[1] for name in files)
+    last = max(name.split("/")[1] for name in files if name.startswith("checkpoints/"))
     return {name: value for name, value in files.items() if f"/{last}/" in name}
 
 

@@ -6,12 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from nmt.aligner import Aligner, learn
 from nmt.aligner import aligner as files
+from nmt.batches import make_batch
+from nmt.checkpoint import Run, open_corpus
+from nmt.config import load_config
 from nmt.corpus import PackedSet, PackedWriter
 from nmt.errors import NmtError
+from nmt.prepare.pipeline import prepare
+from nmt.runtime import Workers
 from nmt.symbols import BOS, EOS, PAD
+from nmt.train.alignment import learn_alignment
 
 WORDS = 60
 FIRST = 10  # ids below are no words
@@ -200,3 +207,32 @@ def test_digamma() -> None:
     euler = 0.5772156649015329
     expected = [-euler, -euler - 2 * np.log(2), sum(1 / k for k in range(1, 10)) - euler]
     np.testing.assert_allclose(found, expected, atol=1e-8)
+
+
+@pytest.mark.parametrize("attention", ["additive", "none"])
+def test_a_run_learns_its_aligner_once_if_there_is_attention_to_guide(
+    attention: str, toy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = load_config(toy, ["train.guided_alignment=0.1", f"model.attention={attention}"])
+    prepare(config)
+    run, corpus = Run.create(config, config.data.dir), open_corpus(config)
+    first = learn_alignment(run, corpus, Workers())
+    said = capsys.readouterr().err
+    if attention == "none":
+        assert first is None
+        assert "guided alignment: none, this network has no attention to guide" in said
+        return
+    assert first is not None
+    assert "word alignment learned from the training pairs" in said
+    batch = make_batch(corpus, np.arange(5), first)
+    again = learn_alignment(run, corpus, Workers())
+    assert again is not None
+    assert "learned" not in capsys.readouterr().err
+    same = make_batch(corpus, np.arange(5), again)
+    assert batch.alignment is not None
+    assert same.alignment is not None
+    assert torch.equal(batch.alignment, same.alignment)
+    (run.folder / "aligner.safetensors").write_bytes(b"")
+    with pytest.raises(NmtError) as caught:
+        learn_alignment(run, corpus, Workers())
+    assert caught.value.hint == "remove it: nmt train learns it again from the same corpus"

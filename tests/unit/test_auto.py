@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from nmt.config import Config, build_config
-from nmt.train.auto import settle
+from nmt.runtime import Workers
+from nmt.train.auto import settle, settle_precision
 
 DATA = {"dir": "data", "sources": [{"source": "tsv", "path": "a.tsv"}]}
 
@@ -38,3 +41,24 @@ def test_what_is_given_stays_and_nothing_is_said(capsys: pytest.CaptureFixture[s
     assert settle(settle(config(), 100), 10**7) == settle(config(), 100)
     assert "77" not in capsys.readouterr().err
     assert given.run == Path("runs/a")
+
+
+class TwoWorkers(Workers):
+    """The other one has no instructions for bfloat16."""
+
+    def largest(self, values: Sequence[float]) -> list[float]:
+        return [max(value, -0.0) for value in values]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_precision_is_settled_and_the_same_for_all(
+    fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast, raising=False)
+    cpu = torch.device("cpu")
+    alone = settle_precision(config(), cpu, Workers())
+    assert alone.train.precision == ("bfloat16" if fast else "float32")
+    assert settle_precision(config(), cpu, TwoWorkers(0, 2)).train.precision == "float32"
+    given = config(train={"precision": "bfloat16"})
+    assert settle_precision(given, cpu, Workers()) == given
