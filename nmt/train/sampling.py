@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +13,7 @@ from nmt.corpus import PackedSet, Side
 from nmt.tokenizer import Tokenizer
 
 _STREAM = 1  # another one than that which plans the epoch of the same number
+_REMEMBERED = 100_000  # sentences of both sides, about a kilobyte each; finding them takes time
 _MOST = 16  # segmentations drawn from; more cost time and are hardly ever drawn
 
 
@@ -32,12 +35,13 @@ class SubwordSampler:
         self.tokenizers = (src, trg)
         self.log_probs = (src.piece_log_probs(), trg.piece_log_probs())
         self.alpha, self.seed = alpha, seed
+        self._known: dict[tuple[int, int], _Ways] = {}  # by side and sentence
 
     def __call__(self, corpus: PackedSet, sentences: Indices, draw: int) -> PackedSet:
         """These sentences, cut anew, in the order given.
 
         Args:
-            corpus: to take them from.
+            corpus: to take them from, the same at every call.
             sentences: their numbers.
             draw: number of the draw; another one gives other pieces.
         """
@@ -51,15 +55,44 @@ class SubwordSampler:
     def _cut(
         self, side: Side, sentences: Indices, number: int, chance: NDArray[np.float64]
     ) -> Side:
-        tokenizer, log_probs = self.tokenizers[number], self.log_probs[number]
         cut = []
         for sentence, luck in zip(sentences.tolist(), chance.tolist(), strict=True):
-            ways = tokenizer.segmentations(side[sentence].tolist(), _MOST)
-            weights = self.alpha * np.array([log_probs[way].sum() for way in ways])
-            share = np.cumsum(np.exp(weights - weights.max()))
-            cut.append(ways[int(np.searchsorted(share, luck * share[-1], side="right"))])
+            ways = self._known.get((number, sentence))
+            if ways is None:
+                ways = self._ways(side[sentence].tolist(), number)
+                if len(self._known) < _REMEMBERED:
+                    self._known[number, sentence] = ways
+            cut.append(ways.draw(luck))
         ends = np.cumsum([len(ids) for ids in cut])
         return Side(np.concatenate(cut), ends)
+
+    def _ways(self, ids: list[int], number: int) -> _Ways:
+        found = self.tokenizers[number].segmentations(ids, _MOST)
+        log_probs = self.log_probs[number]
+        weights = self.alpha * np.array([log_probs[way].sum() for way in found])
+        share = np.cumsum(np.exp(weights - weights.max()))
+        ends = np.cumsum([len(way) for way in found])
+        return _Ways(np.concatenate(found).astype(np.int32), ends, share)
+
+
+@dataclass(frozen=True)
+class _Ways:
+    """The segmentations of a sentence, end to end, and how likely each is.
+
+    Attributes:
+        ids: of all of them.
+        ends: one past the last id of each.
+        share: weights added up.
+    """
+
+    ids: NDArray[np.int32]
+    ends: Indices
+    share: NDArray[np.float64]
+
+    def draw(self, luck: float) -> NDArray[np.int32]:
+        """One of them, by a number between 0 and 1."""
+        way = int(np.searchsorted(self.share, luck * self.share[-1], side="right"))
+        return self.ids[self.ends[way - 1] if way else 0 : self.ends[way]]
 
 
 def make_sampler(run: Run) -> SubwordSampler | None:
