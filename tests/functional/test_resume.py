@@ -152,3 +152,15 @@ def test_journal_of_a_stopped_run_has_no_gap_and_no_repetition(prepared: Path) -
     updates = [r["update"] for r in read_journal(folder) if r["kind"] == "validation"]
     assert updates == sorted(set(updates))
     assert len(updates) == 3
+
+
+def test_another_precision_is_refused(prepared: Path, undisturbed: Path) -> None:
+    result = nmt(
+        "train", "--config", prepared, "--device", "cpu", "--set", f"run={undisturbed}",
+        "--set", "train.precision=float32",
+    )  # fmt: skip
+    assert result.code == 2
+    assert (
+        f"error: {undisturbed}: was started with another configuration: "
+        "train.precision was 'bfloat16', is 'float32'" in result.err
+    )
