@@ -81,7 +81,7 @@ BatchOption = Annotated[
     ),
 ]
 
-LINK_METHOD = "occlusion"
+LINK_METHOD = "auto"
 _LINK_METHODS = {
     "occlusion": "forced decoding, occlusion",
     "attention": "forced decoding, attention",
@@ -92,8 +92,8 @@ MethodOption = Annotated[
     typer.Option(
         "--method",
         metavar="NAME",
-        help="Word links: occlusion (better, slower), attention, or lexical: those of the "
-        "statistical aligner of a run with guided_alignment.",
+        help="Word links: lexical, of the statistical aligner of a run with guided_alignment "
+        "(best); occlusion; or attention. auto: the best that the run has.",
     ),
 ]
 
@@ -484,7 +484,6 @@ def evaluate(
                 trg=list(ref or []),
                 links=hypotheses,
                 linker=_linker(method, model, device, batch_size),
-                how=_LINK_METHODS[method],
                 output=output,
             )
         )
@@ -540,7 +539,7 @@ def align(
 
     link = _linker(method, model, device, batch_size)
     pairs = read_token_pairs(src, trg)
-    made = link(pairs)
+    made, _ = link(pairs)
     with writing_lines(output) as (write, _):
         for links in made:
             write(pharaoh(links, one_based=one_based))
@@ -612,19 +611,27 @@ def _evaluation_folder(systems: list[Path]) -> Path:
 
 
 def _linker(method: str, model: Path | None, device: str, batch_size: int) -> Linker:
-    """What links words; opens the run when it is called."""
-    if method not in _LINK_METHODS:
-        raise NmtError(f"--method {method}: unknown method", f"one of: {', '.join(_LINK_METHODS)}")
+    """What links words, and says how; opens the run when it is called."""
+    if method not in (LINK_METHOD, *_LINK_METHODS):
+        known = ", ".join([LINK_METHOD, *_LINK_METHODS])
+        raise NmtError(f"--method {method}: unknown method", f"one of: {known}")
 
-    def link(pairs: Iterable[TokenPair]) -> Iterator[Links]:
+    def link(pairs: Iterable[TokenPair]) -> tuple[Iterator[Links], str]:
+        from nmt.aligner import ALIGNER
         from nmt.checkpoint import Run, newest_run
+        from nmt.runtime import say
         from nmt.translate.links import run_links, stream_links
 
-        if method == "lexical":
-            return run_links(Run.open(model or newest_run(RUNS)), pairs)
+        run, chosen = model or newest_run(RUNS), method
+        if method == LINK_METHOD:
+            chosen = "lexical" if (run / ALIGNER).exists() else "occlusion"
+            say(f"method: {chosen}")
+        how = _LINK_METHODS[chosen]
+        if chosen == "lexical":
+            return run_links(Run.open(run), pairs), how
         translator = _translator(model, device, None, None)
-        weights: Method = "attention" if method == "attention" else "occlusion"
-        return stream_links(translator, pairs, method=weights, batch_size=batch_size)
+        weights: Method = "attention" if chosen == "attention" else "occlusion"
+        return stream_links(translator, pairs, method=weights, batch_size=batch_size), how
 
     return link
 

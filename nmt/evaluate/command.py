@@ -100,7 +100,6 @@ def evaluate_alignments(
     trg: Sequence[Path],
     links: Path | None,
     linker: Linker,
-    how: str,
     output: Path | None,
 ) -> str:
     """Score word links: those of a file, or those the network makes.
@@ -111,8 +110,7 @@ def evaluate_alignments(
         src: Chinese tokens; needed without `links`.
         trg: English tokens, one file.
         links: links of another aligner, to score in place of a network's.
-        linker: makes links where none are given.
-        how: says in the report in which way.
+        linker: makes links where none are given, and says how, for the report.
         output: folder for ``alignments.json``, if wanted.
 
     Raises:
@@ -132,7 +130,8 @@ def evaluate_alignments(
         how = f"links of {links}"
     else:
         assert pairs is not None
-        made = list(linker(pairs))
+        linked, how = linker(pairs)
+        made = list(linked)
     found = alignments.alignment_score(made, gold)
     if output is not None:
         record = {"format": report.FORMAT, "gold": str(gold_path), "method": how, **asdict(found)}

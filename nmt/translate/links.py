@@ -29,7 +29,7 @@ Links = set[tuple[int, int]]
 Matrix = NDArray[np.float64]
 Method = Literal["attention", "occlusion"]
 TokenPair = tuple[Sequence[str], Sequence[str]]
-Linker = Callable[[Iterable[TokenPair]], Iterator[Links]]
+Linker = Callable[[Iterable[TokenPair]], tuple[Iterator[Links], str]]  # links, and how made
 
 # How the Penn treebank writes brackets and quotes.
 _TREEBANK = {

@@ -657,6 +657,7 @@ def test_the_aligner_of_a_run_links_words(
     assert answer.out == (
         "AER 0.00  precision 100.00  recall 100.00  (2 sentences, 5 links; statistical aligner)\n"
     )
+    assert nmt(*command[:-2]) == (0, nmt(*command).out, "method: lexical\n")  # auto takes it
 
 
 def test_alignments_of_the_network_are_scored(
