@@ -78,7 +78,11 @@ def train(
         encoder_layers=1, dropout=0.2, word_dropout=0.1, **sizes,
     )  # fmt: skip
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    plan = plan_epoch(packed.src.lengths, packed.trg.lengths, batch_tokens, 1, 0)
+    lengths, plan = (packed.src.lengths, packed.trg.lengths), []
+    for epoch in itertools.count():
+        if len(plan) >= (repeats + 1) * updates:
+            break
+        plan += plan_epoch(*lengths, batch_tokens, 1, epoch)
 
     def update(sentences: Indices) -> Batch:
         batch = make_batch(packed, sentences)
