@@ -196,10 +196,14 @@ def _toolkit_units(path: Path, kind: str, meter: Meter | None) -> tuple[Any, lis
         raise NmtError(f"{path}: not readable as {kind} ({error})") from error
 
 
+_UNTRANSLATED = re.compile(r"placeholder(-[pq]\d+)?")
+
+
 def hsk_sentences() -> Iterator[Row]:
-    """The graded sentences of the sample."""
+    """The graded sentences of the sample; one that nobody has translated yet has an empty side."""
     for row in _hsk_rows():
-        yield row["chinese"], row["translation"]["en"]
+        english = row["translation"]["en"]
+        yield row["chinese"], "" if _UNTRANSLATED.fullmatch(english) else english
 
 
 def _hsk_rows() -> list[dict[str, Any]]:
