@@ -10,6 +10,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+_LARGEST_EXPONENT = 40.0  # exp(2 * 40) is finite; tanh is flat there long since
+
+
+def exp_twice(x: Tensor, factor: float = 2.0) -> Tensor:
+    """exp(2x), what tanh is made of: tanh(k + q) = 1 - 2 / (exp(2k) exp(2q) + 1).
+
+    Args:
+        x: of any shape, in any part of the sum.
+        factor: 1 if `x` holds 2x already.
+
+    Returns:
+        Finite numbers above 0, so that no product of two is not a number.
+    """
+    most = 2.0 * _LARGEST_EXPONENT
+    return (x * factor).clamp_(-most, most).exp_()
+
 
 class AdditiveAttention(nn.Module):
     """e_ij = v_a · tanh(W_a s_{i-1} + U_a h_j); a_i = softmax(e_i) (appendix A.1.2).

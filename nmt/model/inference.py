@@ -23,12 +23,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nmt.model.attention import AdditiveAttention
+from nmt.model.attention import AdditiveAttention, exp_twice
 from nmt.model.seq2seq import Seq2Seq
 
 _LARGEST_TABLE = 1 << 26  # numbers; words are multiplied at each step if it would be larger
 _CHUNK = 1 << 21  # numbers of the attention's inner tensor at a time: what caches hold
-_LARGEST_EXPONENT = 40.0  # exp(2 * 40) is finite; energies there are flat long since
 
 Linear = Callable[[Tensor], Tensor]
 
@@ -119,7 +118,7 @@ class Inference:
         if self._score is None:
             keys, values = None, self._context(memory.keys)
         else:
-            keys = _exp_twice(memory.keys)
+            keys = exp_twice(memory.keys)
             values = self._context(memory.encoder_states)
         own, query, _ = torch.split(self._state(state), self._parts, dim=1)
         return Source(keys, values, src_mask), state, torch.cat([own, query], dim=1)
@@ -179,7 +178,7 @@ class Inference:
             return context, even.unsqueeze(1).expand(-1, beam, -1)
         # Places without a row are computed too: dense, it is cheaper than gathering keys.
         placed = query.new_zeros(sentences * beam, query.shape[1]).index_copy_(0, place, query)
-        queries = _exp_twice(placed, factor=1.0).view(sentences, beam, -1)
+        queries = exp_twice(placed, factor=1.0).view(sentences, beam, -1)
         energies = query.new_empty(sentences, beam, src_len)
         one = query.new_ones(1)
         chunk = max(1, _CHUNK // (beam * src_len * query.shape[1]))
@@ -193,11 +192,6 @@ class Inference:
         attention = torch.softmax(energies, dim=2)
         context = torch.bmm(attention, source.values).flatten(0, 1)
         return context.index_select(0, place), attention
-
-
-def _exp_twice(x: Tensor, factor: float = 2.0) -> Tensor:
-    most = 2.0 * _LARGEST_EXPONENT
-    return (x * factor).clamp_(-most, most).exp_()
 
 
 def _tanh_of_half(twice: Tensor) -> Tensor:

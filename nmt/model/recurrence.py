@@ -26,11 +26,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nmt.model import recurrence_cuda
-from nmt.model.attention import AdditiveAttention
+from nmt.model.attention import AdditiveAttention, exp_twice
 from nmt.model.decoder import Decoder, Memory
 from nmt.model.weight import Weight, autocast_precision
-
-_LARGEST_EXPONENT = 40.0  # exp(2 * 40) is finite; tanh is flat there long since
 
 
 def unroll(
@@ -208,10 +206,6 @@ def _tanh_(x: Tensor) -> Tensor:
     return x.mul_(2.0).sigmoid_().mul_(2.0).sub_(1.0)
 
 
-def _exp_twice(x: Tensor) -> Tensor:
-    return (2.0 * x).clamp_(-2.0 * _LARGEST_EXPONENT, 2.0 * _LARGEST_EXPONENT).exp_()
-
-
 class _Looks:
     """Additive attention, forward: one step at a time, with a buffer that stays.
 
@@ -235,7 +229,7 @@ class _Looks:
             self.queries = self.attention = self.contexts = torch.empty(0, 0, 0)
             return
         batch, src_len, units = keys.shape
-        self.keys, self.score = _exp_twice(keys), -2.0 * score
+        self.keys, self.score = exp_twice(keys), -2.0 * score
         self.padding, self.one = ~src_mask, keys.new_ones(1)
         self.mixed = torch.empty_like(keys)
         self.queries = keys.new_empty(steps, batch, units)
@@ -246,7 +240,7 @@ class _Looks:
         """c_i `[batch, states]` of one step, from W_a s_{i-1} `[batch, units]`."""
         assert self.keys is not None
         assert self.encoder_states is not None
-        self.queries[step] = _exp_twice(query)
+        self.queries[step] = exp_twice(query)
         _half_tanh(self.keys, self.queries[step], self.one, self.mixed)
         energies = (self.mixed @ self.score).masked_fill_(self.padding, -torch.inf)
         attention = self.attention[step]
