@@ -127,8 +127,8 @@ def _by_both_lengths(src_lengths: Indices, trg_lengths: Indices, batch_tokens: i
 
 def make_batch(corpus: PackedSet, sentences: Indices, align: Align | None = None) -> Batch:
     """Gather sentences of the packed corpus into tensors, aligned if `align` is given."""
-    src, src_mask = _gather(corpus.src, sentences)
-    trg, trg_mask = _gather(corpus.trg, sentences)
+    src, src_mask = gather(corpus.src, sentences)
+    trg, trg_mask = gather(corpus.trg, sentences)
     rows, longest = trg.shape
     trg_in = np.full((rows, longest + 1), PAD, dtype=np.int64)
     trg_out = trg_in.copy()
@@ -177,12 +177,15 @@ def pad_pairs(sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
     return Batch(src, src_mask, trg_in, trg_out, sum(map(len, targets)) + len(targets))
 
 
-def _gather(side: Side, sentences: Indices) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def gather(
+    side: Side, sentences: Indices, kind: type[Any] = np.int64
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Ids of some sentences side by side, PAD behind each, and the mask of real ones."""
     ends = side.ends[sentences]
     begins = np.where(sentences > 0, side.ends[sentences - 1], 0)
     lengths = ends - begins
     columns = np.arange(lengths.max())
     mask: NDArray[Any] = columns < lengths[:, None]
-    padded = np.full(mask.shape, PAD, dtype=np.int64)
+    padded = np.full(mask.shape, PAD, dtype=kind)
     padded[mask] = side.ids[(begins[:, None] + columns)[mask]]
     return padded, mask

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from nmt.aligner.hmm import JUMP_RANGE, Floats, Ids, Mask
 from nmt.aligner.lexicon import Lexicon, PairBatch, expect, pair_keys
-from nmt.corpus import PackedSet, Side
+from nmt.batches import gather
+from nmt.corpus import PackedSet
 from nmt.errors import NmtError
-from nmt.symbols import PAD
 
 _LONGEST = 80  # pieces; longer pairs teach little for what they cost
 _BATCH_CELLS = 1 << 18  # target x source pieces worked on at once: small enough for the cache
@@ -53,20 +53,10 @@ def _cut(
 
 
 def _pad(corpus: PackedSet, sentences: NDArray[np.int64]) -> PairBatch:
-    src, src_mask = _gather(corpus.src, sentences)
-    trg, trg_mask = _gather(corpus.trg, sentences)
+    src, src_mask = gather(corpus.src, sentences, np.int32)
+    trg, trg_mask = gather(corpus.trg, sentences, np.int32)
     slots = np.zeros((trg.shape[1], *src.shape), dtype=np.int32)
     return PairBatch(src, trg, src_mask, trg_mask, slots)
-
-
-def _gather(side: Side, sentences: NDArray[np.int64]) -> tuple[Ids, Mask]:
-    ends = side.ends[sentences]
-    begins = np.where(sentences > 0, side.ends[sentences - 1], 0)
-    columns = np.arange((ends - begins).max())
-    mask: Mask = columns < (ends - begins)[:, None]
-    padded = np.full(mask.shape, PAD, dtype=np.int32)
-    padded[mask] = side.ids[(begins[:, None] + columns)[mask]]
-    return padded, mask
 
 
 class Learner:
