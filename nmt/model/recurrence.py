@@ -28,6 +28,7 @@ from torch.autograd.function import once_differentiable
 from nmt.model import recurrence_cuda
 from nmt.model.attention import AdditiveAttention, exp_twice
 from nmt.model.decoder import Decoder, Memory
+from nmt.model.gru import gru_step, gru_step_backward
 from nmt.model.weight import Weight, autocast_precision
 
 
@@ -106,30 +107,26 @@ class _Recurrence(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         batch, steps, three = word_gates.shape
         hidden = three // 3
-        given = word_gates.transpose(0, 1).contiguous()  # [trg_len, batch, 3*hidden]
+        given = word_gates.transpose(0, 1).clone(memory_format=torch.contiguous_format)
         states = given.new_empty(steps + 1, batch, hidden)
         states[0] = first_state
         gates = torch.empty_like(given)  # reset, update, candidate
         own_candidate = given.new_empty(steps, batch, hidden)
+        recurrent = given.new_empty(batch, weight.shape[0])
         looks = _Looks(score, keys, encoder_states, src_mask, steps)
         recur, read = Weight(weight, precision), Weight(context_weight, precision)
         for step in range(steps):
-            recurrent = recur.forward(states[step], bias)
-            now = given[step]
+            recur.forward(states[step], bias, out=recurrent)
+            now, opened = given[step], gates[step]
             if context_weight is not None:
                 context = looks.forward(step, recurrent[:, three:])
-                now = read.forward(context, now)
-            opened = torch.add(now[:, : 2 * hidden], recurrent[:, : 2 * hidden]).sigmoid_()
-            own = recurrent[:, 2 * hidden : three]
-            candidate = _tanh_(torch.addcmul(now[:, 2 * hidden :], opened[:, :hidden], own))
-            torch.lerp(candidate, states[step], opened[:, hidden:], out=states[step + 1])
-            gates[step, :, : 2 * hidden] = opened
-            gates[step, :, 2 * hidden :] = candidate
-            own_candidate[step] = own
-        ctx.precision = precision
+                read.forward(context, now, out=now)
+            gru_step(now, recurrent[:, :three], states[step], opened, states[step + 1])
+            own_candidate[step] = recurrent[:, 2 * hidden : three]
+        ctx.recur, ctx.read = recur, read  # rounded once for both ways
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(
-            states, gates, own_candidate, weight, context_weight,
+            states, gates, own_candidate,
             score, looks.keys, encoder_states, looks.queries, looks.attention, looks.contexts,
         )  # fmt: skip
         attention = looks.attention.transpose(0, 1)
@@ -144,38 +141,35 @@ class _Recurrence(torch.autograd.Function):
         d_attention: Optional[Tensor],  # noqa: UP045
     ) -> tuple[Optional[Tensor], ...]:  # noqa: UP045
         (
-            states, gates, own_candidate, weight, context_weight,
+            states, gates, own_candidate,
             score, keys, encoder_states, queries, attention, contexts,
         ) = ctx.saved_tensors  # fmt: skip
         steps, batch, three = gates.shape
         hidden = three // 3
         looks = _LooksBackward(score, keys, encoder_states, queries, attention, d_attention)
-        recur, read = Weight(weight, ctx.precision), Weight(context_weight, ctx.precision)
+        recur, read = ctx.recur, ctx.read
         d_given = torch.empty_like(gates)
-        d_recurrent = gates.new_empty(steps, batch, weight.shape[0])
+        d_recurrent = gates.new_empty(steps, batch, recur.weight.shape[0])
         d_context = torch.zeros_like(contexts)
         if d_contexts is not None:
             d_context.copy_(d_contexts.transpose(0, 1))
         d_state = torch.zeros_like(states[0])
         for step in range(steps - 1, -1, -1):
             if d_states is not None:
-                d_state = d_state + d_states[:, step]
-            reset, update, candidate = gates[step].chunk(3, dim=1)
-            d_candidate = d_state * (1 - update) * (1 - candidate * candidate)
-            d_reset = d_candidate * own_candidate[step] * reset * (1 - reset)
-            d_update = d_state * (states[step] - candidate) * update * (1 - update)
-            torch.cat([d_reset, d_update, d_candidate], dim=1, out=d_given[step])
+                d_state += d_states[:, step]
             d_own = d_recurrent[step]
-            d_own[:, :hidden] = d_reset
-            d_own[:, hidden : 2 * hidden] = d_update
-            torch.mul(d_candidate, reset, out=d_own[:, 2 * hidden : three])
-            if context_weight is not None:
-                d_context[step] = read.backward(d_given[step], d_context[step])
+            gru_step_backward(
+                d_state, states[step], gates[step], own_candidate[step],
+                d_given[step], d_own[:, :three],
+            )  # fmt: skip
+            if read.weight is not None:
+                read.backward(d_given[step], d_context[step], out=d_context[step])
                 d_own[:, three:] = looks.backward(step, d_context[step])
-            d_state = recur.backward(d_own, d_state * update)
+            d_state.mul_(gates[step, :, hidden : 2 * hidden])
+            recur.backward(d_own, d_state, out=d_state)
         d_score, d_keys, d_encoder_states = looks.finish(d_context)
         d_context_weight = None
-        if context_weight is not None:
+        if read.weight is not None:
             d_context_weight = read.gradient(d_given, contexts)
         return (
             d_given.transpose(0, 1), d_state, recur.gradient(d_recurrent, states[:-1]),
@@ -199,11 +193,6 @@ def _recurrence(word_gates: Tensor, *tensors: Tensor | None) -> tuple[Tensor, Te
     with torch.autocast(device, enabled=False):
         outputs: tuple[Tensor, Tensor, Tensor] = _Recurrence.apply(*inputs, precision)  # type: ignore[no-untyped-call]
     return outputs
-
-
-def _tanh_(x: Tensor) -> Tensor:
-    """Tanh in place, as 2 sigmoid(2x) - 1: PyTorch computes that much faster on CPUs."""
-    return x.mul_(2.0).sigmoid_().mul_(2.0).sub_(1.0)
 
 
 class _Looks:

@@ -28,19 +28,27 @@ class Weight:
         self.precision = precision
         self.weight = None if weight is None else weight.to(precision)
 
-    def forward(self, x: Tensor, plus: Tensor) -> Tensor:
+    def scores(self, x: Tensor) -> Tensor:
+        """Scores x W^T, `[rows, out]`, in the precision of the product."""
+        assert self.weight is not None
+        return torch.mm(x.to(self.precision), self.weight.t())
+
+    def forward(self, x: Tensor, plus: Tensor, out: Tensor | None = None) -> Tensor:
         """`plus` + x W^T, `[rows, out]`."""
         assert self.weight is not None
-        if self.exact:
-            return torch.addmm(plus, x, self.weight.t())
-        return torch.mm(x.to(self.precision), self.weight.t()) + plus
+        return self._product(x, self.weight.t(), plus, out)
 
-    def backward(self, d: Tensor, plus: Tensor) -> Tensor:
-        """`plus` + d W, `[rows, in]`."""
+    def backward(self, d: Tensor, plus: Tensor, out: Tensor | None = None) -> Tensor:
+        """`plus` + d W, `[rows, in]`; `out` may be `plus` itself."""
         assert self.weight is not None
+        return self._product(d, self.weight, plus, out)
+
+    def _product(self, x: Tensor, weight: Tensor, plus: Tensor, out: Tensor | None) -> Tensor:
         if self.exact:
-            return torch.addmm(plus, d, self.weight)
-        return torch.mm(d.to(self.precision), self.weight) + plus
+            return torch.addmm(plus, x, weight, out=out)
+        # Widened before it is added: a sum of two precisions takes several times as long.
+        wide = torch.mm(x.to(self.precision), weight).to(plus.dtype)
+        return torch.add(wide, plus, out=wide if out is None else out)
 
     def gradient(self, d: Tensor, x: Tensor) -> Tensor:
         """The weight's own gradient, d^T x: one product over all steps and rows of both."""

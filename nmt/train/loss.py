@@ -16,7 +16,9 @@ from nmt.model.recurrence_cuda import as_given
 from nmt.model.weight import Weight, autocast_precision
 
 # Numbers of the logits that exist at a time: what caches hold, what a GPU is busy with.
-_CHUNK = {"cpu": 1 << 21, "cuda": 1 << 27}
+_CHUNK = {"cpu": 1 << 23, "cuda": 1 << 27}
+
+_CACHED = 1 << 17  # of them that fit into a core's cache
 
 _LEAST_ATTENTION = 1e-6  # no token is so far off that its gradient is infinite
 
@@ -141,18 +143,15 @@ class _OutputLoss(torch.autograd.Function):
                 d_weight += torch.mm(logits.t(), low)
                 d_bias += logits.sum(dim=0, dtype=bias.dtype)
                 continue
-            seen, ids = features[part], reference[part].unsqueeze(1)
-            log_probs = torch.log_softmax(output.forward(seen, bias), dim=1)  # [rows, vocab]
-            of_reference = log_probs.gather(1, ids)
-            plain -= of_reference.sum()
-            even = log_probs.mean(dim=1).sum()
-            smoothed -= (1 - label_smoothing) * of_reference.sum() + label_smoothing * even
-            # d loss / d logits = p - target, where the target has 1 - e more on the reference.
-            d_logits = log_probs.exp_().sub_(label_smoothing / vocab)
-            d_logits.scatter_(1, ids, d_logits.gather(1, ids) - (1 - label_smoothing))
-            d_features[part] = output.backward(d_logits, none)
-            d_weight += output.gradient(d_logits, seen)
-            d_bias += d_logits.sum(dim=0)
+            scores = output.scores(features[part])  # [rows, vocab]
+            plain_part, even_part, d_bias_part = _into_gradient(
+                scores, bias, reference[part], label_smoothing
+            )
+            plain += plain_part
+            smoothed += (1 - label_smoothing) * plain_part + label_smoothing * even_part
+            d_features[part] = output.backward(scores, none)
+            d_weight += output.gradient(scores, features[part])
+            d_bias += d_bias_part
         ctx.save_for_backward(d_features, d_weight, d_bias)
         ctx.mark_non_differentiable(plain)
         return smoothed, plain
@@ -162,3 +161,41 @@ class _OutputLoss(torch.autograd.Function):
     def backward(ctx: Any, scale: Tensor, _plain: Tensor) -> tuple[Tensor | None, ...]:
         d_features, d_weight, d_bias = ctx.saved_tensors
         return d_features * scale, d_weight * scale, d_bias * scale, None, None, None
+
+
+def _into_gradient(
+    scores: Tensor, bias: Tensor, reference: Tensor, label_smoothing: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Turn scores into the gradient of the smoothed loss with respect to them, in place.
+
+    A few rows at a time, which stay in the cache for all that is done to them.
+
+    Args:
+        scores: without bias, `[tokens, vocab]`, in any precision.
+        bias: `[vocab]`; its precision is computed in.
+        reference: ids, `[tokens]`.
+        label_smoothing: share of the target spread over the vocabulary.
+
+    Returns:
+        cross-entropy with the reference, and with an even target, summed over tokens; the
+        gradient of the bias.
+    """
+    vocab = len(bias)
+    plain, even, d_bias = bias.new_zeros(()), bias.new_zeros(()), torch.zeros_like(bias)
+    size = max(1, _CACHED // vocab)
+    room = bias.new_empty(size, vocab)
+    for rows, ids in zip(torch.split(scores, size), torch.split(reference, size), strict=True):
+        part, ids = room[: len(rows)], ids.unsqueeze(1)
+        part.copy_(rows).add_(bias)
+        part -= part.amax(dim=1, keepdim=True)
+        of_reference, mean = part.gather(1, ids), part.mean(dim=1, keepdim=True)
+        total = part.exp_().sum(dim=1, keepdim=True)
+        log_total = total.log()
+        plain += (log_total - of_reference).sum()
+        even += (log_total - mean).sum()
+        # d loss / d score = p - target, where the target has 1 - e more on the reference.
+        part.div_(total).sub_(label_smoothing / vocab)
+        part.scatter_add_(1, ids, part.new_full(ids.shape, label_smoothing - 1))
+        d_bias += part.sum(dim=0)
+        rows.copy_(part)
+    return plain, even, d_bias

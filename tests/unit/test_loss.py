@@ -69,8 +69,9 @@ def test_gradients_equal_those_of_pytorch_whatever_the_chunk(
     logits = torch.nn.functional.linear(*given)
     expected = torch.nn.functional.cross_entropy(logits, ids, reduction="sum", label_smoothing=0.1)
     gradients = torch.autograd.grad(3 * expected, given)
-    for numbers in (1, 5 * VOCAB, 1 << 20):  # one row at a time, five, all
-        monkeypatch.setitem(loss_module._CHUNK, "cpu", numbers)
+    for numbers, cached in ((1, 1), (5 * VOCAB, 2 * VOCAB), (1 << 20, 1 << 20)):
+        monkeypatch.setitem(loss_module._CHUNK, "cpu", numbers)  # one row at a time, five, all
+        monkeypatch.setattr(loss_module, "_CACHED", cached)
         smoothed, plain = output_loss(*given, ids, 0.1)
         torch.testing.assert_close(smoothed, expected)
         assert not plain.requires_grad
@@ -91,7 +92,9 @@ def test_bfloat16_loss_stays_near_and_is_float32() -> None:
     for name, gradient in gradients(network).items():
         assert gradient.dtype == torch.float32
         error = (gradient - expected[name]).norm() / expected[name].norm()
-        assert 0 < float(error) < 0.1, name
+        # Energies do not see a bias that all keys share, so what is left of its gradient is small.
+        most = 0.3 if name == "decoder.attention.project.bias" else 0.02
+        assert 0 < float(error) < most, name
 
 
 def test_alignment_loss_is_a_cross_entropy_with_the_teacher() -> None:
