@@ -18,10 +18,11 @@ from nmt.corpus import PackedSet, Side
 from nmt.symbols import BOS, EOS, PAD
 
 Indices = NDArray[np.int64]
+Blocks = list[Indices]  # of sentences, each block's side by side
 # Source ids, their mask, target ids, their mask; returns `[batch, trg_len, src_len]`.
 Align = Callable[..., NDArray[np.float32]]
 
-_STRIP = 2  # batches that target lengths are taken together for
+_STRIP = 2  # blocks that target lengths are taken together for
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,21 @@ class Batch:
 
 
 def plan_epoch(
-    src_lengths: Indices, trg_lengths: Indices, batch_tokens: int, seed: int, epoch: int
-) -> list[Indices]:
-    """Cut the corpus into batches: a pure function of its arguments.
+    src_lengths: Indices,
+    trg_lengths: Indices,
+    batch_tokens: int,
+    seed: int,
+    epoch: int,
+    *,
+    block_tokens: int | None = None,
+) -> list[Blocks]:
+    """Cut the corpus into the batches of an epoch: a pure function of its arguments.
 
-    Sentences are put in order by both lengths, equal ones at random, and cut so that every
-    batch has about `batch_tokens` target tokens, EOS counted; then the batches are shuffled.
-    A sentence longer than that makes a batch of its own.
+    Sentences are put in order by both lengths, equal ones at random, and cut into blocks of
+    about `block_tokens` target tokens, EOS counted; the blocks are shuffled, and a batch is as
+    many of them as it takes to have about `batch_tokens`. So a large batch has sentences of
+    many lengths, and is padded no more than a small one. A sentence longer than a block makes
+    one of its own.
 
     Args:
         src_lengths: source tokens of each sentence, `[sentences]`.
@@ -91,32 +100,35 @@ def plan_epoch(
         batch_tokens: real target tokens in a batch.
         seed: of the training.
         epoch: from 0.
+        block_tokens: real target tokens computed side by side; None: the whole batch.
 
     Returns:
-        Sentence numbers of each batch; every sentence stands in exactly one.
+        Batches of blocks of sentence numbers; every sentence stands in exactly one.
     """
     random = np.random.default_rng([seed, epoch])
+    together = max(1, round(batch_tokens / (block_tokens or batch_tokens)))
+    size = batch_tokens // together
     mixed = random.permutation(len(trg_lengths))
-    keys = _by_both_lengths(src_lengths, trg_lengths, batch_tokens)
+    keys = _by_both_lengths(src_lengths, trg_lengths, size)
     order = mixed[np.argsort(keys[mixed], kind="stable")]
     # Cutting the running sum at multiples of the budget needs no loop over sentences.
     ends = np.cumsum(trg_lengths[order] + 1)
-    number = (ends - 1) // batch_tokens
-    cuts = np.flatnonzero(np.diff(number)) + 1
-    batches = np.split(order, cuts)
-    return [batches[i] for i in random.permutation(len(batches))]
+    number = (ends - 1) // size
+    blocks = np.split(order, np.flatnonzero(np.diff(number)) + 1)
+    shuffled = [blocks[i] for i in random.permutation(len(blocks))]
+    return [shuffled[i : i + together] for i in range(0, len(shuffled), together)]
 
 
-def _by_both_lengths(src_lengths: Indices, trg_lengths: Indices, batch_tokens: int) -> Indices:
+def _by_both_lengths(src_lengths: Indices, trg_lengths: Indices, block_tokens: int) -> Indices:
     """Keys that put sentences of like lengths side by side.
 
-    Sorted by target length alone, a batch holds sources of all lengths; sorted by source
+    Sorted by target length alone, a block holds sources of all lengths; sorted by source
     length within each, the step from one target length to the next does. So target lengths
-    are taken together until they fill some batches, and the sources within run up and down in turn.
+    are taken together until they fill some blocks, and the sources within run up and down in turn.
     """
     tokens = np.bincount(trg_lengths, weights=trg_lengths + 1)
     before = np.cumsum(tokens) - tokens
-    _, strip_of = np.unique(before // (_STRIP * batch_tokens), return_inverse=True)
+    _, strip_of = np.unique(before // (_STRIP * block_tokens), return_inverse=True)
     strip = strip_of[trg_lengths]
     src, trg = src_lengths.max() + 1, trg_lengths.max() + 1
     down = strip % 2 == 1

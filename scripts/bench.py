@@ -30,7 +30,7 @@ import torch
 import typer
 from shapes import SHAPES
 
-from nmt.batches import Batch, Indices, make_batch, plan_epoch
+from nmt.batches import Batch, Blocks, make_batch, plan_epoch
 from nmt.checkpoint import Run
 from nmt.config import ModelConfig
 from nmt.corpus import PackedSet
@@ -41,6 +41,7 @@ from nmt.prepare.chunks import cores
 from nmt.prepare.pipeline import load_manifest
 from nmt.runtime import choose_precision
 from nmt.text import read_lines
+from nmt.train.gradient import block_tokens
 from nmt.train.journal import environment
 from nmt.train.loss import batch_loss
 from nmt.translate.translator import Translator
@@ -78,37 +79,43 @@ def train(
         encoder_layers=1, dropout=0.2, word_dropout=0.1, **sizes,
     )  # fmt: skip
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    lengths, plan = (packed.src.lengths, packed.trg.lengths), []
+    lengths = (packed.src.lengths, packed.trg.lengths)
+    plan: list[Blocks] = []
     for epoch in itertools.count():
         if len(plan) >= (repeats + 1) * updates:
             break
-        plan += plan_epoch(*lengths, batch_tokens, 1, epoch)
+        plan += plan_epoch(
+            *lengths, batch_tokens, 1, epoch, block_tokens=block_tokens(torch.device("cpu"))
+        )
 
-    def update(sentences: Indices) -> Batch:
-        batch = make_batch(packed, sentences)
-        with torch.autocast("cpu", chosen, enabled=chosen != torch.float32):
-            loss = batch_loss(model, batch, 0.1)
-        torch.autograd.backward(loss.smoothed / loss.tokens)
+    def update(blocks: Blocks) -> list[Batch]:
+        batches = [make_batch(packed, block) for block in blocks]
+        total = sum(batch.trg_tokens for batch in batches)
+        for batch in batches:
+            with torch.autocast("cpu", chosen, enabled=chosen != torch.float32):
+                loss = batch_loss(model, batch, 0.1)
+            torch.autograd.backward(loss.smoothed / total)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        return batch
+        return batches
 
     rates, ceilings, flops, paddings = [], [], [], []
     for repeat in range(repeats + 1):
         ceilings.append(matmul_rate(chosen))
         began = time.perf_counter()
-        batches = [update(s) for s in plan[repeat * updates : (repeat + 1) * updates]]
+        of_updates = [update(blocks) for blocks in plan[repeat * updates : (repeat + 1) * updates]]
         seconds = time.perf_counter() - began
+        batches = [batch for of_update in of_updates for batch in of_update]
         tokens = sum(batch.trg_tokens for batch in batches)
         rates.append(tokens / seconds)
         flops.append(sum(update_flops(sizes, vocab["trg"], batch) for batch in batches) / tokens)
-        paddings.append(1 - tokens / sum(batch.trg_out.numel() for batch in batches))
+        paddings.append(padding(batches))
     # The first repeat warms up.
     rate, flops_per_token = statistics.median(rates[1:]), statistics.median(flops[1:])
     with torch.profiler.profile() as profile:
-        for sentences in plan[:updates]:
-            update(sentences)
+        for blocks in plan[:updates]:
+            update(blocks)
     ceiling = statistics.median(ceilings[1:])
     record = {
         "shape": shape,
@@ -120,7 +127,10 @@ def train(
         "mflop_per_target_token": round(flops_per_token / 1e6, 2),
         "matmul_gflops": round(ceiling / 1e9, 1),
         "utilisation": round(rate * flops_per_token / ceiling, 3),
-        "target_padding": round(statistics.median(paddings[1:]), 4),
+        "padding": {
+            side: round(statistics.median(found[side] for found in paddings[1:]), 4)
+            for side in paddings[0]
+        },
         "peak_rss_mib": round(peak_rss() / 2**20),
         "batch_tokens": batch_tokens,
         "time_split": time_split(profile),
@@ -128,9 +138,22 @@ def train(
     write(f"train-{shape}" + ("" if chosen == torch.float32 else "-bfloat16"), record)
 
 
+def padding(batches: list[Batch]) -> dict[str, float]:
+    """Share of cells without a token, by side and of both together."""
+    real = [sum(int(b.src_mask.sum()) for b in batches), sum(b.trg_tokens for b in batches)]
+    cells = [sum(b.src.numel() for b in batches), sum(b.trg_out.numel() for b in batches)]
+    return {
+        "source": 1 - real[0] / cells[0],
+        "target": 1 - real[1] / cells[1],
+        "both": 1 - sum(real) / sum(cells),
+    }
+
+
 def time_split(profile: torch.profiler.profile) -> dict[str, float]:
     """Shares of the time of the profiled updates, by what took it."""
     parts = {
+        "encoder_recurrence_forward": "_Loop",
+        "encoder_recurrence_backward": "_LoopBackward",
         "recurrence_forward": "_Recurrence",
         "recurrence_backward": "_RecurrenceBackward",
         "output_and_loss": "_OutputLoss",
@@ -140,7 +163,7 @@ def time_split(profile: torch.profiler.profile) -> dict[str, float]:
     total = sum(event.self_cpu_time_total for event in events)
     took = {event.key: event.cpu_time_total for event in events}
     shares = {name: round(took[key] / total, 3) for name, key in parts.items()}
-    return {**shares, "encoder_embedding_readout_and_rest": round(1 - sum(shares.values()), 3)}
+    return {**shares, "embedding_readout_and_rest": round(1 - sum(shares.values()), 3)}
 
 
 @app.command()

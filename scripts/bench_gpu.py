@@ -132,7 +132,7 @@ class Bench:
     def plan(self, tokens: int) -> list[Indices]:
         """Sentences of some updates, the longest source of each first as in training."""
         lengths = self.corpus.src.lengths
-        plan = plan_epoch(lengths, self.corpus.trg.lengths, tokens, 1, 0)
+        plan = [block for (block,) in plan_epoch(lengths, self.corpus.trg.lengths, tokens, 1, 0)]
         chosen = [plan[i % len(plan)] for i in range(self.settings.updates)]
         return [part[np.argsort(-lengths[part], kind="stable")] for part in chosen]
 

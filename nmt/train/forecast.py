@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from nmt.batches import Indices
+from nmt.batches import Blocks, Indices
 
-_TIMED = 3  # batches
+_TIMED = 3  # blocks
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Forecast:
     Attributes:
         seconds_per_epoch: without validations and saves.
         memory: bytes: the most that PyTorch took on a GPU, or this process on a CPU,
-            with the largest batch of the epoch and the optimizer's moments.
+            with the largest block of the epoch and the optimizer's moments.
         disk: bytes that all checkpoints kept will take at most.
         free_disk: bytes free where they go.
     """
@@ -60,18 +60,18 @@ class Forecast:
 
 def make_forecast(
     compute: Callable[[Indices], object],
-    plan: list[Indices],
+    blocks: Blocks,
     lengths: tuple[Indices, Indices],
     model: torch.nn.Module,
     folder: Path,
     checkpoints: int,
     copies: int = 3,
 ) -> Forecast:
-    """Measure a few batches of an epoch, the largest one first.
+    """Measure a few blocks of an epoch, the largest one first.
 
     Args:
-        compute: makes the gradient of a batch; may run out of memory and learn from it.
-        plan: batches of an epoch.
+        compute: makes the gradient of a block; may run out of memory and learn from it.
+        blocks: of an epoch.
         lengths: of all sentences, source and target, `[sentences]` each.
         model: the network.
         folder: where checkpoints go.
@@ -79,16 +79,17 @@ def make_forecast(
         copies: tensors of the size of the weights in each: themselves and two moments.
     """
     device = next(model.parameters()).device
-    cells = [len(b) * int(lengths[0][b].max()) * int(lengths[1][b].max() + 1) for b in plan]
-    compute(plan[int(np.argmax(cells))])
-    timed = [plan[i] for i in np.linspace(0, len(plan) - 1, min(_TIMED, len(plan))).astype(int)]
+    cells = [len(b) * int(lengths[0][b].max()) * int(lengths[1][b].max() + 1) for b in blocks]
+    compute(blocks[int(np.argmax(cells))])
+    few = np.linspace(0, len(blocks) - 1, min(_TIMED, len(blocks))).astype(int)
+    timed = [blocks[i] for i in few]
     _finish_work(device)
     began = time.monotonic()
-    for batch in timed:
-        compute(batch)
+    for block in timed:
+        compute(block)
     _finish_work(device)
-    per_token = (time.monotonic() - began) / sum(_tokens(batch, lengths) for batch in timed)
-    # The batches were shuffled, so any few of them stand for all.
+    per_token = (time.monotonic() - began) / sum(_tokens(block, lengths) for block in timed)
+    # The blocks were shuffled, so any few of them stand for all.
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     return Forecast(
         seconds_per_epoch=per_token * (int(lengths[1].sum()) + len(lengths[1])),
@@ -98,8 +99,8 @@ def make_forecast(
     )
 
 
-def _tokens(batch: Indices, lengths: tuple[Indices, Indices]) -> int:
-    return int(lengths[1][batch].sum()) + len(batch)
+def _tokens(block: Indices, lengths: tuple[Indices, Indices]) -> int:
+    return int(lengths[1][block].sum()) + len(block)
 
 
 def _finish_work(device: torch.device) -> None:

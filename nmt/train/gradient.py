@@ -11,13 +11,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from nmt.batches import Align, Batch, Indices, make_batch
+from nmt.batches import Align, Batch, Blocks, Indices, make_batch
 from nmt.corpus import PackedSet
 from nmt.errors import NmtError
 from nmt.model import Seq2Seq
 from nmt.runtime import Workers, warn
 from nmt.train.loss import batch_loss
 from nmt.train.sampling import SubwordSampler
+
+# Target tokens computed side by side. Cores lose nothing by few of them; a GPU, which is waited
+# for at every step of the time loop, loses with every block.
+_BLOCK_TOKENS = {"cpu": 2048, "cuda": 16384}
+
+
+def block_tokens(device: torch.device) -> int:
+    """How many target tokens of a batch are computed side by side on a device."""
+    return _BLOCK_TOKENS[device.type]
 
 
 class Computed(NamedTuple):
@@ -75,13 +84,11 @@ class Gradient:
         summed = _SummedLoss(model, label_smoothing, guided_alignment, precision)
         self.loss = DistributedDataParallel(summed) if workers.count > 1 else summed
 
-    def compute(
-        self, sentences: Indices, seed: int, draw: int = 0, *, alone: bool = False
-    ) -> Computed:
+    def compute(self, blocks: Blocks, seed: int, draw: int = 0, *, alone: bool = False) -> Computed:
         """Set the gradients of this batch.
 
         Args:
-            sentences: of the batch, all workers' shares together.
+            blocks: of the batch, all workers' shares together.
             seed: of dropout.
             draw: number of the draw when sentences are cut anew, the same for all workers.
             alone: do not exchange gradients with the other workers, to try something out.
@@ -89,9 +96,9 @@ class Gradient:
         Raises:
             NmtError: a single sentence does not fit into memory.
         """
-        batch = _Sentences(self.corpus, self.lengths, sentences)
+        batch = _Sentences(self.corpus, self.lengths, blocks)
         if self.sample is not None:
-            batch = _Sentences.all_of(self.sample(self.corpus, sentences, draw))
+            batch = batch.cut_anew(self.sample, draw)
         while True:
             failed = None
             try:
@@ -134,10 +141,11 @@ class Gradient:
         A batch with fewer sentences than workers leaves some without any: they compute one
         with weight 0, since gradients are exchanged by all or by none.
         """
-        own = sentences.chosen[self.workers.rank :: self.workers.count]
-        if not len(own):
-            return [(sentences.chosen[:1], 0)]
-        parts, waiting = [], [own]
+        own = [block[self.workers.rank :: self.workers.count] for block in sentences.blocks]
+        waiting = [part for part in reversed(own) if len(part)]
+        if not waiting:
+            return [(sentences.blocks[0][:1], 0)]
+        parts = []
         while waiting:
             part = waiting.pop()
             if len(part) > 1 and sentences.cells(part) > self.most_cells:
@@ -171,20 +179,22 @@ class Gradient:
 
 @dataclass(frozen=True)
 class _Sentences:
-    """Sentences of a corpus, by number, and all lengths in it."""
+    """The blocks of a batch, by sentence number, and all lengths in the corpus."""
 
     corpus: PackedSet
     lengths: tuple[Indices, Indices]
-    chosen: Indices
+    blocks: Blocks
 
-    @classmethod
-    def all_of(cls, corpus: PackedSet) -> _Sentences:
-        lengths = (corpus.src.lengths, corpus.trg.lengths)
-        return cls(corpus, lengths, np.arange(len(corpus)))
+    def cut_anew(self, sample: SubwordSampler, draw: int) -> _Sentences:
+        """The same sentences in other pieces, as a corpus of their own."""
+        corpus = sample(self.corpus, np.concatenate(self.blocks), draw)
+        ends = np.cumsum([len(block) for block in self.blocks])
+        numbers = np.split(np.arange(len(corpus)), ends[:-1])
+        return _Sentences(corpus, (corpus.src.lengths, corpus.trg.lengths), numbers)
 
     def trg_tokens(self) -> int:
         """EOS counted."""
-        return int(self.lengths[1][self.chosen].sum()) + len(self.chosen)
+        return sum(int(self.lengths[1][block].sum()) + len(block) for block in self.blocks)
 
     def cells(self, part: Indices) -> float:
         """What the memory for a part grows with: every target token looks at the source."""

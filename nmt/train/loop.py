@@ -8,6 +8,7 @@ a kill at any moment, gives the same bytes as not having stopped.
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from nmt.batches import Indices, plan_epoch
+from nmt.batches import Blocks, plan_epoch
 from nmt.checkpoint import Run, open_corpus
 from nmt.config import Config
 from nmt.corpus import PackedSet
@@ -38,7 +39,7 @@ from nmt.train.alignment import learn_alignment
 from nmt.train.auto import settle, settle_precision
 from nmt.train.curves import draw_curves, plots_are_possible
 from nmt.train.forecast import make_forecast
-from nmt.train.gradient import Computed, Gradient, random_number
+from nmt.train.gradient import Computed, Gradient, block_tokens, random_number
 from nmt.train.journal import Journal, Window, environment
 from nmt.train.progress import Progress
 from nmt.train.resume import open_or_create, put_back, trainer_tensors
@@ -175,8 +176,8 @@ class _Training:
             return self.run, self.progress
         self._begin()
         with stopping_on_signals() as stop, self._bar() as bar:
-            for sentences in self._batches(stop):
-                went_on = self._update(sentences)
+            for batch in self._batches(stop):
+                went_on = self._update(batch)
                 bar.update(self.progress.update - bar.n)
                 if not went_on:
                     continue  # what was due there was done when the checkpoint was written
@@ -219,8 +220,8 @@ class _Training:
     def _forecast(self) -> None:
         kept = 3 + max(self.config.keep_best, self.config.average_best)
         forecast = make_forecast(
-            lambda batch: self.gradient.compute(batch, 0, alone=True),
-            self.plan,
+            lambda block: self.gradient.compute([block], 0, alone=True),
+            list(itertools.chain(*self.plan)),
             self.gradient.lengths,
             self.model,
             self.run.folder,
@@ -238,7 +239,7 @@ class _Training:
             warn(warning)
         self._write("forecast", **forecast.record())
 
-    def _batches(self, stop: Stop) -> Iterator[Indices]:
+    def _batches(self, stop: Stop) -> Iterator[Blocks]:
         """The batches still to come; the position moves on with each."""
         while True:
             progress = self.progress  # another one after going back
@@ -262,11 +263,11 @@ class _Training:
                 return
             if asked:
                 return
-            sentences = self.plan[progress.batch]
+            batch = self.plan[progress.batch]
             progress.batch += 1
-            yield sentences
+            yield batch
 
-    def _update(self, sentences: Indices) -> bool:
+    def _update(self, batch: Blocks) -> bool:
         """One optimizer step on one batch; False if training went back instead.
 
         A GPU is given the next update before the outcome of this one is known, so that it
@@ -275,7 +276,7 @@ class _Training:
         """
         if self.launched is None:
             self.settled_at = time.monotonic()
-        launched = self._launch(sentences)
+        launched = self._launch(batch)
         if not self._settle():
             return False  # and the update just launched never was
         self.launched = launched
@@ -286,7 +287,7 @@ class _Training:
             return self._settle()
         return True
 
-    def _launch(self, sentences: Indices) -> _Launched:
+    def _launch(self, batch: Blocks) -> _Launched:
         """Have one update computed; a gradient that is not finite changes nothing."""
         config, progress = self.config, self.progress
         # Batches left out count too, so that nobody has to know yet whether the last one is.
@@ -298,7 +299,7 @@ class _Training:
             group["lr"] = rate
         self.model.train()
         seed = random_number(config.seed, number, self.workers.rank)
-        computed = self.gradient.compute(sentences, seed, number)
+        computed = self.gradient.compute(batch, seed, number)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
         # If the norm is finite, so is the loss, or its gradient would not be.
         spoiled = (~norm.isfinite()).float()
@@ -538,7 +539,10 @@ class _Training:
     def _elapsed(self) -> float:
         return time.monotonic() - self.started
 
-    def _plan(self, epoch: int) -> list[Indices]:
+    def _plan(self, epoch: int) -> list[Blocks]:
         tokens = self.config.batch_tokens
         assert tokens != "auto"  # settled before
-        return plan_epoch(*self.gradient.lengths, tokens, self.config.seed, epoch)
+        return plan_epoch(
+            *self.gradient.lengths, tokens, self.config.seed, epoch,
+            block_tokens=block_tokens(self.device),
+        )  # fmt: skip

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from nmt.batches import make_batch, pad_sources, plan_epoch
+from nmt.batches import Blocks, make_batch, pad_sources, plan_epoch
 from nmt.corpus import PackedSet, PackedWriter
 from nmt.symbols import BOS, EOS, PAD
 
@@ -18,15 +18,19 @@ def random_lengths(n: int, seed: int = 3) -> tuple[np.ndarray, np.ndarray]:
     return (trg * random.uniform(0.5, 1.5, n)).astype(np.int64).clip(1, 80), trg
 
 
+def flat(plan: list[Blocks]) -> Blocks:
+    return [block for batch in plan for block in batch]
+
+
 def test_every_sentence_stands_in_exactly_one_batch() -> None:
     src, trg = random_lengths(5000)
     plan = plan_epoch(src, trg, 500, seed=1, epoch=0)
-    assert sorted(np.concatenate(plan).tolist()) == list(range(5000))
+    assert sorted(np.concatenate(flat(plan)).tolist()) == list(range(5000))
 
 
 def test_batches_keep_near_the_budget_and_pad_little() -> None:
     src, trg = random_lengths(20_000)
-    plan = plan_epoch(src, trg, 1000, seed=1, epoch=0)
+    plan = flat(plan_epoch(src, trg, 1000, seed=1, epoch=0))
     sizes = np.array([(trg[batch] + 1).sum() for batch in plan])
     assert (sizes <= 1000 + 61).all()
     assert np.median(sizes) > 900
@@ -38,21 +42,34 @@ def test_batches_keep_near_the_budget_and_pad_little() -> None:
     assert 1 - (trg + 1).sum() / sum((trg[b].max() + 1) * len(b) for b in plan) < 0.01
 
 
+@pytest.mark.parametrize("tokens", [2000, 8000, 32_000])
+def test_a_large_batch_of_blocks_pads_no_more_than_a_small_one(tokens: int) -> None:
+    src, trg = random_lengths(20_000)
+    plan = plan_epoch(src, trg, tokens, seed=1, epoch=0, block_tokens=2000)
+    blocks = flat(plan)
+    assert sorted(np.concatenate(blocks).tolist()) == list(range(20_000))
+    sizes = [sum((trg[block] + 1).sum() for block in batch) for batch in plan[:-1]]
+    assert max(sizes) <= tokens + 61
+    assert np.mean(sizes) > 0.97 * tokens
+    cells = sum((trg[b].max() + 1 + src[b].max()) * len(b) for b in blocks)
+    assert 1 - (trg + 1 + src).sum() / cells < 0.08
+
+
 def test_the_plan_is_a_pure_function_of_seed_and_epoch() -> None:
     lengths = random_lengths(1000)
 
-    def flat(seed: int, epoch: int) -> list[int]:  # fmt: skip
-        return np.concatenate(plan_epoch(*lengths, 200, seed, epoch)).tolist()  # type: ignore[no-any-return]
+    def order(seed: int, epoch: int) -> list[int]:
+        return [int(i) for i in np.concatenate(flat(plan_epoch(*lengths, 200, seed, epoch)))]
 
-    assert flat(1, 0) == flat(1, 0)
-    assert flat(1, 0) != flat(1, 1)
-    assert flat(1, 0) != flat(2, 0)
+    assert order(1, 0) == order(1, 0)
+    assert order(1, 0) != order(1, 1)
+    assert order(1, 0) != order(2, 0)
 
 
 def test_a_sentence_longer_than_the_budget_is_kept() -> None:
     lengths = np.array([3, 100, 4])
     plan = plan_epoch(lengths, lengths, 10, 1, 0)
-    assert sorted(np.concatenate(plan).tolist()) == [0, 1, 2]
+    assert sorted(np.concatenate(flat(plan)).tolist()) == [0, 1, 2]
 
 
 @pytest.fixture

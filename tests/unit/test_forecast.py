@@ -10,7 +10,7 @@ LENGTHS = (np.array([3, 9, 4, 4, 2, 8, 30, 5]), np.array([4, 8, 3, 5, 2, 9, 25, 
 
 
 def test_largest_batch_is_tried_first(tmp_path: Path) -> None:
-    plan = plan_epoch(*LENGTHS, 12, 1, 0)
+    plan = [block for batch in plan_epoch(*LENGTHS, 12, 1, 0) for block in batch]
     tried: list[Indices] = []
     model = torch.nn.Linear(1000, 10)
     forecast = make_forecast(tried.append, plan, LENGTHS, model, tmp_path, checkpoints=4)

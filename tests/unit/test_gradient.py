@@ -28,11 +28,11 @@ def close(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("most_cells", [200, 50, 1])
 def test_any_number_of_parts_gives_the_same_gradient(most_cells: int) -> None:
     whole = gradient()
-    loss, tokens, *_ = whole.compute(BATCH, 1)
+    loss, tokens, *_ = whole.compute([BATCH], 1)
     parts = gradient()
     parts.most_cells = most_cells
-    assert len(parts._parts(_Sentences(parts.corpus, parts.lengths, BATCH))) > 1
-    loss_in_parts, tokens_in_parts, *_ = parts.compute(BATCH, 1)
+    assert len(parts._parts(_Sentences(parts.corpus, parts.lengths, [BATCH]))) > 1
+    loss_in_parts, tokens_in_parts, *_ = parts.compute([BATCH], 1)
     assert tokens == tokens_in_parts
     torch.testing.assert_close(loss, loss_in_parts)
     close(gradients(parts.model), gradients(whole.model))
@@ -41,11 +41,11 @@ def test_any_number_of_parts_gives_the_same_gradient(most_cells: int) -> None:
 @pytest.mark.parametrize("count", [2, 3, 16])
 def test_mean_over_workers_is_the_gradient_of_the_whole_batch(count: int) -> None:
     whole = gradient()
-    _, tokens, cells, _ = whole.compute(BATCH, 1)
+    _, tokens, cells, _ = whole.compute([BATCH], 1)
     shares, seen = [], 0
     for rank in range(count):
         share = gradient(rank, count)
-        seen += share.compute(BATCH, 1, alone=True)[1]
+        seen += share.compute([BATCH], 1, alone=True)[1]
         shares.append(gradients(share.model))
     assert seen == tokens
     assert cells >= tokens
@@ -60,7 +60,7 @@ def test_every_sentence_is_in_one_part_of_one_worker() -> None:
         share.most_cells = 100
         found += [
             int(s)
-            for part, weight in share._parts(_Sentences(share.corpus, share.lengths, BATCH))
+            for part, weight in share._parts(_Sentences(share.corpus, share.lengths, [BATCH]))
             if weight
             for s in part
         ]

@@ -92,12 +92,12 @@ def test_a_batch_is_divided_by_the_tokens_it_has_now(run: Run, corpus: PackedSet
         model, corpus, 0.1, torch.device("cpu"), Workers(), sample=sampler
     )  # fmt: skip
     everything = np.arange(len(corpus))
-    loss, tokens, *_ = gradient.compute(everything, 1, draw=5)
+    loss, tokens, *_ = gradient.compute([everything], 1, draw=5)
     cut = sampler(corpus, everything, 5)
     assert tokens == len(cut.trg.ids) + len(cut) != len(corpus.trg.ids) + len(corpus)
     whole = [p.grad.clone() for p in model.parameters() if p.grad is not None]
     gradient.most_cells = 60
-    in_parts, tokens_in_parts, *_ = gradient.compute(everything, 1, draw=5)
+    in_parts, tokens_in_parts, *_ = gradient.compute([everything], 1, draw=5)
     assert tokens_in_parts == tokens
     torch.testing.assert_close(in_parts, loss)
     again = [p.grad for p in model.parameters() if p.grad is not None]
