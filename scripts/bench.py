@@ -354,7 +354,8 @@ def gpu(
     output: Annotated[Path, typer.Option(help="where the numbers go")] = RESULTS / "gpu.json",
 ) -> None:
     """On one GPU: check every kernel and a whole update, then time them, in nine minutes."""
-    from bench_gpu import Settings, run_all
+    from bench_gpu import run_all
+    from gpu.bench import Settings
 
     load_manifest(corpus)
     if not torch.cuda.is_available():
@@ -375,7 +376,8 @@ def floor(
     batch_tokens: int = 32_768,
 ) -> None:
     """What an update on a GPU must do at the least, counted: operations and bytes."""
-    from bench_gpu import Bench, Settings, counted
+    from gpu.bench import Bench, Settings
+    from gpu.work import counted
 
     bench = Bench(Settings(str(corpus), device="cpu"))
     print(json.dumps(counted(bench, shape, batch_tokens, 2)[2], indent=1))

@@ -20,8 +20,9 @@ from tests.toy import nmt, write_config
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
-import bench_gpu  # noqa: E402
-from bench_gpu import Bench, Settings, counted, run_all, run_apart, summary, work_of  # noqa: E402
+from bench_gpu import SECTIONS, run_all, run_apart, summary  # noqa: E402
+from gpu.bench import Bench, Settings, attempt  # noqa: E402
+from gpu.work import counted, work_of  # noqa: E402
 
 TINY = {"embedding": 16, "encoder": 16, "decoder": 24, "attention_size": 20}
 
@@ -52,7 +53,7 @@ def failures(record: Any, path: str = "") -> list[str]:
 def test_every_section_but_the_program_itself(
     settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sections = [name for name in bench_gpu.SECTIONS if name != "train"]
+    sections = [name for name in SECTIONS if name != "train"]
     before = torch.are_deterministic_algorithms_enabled()
     run_all(settings, tmp_path / "gpu.json", 300, sections, apart=False)
     assert torch.are_deterministic_algorithms_enabled() == before
@@ -107,7 +108,7 @@ def test_a_variant_that_fails_leaves_the_others() -> None:
     def fails() -> None:
         raise RuntimeError("out of luck")
 
-    found = dict([*bench_gpu.attempt("bad", fails), *bench_gpu.attempt("good", lambda: 7)])
+    found = dict([*attempt("bad", fails), *attempt("good", lambda: 7)])
     assert found["good"] == 7
     assert "out of luck" in found["bad"]["error"]
     assert summary(found) == "failed: bad"

@@ -1,0 +1,183 @@
+"""What a section is given: settings, corpus, networks, and updates as `nmt train` makes them.
+
+A section is a generator of (name, result); a variant that fails gives its error in place of
+a result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from shapes import PIECES, SHAPES
+from torch import Tensor
+
+from nmt.batches import Batch, Indices, make_batch, plan_epoch
+from nmt.corpus import PackedSet
+from nmt.model import Seq2Seq, recurrence_cuda
+from nmt.model.kernels import PLAIN, Kernels, OnTriton
+from nmt.prepare.pipeline import load_manifest
+from nmt.runtime import compute_reproducibly
+from nmt.train.loss import batch_loss
+
+Found = Iterator[tuple[str, Any]]
+Loop = Callable[..., tuple[Tensor, Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of a whole benchmark; the defaults are those for a GPU, a test takes tiny ones.
+
+    Attributes:
+        corpus: a prepared corpus.
+        run: a trained run to translate with, if there is one.
+        device: what everything runs on; on a CPU plain kernels take the place of Triton's.
+        sizes: by name of shape.
+        pieces: smallest vocabulary by name of shape; a corpus with more has its way.
+        main: the shape that is looked at most closely.
+        tokens: target tokens in an update of it.
+        sweep: the same, how it depends on them.
+        updates: in a pass; each is timed twice or more after one that warms up.
+        passes: that are timed.
+        matmul: rows, columns and depth of the product that gives the ceiling.
+        copy_mib: size of the copy that gives the other.
+        repeats: of a kernel that is timed.
+        check_sizes: at which kernels are compared with their twins.
+        train_updates: of the whole program, in the comparison of stopping and not stopping.
+    """
+
+    corpus: str
+    run: str | None = None
+    device: str = "cuda"
+    sizes: dict[str, dict[str, int]] | None = None
+    pieces: dict[str, int] | None = None
+    main: str = "base"
+    tokens: int = 32_768
+    sweep: tuple[int, ...] = (4_096, 8_192, 16_384, 65_536)
+    updates: int = 16
+    passes: int = 4
+    matmul: int = 8_192
+    copy_mib: int = 2_048
+    repeats: int = 30
+    check_sizes: tuple[tuple[int, ...], ...] = (
+        (300, 9, 4, 1024, 1024, 1024),
+        (64, 48, 3, 1000, 2000, 1000),
+    )
+    train_updates: int = 40
+
+    def shape(self, name: str) -> dict[str, int]:
+        """Sizes of a network."""
+        return (self.sizes or SHAPES)[name]
+
+
+class Bench:
+    """What the sections share: the corpus, and how an update is made and timed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.device = torch.device(settings.device)
+        compute_reproducibly(self.device)
+        self.kernels: Kernels = OnTriton() if self.device.type == "cuda" else PLAIN
+        self.corpus = PackedSet.open(Path(settings.corpus), "train")
+        manifest = load_manifest(Path(settings.corpus))
+        self.vocab = [manifest["tokenizers"][side]["pieces"] for side in ("src", "trg")]
+
+    def pieces(self, shape: str) -> tuple[int, int]:
+        """Source and target vocabulary of a shape's network."""
+        least = (self.settings.pieces or PIECES)[shape]
+        return max(least, self.vocab[0]), max(least, self.vocab[1])
+
+    def model(self, shape: str, dropout: float = 0.2) -> Seq2Seq:
+        """A network with random weights, always the same ones."""
+        torch.manual_seed(1)
+        return self.network(shape, dropout).to(self.device)
+
+    def network(self, shape: str, dropout: float) -> Seq2Seq:
+        """A network of a shape."""
+        src, trg = self.pieces(shape)
+        return Seq2Seq(
+            src_vocab=src, trg_vocab=trg, attention="additive", encoder_layers=1,
+            dropout=dropout, word_dropout=dropout / 2, **self.settings.shape(shape),
+        )  # fmt: skip
+
+    def plan(self, tokens: int) -> list[Indices]:
+        """Sentences of some updates, the longest source of each first as in training."""
+        lengths = self.corpus.src.lengths
+        plan = [block for (block,) in plan_epoch(lengths, self.corpus.trg.lengths, tokens, 1, 0)]
+        chosen = [plan[i % len(plan)] for i in range(self.settings.updates)]
+        return [part[np.argsort(-lengths[part], kind="stable")] for part in chosen]
+
+    def batch(self, part: Indices) -> Batch:
+        """On the device, without waiting."""
+        return make_batch(self.corpus, part).to(self.device)
+
+    def wait(self) -> None:
+        """For the device to have done everything."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def loop(self, kernels: Kernels) -> Loop:
+        """The GPU's recurrence on some kernels."""
+        return functools.partial(recurrence_cuda.recurrence, kernels=kernels)
+
+
+@contextlib.contextmanager
+def through(loop: Loop | None) -> Iterator[None]:
+    """Within, the recurrence of the network is `loop`; None: the program's own choice."""
+    if loop is None:
+        yield
+        return
+    with (
+        mock.patch.object(recurrence_cuda, "is_for", lambda tensor: tensor is not None),
+        mock.patch.object(recurrence_cuda, "recurrence", loop),
+    ):
+        yield
+
+
+class Trainer:
+    """Updates as `nmt train` makes them, without its bookkeeping."""
+
+    def __init__(self, model: Seq2Seq, precision: torch.dtype, loop: Loop | None) -> None:
+        self.model, self.precision, self.loop = model.train(), precision, loop
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+
+    def gradient(self, batch: Batch, mark: Callable[[str], None] = lambda _: None) -> Tensor:
+        """Set the gradients; returns the loss in nats per token, on the device."""
+        kind, rounds = batch.src.device.type, self.precision != torch.float32
+        with through(self.loop):
+            with torch.autocast(kind, self.precision, enabled=rounds):
+                loss = batch_loss(self.model, batch, 0.1)
+            mark("readout, output layer and loss (with its own gradient)")
+            torch.autograd.backward(loss.smoothed / batch.trg_tokens)
+        return loss.plain / batch.trg_tokens
+
+    def step(self, mark: Callable[[str], None] = lambda _: None) -> None:
+        """Clip and apply the gradients."""
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        mark("clipping")
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        mark("optimizer")
+
+    def update(self, batch: Batch) -> None:
+        """One update; waits for nothing."""
+        self.gradient(batch)
+        self.step()
+
+
+def attempt(name: str, function: Callable[[], Any]) -> Found:
+    """A result under its name; what went wrong, if something did."""
+    try:
+        yield name, function()
+    except Exception:  # the next variant may work, and this one's error is worth knowing
+        yield name, {"error": traceback.format_exc(limit=-6)[-3000:]}
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

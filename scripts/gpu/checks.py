@@ -1,0 +1,90 @@
+"""Whether it computes the right thing: every kernel alone, and a whole update."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+from unittest import mock
+
+import torch
+from kernel_checks import SMALL, Sizes, checks
+from shapes import SHAPES
+from torch import Tensor
+
+from gpu.bench import Bench, Found, Loop, Trainer, attempt
+from nmt.model import recurrence, seq2seq
+from nmt.model.kernels import PLAIN
+from nmt.model.recurrence_graphs import Graphs
+
+
+def section_checks(bench: Bench) -> Found:
+    """Every kernel against its twin, at odd and at real sizes."""
+    sizes = SMALL + tuple(Sizes(*numbers) for numbers in bench.settings.check_sizes)
+    failed, count = [], 0
+    worst: dict[str, float] = {}
+    for outcome in checks(sizes, bench.device, kernels=bench.kernels):
+        count += 1
+        if not outcome.passed:
+            failed.append(outcome.record())
+        if outcome.error is not None:
+            key = f"{outcome.what} {outcome.dtype}"
+            worst[key] = max(worst.get(key, 0.0), outcome.error)
+        if count % 10 == 0:
+            yield "kernels", {"compared": count, "failed": failed, "largest_error": worst}
+    yield "kernels", {"compared": count, "failed": failed, "largest_error": worst}
+
+
+def section_update(bench: Bench) -> Found:
+    """Loss and gradients of a whole update by every path, against the CPU's in float32."""
+    part = bench.plan(2048)[0]
+    shape = "small" if "small" in (bench.settings.sizes or SHAPES) else bench.settings.main
+
+    def gradients(bench: Bench, precision: torch.dtype, loop: Loop | None) -> dict[str, Tensor]:
+        model = bench.model(shape, dropout=0.0)
+        loss = Trainer(model, precision, loop).gradient(bench.batch(part))
+        found = {name: p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None}
+        return {"loss": loss.detach().cpu(), **found}
+
+    expected = gradients(Bench(replace(bench.settings, device="cpu")), torch.float32, None)
+
+    paths: list[tuple[str, torch.dtype, Loop | None, float]] = [
+        ("plain, float32", torch.float32, bench.loop(PLAIN), 1e-2),
+        ("kernels, float32", torch.float32, bench.loop(bench.kernels), 1e-2),
+        ("plain, bfloat16", torch.bfloat16, bench.loop(PLAIN), 1e-1),
+        ("kernels, bfloat16", torch.bfloat16, bench.loop(bench.kernels), 1e-1),
+        ("graphs, bfloat16", torch.bfloat16, Graphs(bench.kernels).recurrence, 1e-1),
+        ("the program's own choice, bfloat16", torch.bfloat16, None, 1e-1),
+    ]
+    for name, precision, loop, tolerance in paths:
+
+        def compared(
+            precision: torch.dtype = precision, loop: Loop | None = loop, most: float = tolerance
+        ) -> dict[str, Any]:
+            found = gradients(bench, precision, loop)
+            again = gradients(bench, precision, loop)
+            apart = {key: relative_error(found[key], expected[key]) for key in expected}
+            largest = max(apart, key=lambda key: apart[key])
+            return {
+                "loss": float(found["loss"]),
+                "expected": float(expected["loss"]),
+                "largest_relative_error": apart[largest],
+                "where": largest,
+                "passed": apart[largest] <= most,
+                "same_bits_again": all(torch.equal(found[key], again[key]) for key in found),
+            }
+
+        yield from attempt(name, compared)
+
+    def step_loop() -> dict[str, Any]:
+        with mock.patch.object(seq2seq, "unroll", recurrence.unroll_by_step):
+            found = gradients(bench, torch.float32, None)
+        apart = [relative_error(found[key], expected[key]) for key in expected]
+        return {"largest_relative_error": max(apart)}
+
+    yield from attempt("step by step, float32", step_loop)
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """Length of the difference, as a share of the length of what was expected."""
+    apart = (found.double() - expected.double()).norm()
+    return float(apart / expected.double().norm().clamp_min(1e-30))
