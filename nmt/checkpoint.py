@@ -54,6 +54,8 @@ _HALF_WRITTEN = re.compile(
     r"\.(\d{8}|average|run\.json|config\.yaml|train\.jsonl|curves\.svg|aligner\.safetensors)\."
 )
 _COPIED = ("src.model", "trg.model", "manifest.json", *_TEXTS)
+# Keys that came later, and what networks had before: a run from then is what it was.
+_ADDED = {"attention_query": "state"}
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,9 @@ class Run:
     def identity(self) -> str:
         """Hash of what weights must fit: tokenizers and the shape of the network."""
         network = self.config.model.model_dump(mode="json")
+        for key, before in _ADDED.items():
+            if network[key] == before:
+                del network[key]
         text = json.dumps([self.info["tokenizers"], network], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -230,6 +230,11 @@ class ModelConfig(_Section):
     encoder_layers: int = Field(1, ge=1, le=8)
     decoder: int = Field(512, ge=1, description="GRU units")
     attention_size: int = Field(512, ge=1, description="units of the additive score")
+    attention_query: Literal["state", "state+word"] = Field(
+        "state",
+        description="what looks for source words: s_{i-1}, as in the paper, or with it the last "
+        "word, which s_{i-1} has not read yet",
+    )
     dropout: Annotated[float, Field(ge=0, lt=1)] | Literal["auto"] = Field(
         "auto", description="embeddings, encoder states, readout; auto: by the corpus size"
     )

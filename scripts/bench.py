@@ -152,8 +152,6 @@ def padding(batches: list[Batch]) -> dict[str, float]:
 def time_split(profile: torch.profiler.profile) -> dict[str, float]:
     """Shares of the time of the profiled updates, by what took it."""
     parts = {
-        "encoder_recurrence_forward": "_Loop",
-        "encoder_recurrence_backward": "_LoopBackward",
         "recurrence_forward": "_Recurrence",
         "recurrence_backward": "_RecurrenceBackward",
         "output_and_loss": "_OutputLoss",
@@ -163,7 +161,7 @@ def time_split(profile: torch.profiler.profile) -> dict[str, float]:
     total = sum(event.self_cpu_time_total for event in events)
     took = {event.key: event.cpu_time_total for event in events}
     shares = {name: round(took[key] / total, 3) for name, key in parts.items()}
-    return {**shares, "embedding_readout_and_rest": round(1 - sum(shares.values()), 3)}
+    return {**shares, "encoder_embedding_readout_and_rest": round(1 - sum(shares.values()), 3)}
 
 
 @app.command()

@@ -216,10 +216,21 @@ def cases(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> dict[str, C
 
 
 def whole_recurrence(
-    sizes: Sizes, device: torch.device, dtype: torch.dtype, *, attention: bool = True
+    sizes: Sizes, device: torch.device, dtype: torch.dtype, *, query: str | None = "state"
 ) -> Callable[[Kernels], tuple[Tensor, ...]]:
-    """Outputs and all gradients of the loop, as a function of the implementation."""
+    """Outputs and all gradients of the loop, as a function of the implementation.
+
+    Args:
+        sizes: of the inputs.
+        device: where they are.
+        dtype: of products.
+        query: ``state``, ``state+word``, or None for no attention.
+    """
+    attention = query is not None
     i = make_inputs(sizes if attention else replace(sizes, units=0), device, dtype)
+    if query == "state+word":
+        asked = make_inputs(replace(sizes, hidden=sizes.units), device, dtype, seed=2).word_gates
+        i = replace(i, word_gates=torch.cat([i.word_gates, asked[:, :, : sizes.units]], dim=2))
     looks = (i.context_weight, i.score, i.keys, i.encoder_states)
     given = [i.word_gates, i.first_state, i.weight, i.bias, *(looks if attention else ())]
 
@@ -284,9 +295,9 @@ def checks(
         for sizes in all_sizes:
             for what, function in cases(sizes, device, dtype).items():
                 yield compare(what, function, sizes, dtype, TOLERANCE[dtype], kernels)
-            for attention in (True, False):
-                function = whole_recurrence(sizes, device, dtype, attention=attention)
-                what = "recurrence" if attention else "recurrence without attention"
+            for query in ("state", "state+word", None):
+                function = whole_recurrence(sizes, device, dtype, query=query)
+                what = f"recurrence, query {query}" if query else "recurrence without attention"
                 yield compare(what, function, sizes, dtype, DRIFT[dtype], kernels)
 
 

@@ -53,6 +53,8 @@ class Decoder(nn.Module):
         attention: what makes the context.
         dropout: on embeddings and readout.
         word_dropout: share of input tokens whose vector is dropped in training.
+        word_in_query: y_{i-1} is part of the attention's query beside s_{i-1}, which has not read
+            it yet; the conditional GRU of Sennrich et al. (2017) is another way to that end.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Decoder(nn.Module):
         attention: AdditiveAttention | FixedContext,
         dropout: float,
         word_dropout: float,
+        word_in_query: bool = False,
     ) -> None:
         super().__init__()
         self.hidden = hidden
@@ -72,7 +75,9 @@ class Decoder(nn.Module):
         self.word_dropout = WordDropout(word_dropout)
         self.dropout = nn.Dropout(dropout)
         self.start = nn.Linear(states, hidden)
-        self.word_gates = nn.Linear(embedding, 3 * hidden)
+        # With the word's part of the query behind, if the word has one.
+        asked = attention.query_size if word_in_query else 0
+        self.word_gates = nn.Linear(embedding, 3 * hidden + asked)
         self.context_gates = nn.Linear(states, 3 * hidden, bias=False)
         # The recurrent weights and W_a side by side: one product with s_{i-1} a step.
         self.recurrent = nn.Linear(hidden, 3 * hidden + attention.query_size)
@@ -103,8 +108,8 @@ class Decoder(nn.Module):
         """One step of the recurrence, for `beam` hypotheses of each sentence.
 
         Args:
-            word_gates: W y_{i-1} for the three gates, bias included,
-                `[batch, beam, 3*hidden]`; its thirds are reset, update, candidate.
+            word_gates: W y_{i-1} for the gates reset, update, candidate, bias included, and
+                what y_{i-1} adds to the query, if it does, `[batch, beam, 3*hidden (+ query)]`.
             state: s_{i-1}, `[batch, beam, hidden]`.
             memory: of the `batch` sentences.
 
@@ -116,11 +121,14 @@ class Decoder(nn.Module):
         the product, where the paper's acts on s_{i-1} before it.
         """
         recurrent = self.recurrent(state)
-        own, query = recurrent.split([3 * self.hidden, self.attention.query_size], dim=2)
+        three = 3 * self.hidden
+        own, query = recurrent.split([three, self.attention.query_size], dim=2)
+        if word_gates.shape[2] > three:
+            query = query + word_gates[..., three:]
         context, attention = self.attention(
             query, memory.keys, memory.encoder_states, memory.src_mask
         )
-        given = word_gates + self.context_gates(context)
+        given = word_gates[..., :three] + self.context_gates(context)
         reset_update = torch.sigmoid(given[..., : 2 * self.hidden] + own[..., : 2 * self.hidden])
         reset, update = reset_update.chunk(2, dim=2)
         candidate = torch.tanh(given[..., 2 * self.hidden :] + reset * own[..., 2 * self.hidden :])

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from nmt.model.gru import both_ways
 from nmt.model.regularise import WordDropout
 from nmt.symbols import PAD
 
@@ -65,33 +64,12 @@ class Encoder(nn.Module):
                 first, each of which has read the whole sentence, `[batch, 2*hidden]`.
         """
         embedded = self.dropout(self.word_dropout(self.embedding(src)))
-        # On the CPU as packing wants them, on which the loop runs there too.
-        lengths = src_mask.sum(dim=1).cpu() if src_lengths is None else src_lengths
-        if embedded.is_cuda:
-            encoder_states, summary = self._by_cudnn(embedded, lengths)
-        else:
-            encoder_states, summary = self._by_loop(embedded, src_mask, lengths)
-        return self.dropout(encoder_states), summary
-
-    def _by_cudnn(self, embedded: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         # Packing makes the backward GRU start at each sentence's own last token, so
         # that a padded neighbour changes nothing.
+        lengths = src_mask.sum(dim=1).cpu() if src_lengths is None else src_lengths
         is_sorted = bool((lengths[:-1] >= lengths[1:]).all())
         packed = pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=is_sorted)
         states, last = self.gru(packed)
-        length = embedded.shape[1]
-        encoder_states, _ = pad_packed_sequence(states, batch_first=True, total_length=length)
-        return encoder_states, torch.cat([last[-2], last[-1]], dim=1)
-
-    def _by_loop(
-        self, embedded: Tensor, src_mask: Tensor, lengths: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        states = embedded
-        for layer in range(self.gru.num_layers):
-            states = both_ways(
-                self.gru, layer, states if layer == 0 else self.dropout(states), lengths
-            )
-        forward, backward = states.chunk(2, dim=2)
-        last = forward[torch.arange(len(lengths)), lengths - 1]
-        summary = torch.cat([last, backward[:, 0]], dim=1)
-        return states * src_mask.unsqueeze(2), summary
+        encoder_states, _ = pad_packed_sequence(states, batch_first=True, total_length=src.shape[1])
+        summary = torch.cat([last[-2], last[-1]], dim=1)
+        return self.dropout(encoder_states), summary

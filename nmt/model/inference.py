@@ -76,13 +76,17 @@ class Inference:
         hidden, looks = self.hidden, decoder.attention
         self.gates = 3 * hidden
         # Twice what goes into a tanh: the candidate's third of the gates, the readout.
+        asked = decoder.word_gates.out_features - self.gates  # the word's part of the query
         twice = torch.ones(self.gates + embedding, device=decoder.output_bias.device)
         twice[2 * hidden :] = 2.0
         of_state, of_context, of_word = torch.split(
             decoder.readout.weight, [hidden, decoder.context_gates.in_features, embedding], dim=1
         )
-        words = torch.cat([decoder.word_gates.weight, of_word]) * twice.unsqueeze(1)
-        bias = torch.cat([decoder.word_gates.bias, decoder.readout.bias]) * twice
+        of_word_twice = torch.cat([twice, twice.new_full((asked,), 2.0)])
+        to_gates, to_query = torch.split(decoder.word_gates.weight, [self.gates, asked])
+        gates_bias, query_bias = torch.split(decoder.word_gates.bias, [self.gates, asked])
+        words = torch.cat([to_gates, of_word, to_query]) * of_word_twice.unsqueeze(1)
+        bias = torch.cat([gates_bias, decoder.readout.bias, query_bias]) * of_word_twice
         self.embedding = decoder.embedding.weight.detach().clone()
         self._words = _linear(words, bias)
         self._table: Tensor | None = None
@@ -98,6 +102,7 @@ class Inference:
         nothing = torch.zeros(embedding, device=own.device)  # the readout's bias is the word's
         self._state = _linear(state, torch.cat([recurrent_bias, nothing]) * scale, int8=int8)
         self._output = _linear(self.embedding, decoder.output_bias.detach().clone(), int8=int8)
+        self._given = self.gates + embedding
         self._parts = [self.gates, looks.query_size, embedding]
         self._score: Tensor | None = None
         if isinstance(looks, AdditiveAttention):
@@ -148,8 +153,12 @@ class Inference:
             `[sentences, beam, src_len]`, meaningless at places without a row.
         """
         own, query = torch.split(products, self._parts[:2], dim=1)
+        words = self._of_words(tokens)
+        given, asked = words[:, : self._given], words[:, self._given :]
+        if asked.shape[1]:
+            query = query + asked
         context, attention = self._look(query, source, place, beam)
-        given = self._of_words(tokens) + context
+        given = given + context
         hidden = self.hidden
         opened = torch.sigmoid(given[:, : 2 * hidden] + own[:, : 2 * hidden])
         reset, update = opened.chunk(2, dim=1)

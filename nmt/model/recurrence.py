@@ -28,7 +28,6 @@ from torch.autograd.function import once_differentiable
 from nmt.model import recurrence_cuda
 from nmt.model.attention import AdditiveAttention, exp_twice
 from nmt.model.decoder import Decoder, Memory
-from nmt.model.gru import gru_step, gru_step_backward
 from nmt.model.weight import Weight, autocast_precision
 
 
@@ -51,8 +50,9 @@ def unroll(
     if not isinstance(decoder.attention, AdditiveAttention):
         return _unroll_fixed(decoder, word_gates, first_state, memory)
     states, contexts, attention = _recurrence(
-        word_gates, first_state, recurrent.weight, recurrent.bias, decoder.context_gates.weight,
-        decoder.attention.score, memory.keys, memory.encoder_states, memory.src_mask,
+        word_gates, first_state, recurrent.weight, recurrent.bias,
+        decoder.context_gates.weight, decoder.attention.score,
+        memory.keys, memory.encoder_states, memory.src_mask,
     )  # fmt: skip
     return states, contexts, attention
 
@@ -105,25 +105,27 @@ class _Recurrence(torch.autograd.Function):
         src_mask: Optional[Tensor],  # noqa: UP045
         precision: torch.dtype,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        batch, steps, three = word_gates.shape
-        hidden = three // 3
+        (batch, hidden), steps = first_state.shape, word_gates.shape[1]
+        three = 3 * hidden
+        asks = word_gates.shape[2] > three  # the word is part of the query
         given = word_gates.transpose(0, 1).clone(memory_format=torch.contiguous_format)
         states = given.new_empty(steps + 1, batch, hidden)
         states[0] = first_state
-        gates = torch.empty_like(given)  # reset, update, candidate
+        gates = given.new_empty(steps, batch, three)  # reset, update, candidate
         own_candidate = given.new_empty(steps, batch, hidden)
         recurrent = given.new_empty(batch, weight.shape[0])
         looks = _Looks(score, keys, encoder_states, src_mask, steps)
         recur, read = Weight(weight, precision), Weight(context_weight, precision)
         for step in range(steps):
             recur.forward(states[step], bias, out=recurrent)
-            now, opened = given[step], gates[step]
+            now, opened = given[step, :, :three], gates[step]
             if context_weight is not None:
-                context = looks.forward(step, recurrent[:, three:])
+                query = recurrent[:, three:]
+                context = looks.forward(step, query.add_(given[step, :, three:]) if asks else query)
                 read.forward(context, now, out=now)
-            gru_step(now, recurrent[:, :three], states[step], opened, states[step + 1])
+            _gru_step(now, recurrent[:, :three], states[step], opened, states[step + 1])
             own_candidate[step] = recurrent[:, 2 * hidden : three]
-        ctx.recur, ctx.read = recur, read  # rounded once for both ways
+        ctx.asks, ctx.recur, ctx.read = asks, recur, read  # rounded once for both ways
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(
             states, gates, own_candidate,
@@ -158,7 +160,7 @@ class _Recurrence(torch.autograd.Function):
             if d_states is not None:
                 d_state += d_states[:, step]
             d_own = d_recurrent[step]
-            gru_step_backward(
+            _gru_step_backward(
                 d_state, states[step], gates[step], own_candidate[step],
                 d_given[step], d_own[:, :three],
             )  # fmt: skip
@@ -171,8 +173,11 @@ class _Recurrence(torch.autograd.Function):
         d_context_weight = None
         if read.weight is not None:
             d_context_weight = read.gradient(d_given, contexts)
+        d_words = d_given
+        if ctx.asks:  # what the word adds to a query has the query's gradient
+            d_words = torch.cat([d_given, d_recurrent[:, :, three:]], dim=2)
         return (
-            d_given.transpose(0, 1), d_state, recur.gradient(d_recurrent, states[:-1]),
+            d_words.transpose(0, 1), d_state, recur.gradient(d_recurrent, states[:-1]),
             d_recurrent.sum(dim=(0, 1)), d_context_weight,
             d_score, d_keys, d_encoder_states, None, None,
         )  # fmt: skip
@@ -193,6 +198,60 @@ def _recurrence(word_gates: Tensor, *tensors: Tensor | None) -> tuple[Tensor, Te
     with torch.autocast(device, enabled=False):
         outputs: tuple[Tensor, Tensor, Tensor] = _Recurrence.apply(*inputs, precision)  # type: ignore[no-untyped-call]
     return outputs
+
+
+def _gru_step(given: Tensor, own: Tensor, before: Tensor, gates: Tensor, after: Tensor) -> None:
+    """One step of a GRU as cuDNN has it: the reset gate scales U s_{i-1}, not s_{i-1}.
+
+    Args:
+        given: W x and its bias for reset, update, candidate, `[..., 3*hidden]`.
+        own: U s_{i-1} and its bias for the same, the same shape.
+        before: s_{i-1}, `[..., hidden]`.
+        gates: filled with the gates and the candidate, `[..., 3*hidden]`.
+        after: filled with s_i, `[..., hidden]`.
+    """
+    hidden = before.shape[-1]
+    both, candidate = torch.split(gates, [2 * hidden, hidden], dim=-1)
+    torch.add(given[..., : 2 * hidden], own[..., : 2 * hidden], out=both).sigmoid_()
+    torch.addcmul(
+        given[..., 2 * hidden :], both[..., :hidden], own[..., 2 * hidden :], out=candidate
+    )
+    _tanh_(candidate)
+    torch.lerp(candidate, before, both[..., hidden:], out=after)
+
+
+def _tanh_(x: Tensor) -> Tensor:
+    """Tanh in place, as 2 sigmoid(2x) - 1: PyTorch computes that much faster on most CPUs."""
+    return x.mul_(2.0).sigmoid_().mul_(2.0).sub_(1.0)
+
+
+def _gru_step_backward(
+    d_state: Tensor,
+    before: Tensor,
+    gates: Tensor,
+    own_candidate: Tensor,
+    d_given: Tensor,
+    d_own: Tensor,
+) -> None:
+    """Gradients of what a GRU step was given and of U s_{i-1}, from that of its state s_i.
+
+    Args:
+        d_state: `[..., hidden]`.
+        before: s_{i-1}, the same shape.
+        gates: reset, update, candidate, `[..., 3*hidden]`.
+        own_candidate: U s_{i-1} of the candidate, `[..., hidden]`.
+        d_given: filled, `[..., 3*hidden]`.
+        d_own: filled, the same shape; differs in the candidate, which the reset gate scales.
+    """
+    hidden = d_state.shape[-1]
+    reset, update, candidate = torch.split(gates, hidden, dim=-1)
+    both, d_candidate = torch.split(d_given, [2 * hidden, hidden], dim=-1)
+    kept = torch.addcmul(d_state, d_state, update, value=-1.0)
+    torch.ops.aten.tanh_backward.grad_input(kept, candidate, grad_input=d_candidate)
+    d_open = torch.cat([d_candidate * own_candidate, (before - candidate).mul_(d_state)], dim=-1)
+    torch.ops.aten.sigmoid_backward.grad_input(d_open, gates[..., : 2 * hidden], grad_input=both)
+    d_own[..., : 2 * hidden] = both
+    torch.mul(d_candidate, reset, out=d_own[..., 2 * hidden :])
 
 
 class _Looks:

@@ -27,8 +27,8 @@ class Inputs:
     """What the recurrence reads; the last five are None for a context that does not change.
 
     Attributes:
-        word_gates: of trg_in, and of a context that does not change,
-            `[batch, trg_len, 3*hidden]`.
+        word_gates: of trg_in, and of a context that does not change; behind them what the
+            word adds to the query, if it does, `[batch, trg_len, 3*hidden (+ units)]`.
         first_state: s_0, `[batch, hidden]`.
         weight: recurrent weights and W_a, `[3*hidden + units, hidden]`.
         bias: of the same, `[3*hidden + units]`.
@@ -88,8 +88,9 @@ class Kept:
 @torch.no_grad()
 def run_forward(inputs: Inputs, kernels: Kernels) -> Kept:
     """The loop; `inputs` as `Inputs.cast` makes them."""
-    batch, steps, three = inputs.word_gates.shape
-    hidden, looks = three // 3, inputs.keys is not None
+    (batch, hidden), steps = inputs.first_state.shape, inputs.word_gates.shape[1]
+    three, looks = 3 * hidden, inputs.keys is not None
+    of_gates, of_query = inputs.word_gates[:, :, :three], inputs.word_gates[:, :, three:]
     new = inputs.word_gates.new_empty
     exact = inputs.first_state.to(exact_type(inputs.word_gates.dtype), copy=True).contiguous()
     states = new(steps + 1, batch, hidden)
@@ -103,13 +104,15 @@ def run_forward(inputs: Inputs, kernels: Kernels) -> Kept:
     for step in range(steps):
         torch.addmm(inputs.bias, states[step], weight, out=recurrent[step])
         if from_context is not None:
+            if of_query.shape[2]:
+                recurrent[step, :, three:] += of_query[:, step]
             kernels.look(
                 recurrent[step, :, three:], _must(inputs.keys), _must(inputs.encoder_states),
                 _must(inputs.score), _must(inputs.src_mask), attention[step], contexts[step],
             )  # fmt: skip
             torch.mm(contexts[step], _must(inputs.context_weight).t(), out=from_context)
         kernels.gates(
-            inputs.word_gates[:, step], from_context, recurrent[step], exact,
+            of_gates[:, step], from_context, recurrent[step], exact,
             candidates[step], states[step + 1],
         )  # fmt: skip
     return Kept(states, recurrent, candidates, attention, contexts)
@@ -174,8 +177,11 @@ def run_backward(
             _must(inputs.src_mask),
         )  # fmt: skip
         d_encoder_states = kernels.spread(kept.attention, d_context)
+    d_words = d_given
+    if inputs.word_gates.shape[2] > three:  # what the word adds to a query has its gradient
+        d_words = torch.cat([d_given, d_recurrent[:, :, three:]], dim=2)
     return (
-        d_given.transpose(0, 1), carried + product, d_weight, d_bias, d_context_weight,
+        d_words.transpose(0, 1), carried + product, d_weight, d_bias, d_context_weight,
         d_score, d_keys, d_encoder_states, None,
     )  # fmt: skip
 

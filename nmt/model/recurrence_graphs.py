@@ -93,7 +93,7 @@ class _Bucket:
         )  # fmt: skip
         if self.inputs.src_mask is not None:
             self.inputs.src_mask[:, 0] = True
-        hidden = given.shape[2] // 3
+        hidden = first.shape[1]
         self.d_states = given.new_zeros(batch, steps, hidden)
         self.d_contexts = self.d_attention = None
         if like.encoder_states is not None:

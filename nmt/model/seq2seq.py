@@ -27,6 +27,7 @@ class Seq2Seq(nn.Module):
         attention_size: units of the additive score.
         dropout: on embeddings, encoder states and readout.
         word_dropout: share of whole tokens dropped on both sides.
+        attention_query: ``state``, s_{i-1}, or ``state+word``, and y_{i-1} with it.
         initialise: draw weights to train from; a network whose weights are loaded goes
             without, since orthogonal ones take long (0.4 s at decoder 1024).
     """
@@ -44,6 +45,7 @@ class Seq2Seq(nn.Module):
         attention_size: int,
         dropout: float,
         word_dropout: float,
+        attention_query: Literal["state", "state+word"] = "state",
         initialise: bool = True,
     ) -> None:
         super().__init__()
@@ -52,7 +54,10 @@ class Seq2Seq(nn.Module):
             AdditiveAttention(states, attention_size) if attention == "additive" else FixedContext()
         )
         self.encoder = Encoder(src_vocab, embedding, encoder, encoder_layers, dropout, word_dropout)
-        self.decoder = Decoder(trg_vocab, embedding, states, decoder, looks, dropout, word_dropout)
+        self.decoder = Decoder(
+            trg_vocab, embedding, states, decoder, looks, dropout, word_dropout,
+            attention_query == "state+word" and attention != "none",
+        )  # fmt: skip
         if initialise:
             self._initialise()
 

@@ -1,6 +1,7 @@
 """The run directory: saving, keeping, finding damage, averaging."""
 
 import errno
+import hashlib
 import json
 from pathlib import Path
 
@@ -187,6 +188,13 @@ def test_checkpoint_of_another_network_is_refused(run: Run) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "identity": "another"}))
     with pytest.raises(NmtError, match="belongs to another run"):
         run.checkpoints()
+
+
+def test_a_run_from_before_a_key_is_still_itself(run: Run) -> None:
+    network = run.config.model.model_dump(mode="json")
+    assert network.pop("attention_query") == "state"
+    before = json.dumps([run.info["tokenizers"], network], sort_keys=True)
+    assert run.identity == hashlib.sha256(before.encode()).hexdigest()
 
 
 def test_average_is_the_mean_of_the_best(run: Run) -> None:

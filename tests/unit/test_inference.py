@@ -17,8 +17,9 @@ SOURCES = [[4, 5, 6, 7, 8, 9], [5, 5, 4], [9], [8, 6, 7, 4]]
 def random_model(kind: str, *, layers: int = 1, std: float = 0.4) -> Seq2Seq:
     torch.manual_seed(2)
     model = Seq2Seq(
-        src_vocab=12, trg_vocab=20, attention=kind, embedding=6, encoder=5, encoder_layers=layers,
-        decoder=8, attention_size=7, dropout=0.3, word_dropout=0.1,
+        src_vocab=12, trg_vocab=20, attention="none" if kind == "none" else "additive",
+        embedding=6, encoder=5, encoder_layers=layers, decoder=8, attention_size=7, dropout=0.3,
+        word_dropout=0.1, attention_query="state+word" if kind == "asks" else "state",
     )  # fmt: skip
     with torch.no_grad():
         for parameter in model.parameters():
@@ -57,7 +58,7 @@ def compare(model: Seq2Seq, ready: Inference, *, rtol: float, atol: float) -> No
         tokens = (tokens * 7 + step + torch.arange(beam)) % 16 + 4
 
 
-@pytest.mark.parametrize("kind", ["additive", "none"])
+@pytest.mark.parametrize("kind", ["additive", "none", "asks"])
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("table", [True, False])
 def test_the_step_is_that_of_the_network(
@@ -86,7 +87,7 @@ def test_large_energies_stay_finite() -> None:
     torch.testing.assert_close(attention.sum(dim=2), torch.ones(4, 1))
 
 
-@pytest.mark.parametrize("kind", ["additive", "none"])
+@pytest.mark.parametrize("kind", ["additive", "none", "asks"])
 def test_int8_is_close_and_does_not_depend_on_neighbours(kind: str) -> None:
     model = random_model(kind, std=0.3)
     ready = Inference(model, int8=True)

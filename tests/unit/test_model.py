@@ -14,15 +14,17 @@ from nmt.model.recurrence import unroll
 from nmt.symbols import BOS, EOS, PAD
 from nmt.train.loss import batch_loss
 
-Kind = Literal["additive", "none"]
-KINDS = ("additive", "none")
+# asks: additive, with the last word in the query.
+Kind = Literal["additive", "none", "asks"]
+KINDS = ("additive", "none", "asks")
 
 
 def build(attention: Kind = "additive", seed: int = 0, dropout: float = 0.0) -> Seq2Seq:
     torch.manual_seed(seed)
     return Seq2Seq(
-        src_vocab=23, trg_vocab=19, attention=attention, embedding=8, encoder=7, encoder_layers=1,
-        decoder=9, attention_size=6, dropout=dropout, word_dropout=dropout,
+        src_vocab=23, trg_vocab=19, attention="none" if attention == "none" else "additive",
+        embedding=8, encoder=7, encoder_layers=1, decoder=9, attention_size=6, dropout=dropout,
+        word_dropout=dropout, attention_query="state+word" if attention == "asks" else "state",
     )  # fmt: skip
 
 

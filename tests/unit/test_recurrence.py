@@ -52,13 +52,14 @@ def test_outputs_and_all_gradients_agree(attention: Kind) -> None:
         }
         seen.append((states, contexts, looked, *of_inputs, *of_weights.values()))
         assert "recurrent.weight" in of_weights
-        assert ("attention.score" in of_weights) == (attention == "additive")
+        assert ("attention.score" in of_weights) == (attention != "none")
     for fast, plain in zip(*seen, strict=True):
         torch.testing.assert_close(fast, plain)
 
 
-def test_gradcheck() -> None:
-    model = build("additive").double()
+@pytest.mark.parametrize("attention", ["additive", "asks"])
+def test_gradcheck(attention: Kind) -> None:
+    model = build(attention).double()
     inputs = parts(model)
     decoder = model.decoder
     weights = (decoder.recurrent.weight, decoder.context_gates.weight, decoder.attention.score)

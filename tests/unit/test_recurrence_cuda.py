@@ -49,7 +49,7 @@ def test_outputs_and_all_gradients_equal_the_step_loop(attention: Kind) -> None:
             p.grad.clone() for name, p in model.decoder.named_parameters()
             if p.grad is not None and name.startswith(("recurrent", "context", "attention.score"))
         ]  # fmt: skip
-        assert len(of_weights) == (4 if attention == "additive" else 3)
+        assert len(of_weights) == (3 if attention == "none" else 4)
         seen.append((*outputs[:2], outputs[2].double(), *of_inputs, *of_weights))
     for fast_result, plain in zip(*seen, strict=True):
         torch.testing.assert_close(fast_result, plain)
