@@ -235,6 +235,11 @@ class ModelConfig(_Section):
         description="what looks for source words: s_{i-1}, as in the paper, or with it the last "
         "word, which s_{i-1} has not read yet",
     )
+    source_bridge: bool = Field(
+        False,
+        description="what is read of a source token holds its own vector beside its state, a short "
+        "way from a word to its translation",
+    )
     dropout: Annotated[float, Field(ge=0, lt=1)] | Literal["auto"] = Field(
         "auto", description="embeddings, encoder states, readout; auto: by the corpus size"
     )

@@ -20,6 +20,8 @@ class Encoder(nn.Module):
         layers: stacked bidirectional layers.
         dropout: on embeddings, between layers, and on the states.
         word_dropout: share of tokens whose whole vector is dropped in training.
+        bridge: add a token's own vector, projected, to its state: a short way from a word to its
+            translation (source-side bridging, Kuang et al. 2018).
     """
 
     def __init__(
@@ -30,6 +32,7 @@ class Encoder(nn.Module):
         layers: int,
         dropout: float,
         word_dropout: float,
+        bridge: bool = False,
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocab, embedding, padding_idx=PAD)
@@ -43,6 +46,7 @@ class Encoder(nn.Module):
             bidirectional=True,
             dropout=dropout if layers > 1 else 0.0,
         )
+        self.bridge = nn.Linear(embedding, 2 * hidden, bias=False) if bridge else None
 
     def forward(
         self, src: Tensor, src_mask: Tensor, src_lengths: Tensor | None = None
@@ -58,8 +62,8 @@ class Encoder(nn.Module):
                 unless the longest comes first.
 
         Returns:
-            encoder_states: h_j = [forward state; backward state], zero on padding,
-                `[batch, src_len, 2*hidden]`.
+            encoder_states: h_j = [forward state; backward state], with what the bridge adds, zero
+                on padding, `[batch, src_len, 2*hidden]`.
             summary: the forward state at the last token and the backward state at the
                 first, each of which has read the whole sentence, `[batch, 2*hidden]`.
         """
@@ -72,4 +76,6 @@ class Encoder(nn.Module):
         states, last = self.gru(packed)
         encoder_states, _ = pad_packed_sequence(states, batch_first=True, total_length=src.shape[1])
         summary = torch.cat([last[-2], last[-1]], dim=1)
+        if self.bridge is not None:
+            encoder_states = encoder_states + self.bridge(embedded) * src_mask.unsqueeze(2)
         return self.dropout(encoder_states), summary

@@ -28,6 +28,7 @@ class Seq2Seq(nn.Module):
         dropout: on embeddings, encoder states and readout.
         word_dropout: share of whole tokens dropped on both sides.
         attention_query: ``state``, s_{i-1}, or ``state+word``, and y_{i-1} with it.
+        source_bridge: what the attention reads of a source token holds its own vector too.
         initialise: draw weights to train from; a network whose weights are loaded goes
             without, since orthogonal ones take long (0.4 s at decoder 1024).
     """
@@ -46,6 +47,7 @@ class Seq2Seq(nn.Module):
         dropout: float,
         word_dropout: float,
         attention_query: Literal["state", "state+word"] = "state",
+        source_bridge: bool = False,
         initialise: bool = True,
     ) -> None:
         super().__init__()
@@ -53,7 +55,9 @@ class Seq2Seq(nn.Module):
         looks = (
             AdditiveAttention(states, attention_size) if attention == "additive" else FixedContext()
         )
-        self.encoder = Encoder(src_vocab, embedding, encoder, encoder_layers, dropout, word_dropout)
+        self.encoder = Encoder(
+            src_vocab, embedding, encoder, encoder_layers, dropout, word_dropout, source_bridge
+        )
         self.decoder = Decoder(
             trg_vocab, embedding, states, decoder, looks, dropout, word_dropout,
             attention_query == "state+word" and attention != "none",

@@ -193,6 +193,7 @@ def test_checkpoint_of_another_network_is_refused(run: Run) -> None:
 def test_a_run_from_before_a_key_is_still_itself(run: Run) -> None:
     network = run.config.model.model_dump(mode="json")
     assert network.pop("attention_query") == "state"
+    assert network.pop("source_bridge") is False
     before = json.dumps([run.info["tokenizers"], network], sort_keys=True)
     assert run.identity == hashlib.sha256(before.encode()).hexdigest()
 

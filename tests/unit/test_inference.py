@@ -19,7 +19,8 @@ def random_model(kind: str, *, layers: int = 1, std: float = 0.4) -> Seq2Seq:
     model = Seq2Seq(
         src_vocab=12, trg_vocab=20, attention="none" if kind == "none" else "additive",
         embedding=6, encoder=5, encoder_layers=layers, decoder=8, attention_size=7, dropout=0.3,
-        word_dropout=0.1, attention_query="state+word" if kind == "asks" else "state",
+        word_dropout=0.1, source_bridge=kind == "asks",
+        attention_query="state+word" if kind == "asks" else "state",
     )  # fmt: skip
     with torch.no_grad():
         for parameter in model.parameters():

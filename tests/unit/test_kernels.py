@@ -58,8 +58,8 @@ def outcomes() -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     "what",
     ["look", "look_backward", "look_backward_both", "look_finish", "spread", "gates",
-     "gates_alone", "gates_backward", "cross_entropy", "recurrence, query state", "recurrence, query state+word",
-     "recurrence without attention"],
+     "gates_alone", "gates_backward", "cross_entropy", "recurrence, query state",
+     "recurrence, query state+word", "recurrence without attention"],
 )  # fmt: skip
 def test_kernel_equals_its_plain_twin(
     what: str, dtype: str, outcomes: list[dict[str, Any]]

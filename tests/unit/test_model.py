@@ -14,7 +14,7 @@ from nmt.model.recurrence import unroll
 from nmt.symbols import BOS, EOS, PAD
 from nmt.train.loss import batch_loss
 
-# asks: additive, with the last word in the query.
+# asks: additive, with the last word in the query and the source words in what it finds.
 Kind = Literal["additive", "none", "asks"]
 KINDS = ("additive", "none", "asks")
 
@@ -24,7 +24,8 @@ def build(attention: Kind = "additive", seed: int = 0, dropout: float = 0.0) -> 
     return Seq2Seq(
         src_vocab=23, trg_vocab=19, attention="none" if attention == "none" else "additive",
         embedding=8, encoder=7, encoder_layers=1, decoder=9, attention_size=6, dropout=dropout,
-        word_dropout=dropout, attention_query="state+word" if attention == "asks" else "state",
+        word_dropout=dropout, source_bridge=attention == "asks",
+        attention_query="state+word" if attention == "asks" else "state",
     )  # fmt: skip
 
 
