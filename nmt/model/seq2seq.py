@@ -19,7 +19,8 @@ class Seq2Seq(nn.Module):
     Args:
         src_vocab: source pieces.
         trg_vocab: target pieces.
-        attention: ``additive``, or ``none`` for one fixed context vector.
+        attention: ``additive``, or ``none`` for one fixed context vector, which has neither a
+            query nor a bridge.
         embedding: size of token vectors on both sides.
         encoder: encoder GRU units in each direction.
         encoder_layers: stacked encoder layers.
@@ -52,15 +53,15 @@ class Seq2Seq(nn.Module):
     ) -> None:
         super().__init__()
         states = 2 * encoder
-        looks = (
-            AdditiveAttention(states, attention_size) if attention == "additive" else FixedContext()
-        )
+        attends = attention == "additive"
+        looks = AdditiveAttention(states, attention_size) if attends else FixedContext()
         self.encoder = Encoder(
-            src_vocab, embedding, encoder, encoder_layers, dropout, word_dropout, source_bridge
-        )
+            src_vocab, embedding, encoder, encoder_layers, dropout, word_dropout,
+            attends and source_bridge,
+        )  # fmt: skip
         self.decoder = Decoder(
             trg_vocab, embedding, states, decoder, looks, dropout, word_dropout,
-            attention_query == "state+word" and attention != "none",
+            attends and attention_query == "state+word",
         )  # fmt: skip
         if initialise:
             self._initialise()

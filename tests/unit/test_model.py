@@ -29,6 +29,19 @@ def build(attention: Kind = "additive", seed: int = 0, dropout: float = 0.0) -> 
     )  # fmt: skip
 
 
+def test_without_attention_nothing_is_left_that_only_attention_uses() -> None:
+    sizes = {"embedding": 8, "encoder": 7, "encoder_layers": 1, "decoder": 9, "attention_size": 6}
+    extras = {"attention_query": "state+word", "source_bridge": True}
+    plain, asked = (
+        Seq2Seq(
+            src_vocab=23, trg_vocab=19, attention="none", dropout=0.0, word_dropout=0.0,
+            **sizes, **given,
+        )
+        for given in ({}, extras)
+    )  # fmt: skip
+    assert plain.state_dict().keys() == asked.state_dict().keys()
+
+
 def batch_of(sources: list[list[int]], targets: list[list[int]]) -> Batch:
     def pad(rows: list[list[int]]) -> torch.Tensor:
         longest = max(map(len, rows))
