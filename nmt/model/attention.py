@@ -31,7 +31,7 @@ class AdditiveAttention(nn.Module):
     """e_ij = v_a · tanh(W_a s_{i-1} + U_a h_j); a_i = softmax(e_i) (appendix A.1.2).
 
     W_a s_{i-1} arrives ready-made as `query`: the decoder multiplies s_{i-1} by W_a and
-    by its recurrent weights in one product.
+    by its recurrent weights in one product. V_a y_{i-1} may have been added to it.
     """
 
     def __init__(self, states: int, hidden: int) -> None:

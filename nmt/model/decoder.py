@@ -1,7 +1,8 @@
 """The decoder: one step of it, used by training's time loop and by the search alike.
 
-The paper's step (appendix A.2.2): the previous state s_{i-1} scores the source, the
-context c_i it gives feeds the GRU that makes s_i, and the readout predicts y_i. What does
+The paper's step (appendix A.2.2): the previous state s_{i-1} scores the source (with it the
+last word y_{i-1}, if it is to), the context c_i it gives feeds the GRU that makes s_i, and
+the readout predicts y_i. What does
 not depend on s_{i-1} is taken out of the step: embeddings times their gate weights
 before it, the readout after it.
 """
