@@ -408,6 +408,7 @@ def widened(model: Seq2Seq, config: ModelConfig, sizes: dict[str, int], pieces: 
     e, h, d, a = (
         (small[k], large[k]) for k in ("embedding", "encoder", "decoder", "attention_size")
     )
+    words = [d] * 3 + ([a] if config.attention_query == "state+word" else [])
     v, own = (len(model.decoder.output_bias), pieces), (vocab, vocab)
     blocks = {
         "encoder.embedding.weight": ([own], [e]),
@@ -417,8 +418,8 @@ def widened(model: Seq2Seq, config: ModelConfig, sizes: dict[str, int], pieces: 
         "decoder.attention.score": ([a],),
         "decoder.start.weight": ([d], [h, h]),
         "decoder.start.bias": ([d],),
-        "decoder.word_gates.weight": ([d] * 3, [e]),
-        "decoder.word_gates.bias": ([d] * 3,),
+        "decoder.word_gates.weight": (words, [e]),
+        "decoder.word_gates.bias": (words,),
         "decoder.context_gates.weight": ([d] * 3, [h, h]),
         "decoder.recurrent.weight": ([d, d, d, a], [d]),
         "decoder.recurrent.bias": ([d, d, d, a],),
@@ -426,6 +427,8 @@ def widened(model: Seq2Seq, config: ModelConfig, sizes: dict[str, int], pieces: 
         "decoder.readout.bias": ([e],),
         "decoder.output_bias": ([v],),
     }
+    if config.source_bridge:
+        blocks["encoder.bridge.weight"] = ([h, h], [e])
     for name, parameter in model.encoder.gru.named_parameters(prefix="encoder.gru"):
         below = [e] if "_l0" in name else [h, h]
         columns = [below if "_ih_" in name else [h]] if parameter.dim() == 2 else []

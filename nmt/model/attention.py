@@ -51,7 +51,7 @@ class AdditiveAttention(nn.Module):
         """One step's context for several hypotheses of each sentence.
 
         Args:
-            query: W_a s_{i-1}, `[batch, beam, hidden]`.
+            query: W_a s_{i-1}, and what the last word adds to it, `[batch, beam, hidden]`.
             keys: from `keys`, `[batch, src_len, hidden]`.
             encoder_states: h_j, `[batch, src_len, states]`.
             src_mask: True on real tokens, `[batch, src_len]`.

@@ -93,7 +93,8 @@ class Inference:
         if len(self.embedding) * len(words) <= _LARGEST_TABLE:
             self._table = self._words(self.embedding)
         context = torch.cat([decoder.context_gates.weight, of_context]) * twice.unsqueeze(1)
-        self._context = _linear(context, None, int8=int8)
+        # States lie in -1 to 1, but not with what a bridge adds; it is one product a sentence.
+        self._context = _linear(context, None, int8=int8 and model.encoder.bridge is None)
         recurrent, recurrent_bias = decoder.recurrent.weight, decoder.recurrent.bias
         own = twice[: self.gates]
         query = torch.full((looks.query_size,), 2.0, device=own.device)

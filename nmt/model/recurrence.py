@@ -38,7 +38,7 @@ def unroll(
 
     Args:
         decoder: owner of the step.
-        word_gates: of trg_in, `[batch, trg_len, 3*hidden]`.
+        word_gates: of trg_in, `[batch, trg_len, 3*hidden (+ units)]`.
         first_state: s_0, `[batch, hidden]`.
         memory: of the batch.
 
@@ -125,10 +125,15 @@ class _Recurrence(torch.autograd.Function):
                 read.forward(context, now, out=now)
             _gru_step(now, recurrent[:, :three], states[step], opened, states[step + 1])
             own_candidate[step] = recurrent[:, 2 * hidden : three]
-        ctx.asks, ctx.recur, ctx.read = asks, recur, read  # rounded once for both ways
+        ctx.asks, ctx.recur, ctx.read = (
+            asks,
+            recur,
+            read,
+        )  # rounded once for both ways; saved, too, so that
+        # a change of the weights before backward is noticed
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(
-            states, gates, own_candidate,
+            states, gates, own_candidate, weight, context_weight,
             score, looks.keys, encoder_states, looks.queries, looks.attention, looks.contexts,
         )  # fmt: skip
         attention = looks.attention.transpose(0, 1)
@@ -143,7 +148,7 @@ class _Recurrence(torch.autograd.Function):
         d_attention: Optional[Tensor],  # noqa: UP045
     ) -> tuple[Optional[Tensor], ...]:  # noqa: UP045
         (
-            states, gates, own_candidate,
+            states, gates, own_candidate, _weight, _context_weight,
             score, keys, encoder_states, queries, attention, contexts,
         ) = ctx.saved_tensors  # fmt: skip
         steps, batch, three = gates.shape
@@ -259,7 +264,7 @@ class _Looks:
 
     Attributes:
         keys: exp(2 U_a h_j), `[batch, src_len, units]`.
-        queries: exp(2 W_a s_{i-1}), `[trg_len, batch, units]`.
+        queries: exp(2q) of each step's query q, `[trg_len, batch, units]`.
         attention: a_ij, `[trg_len, batch, src_len]`.
         contexts: c_i, `[trg_len, batch, states]`.
     """
@@ -285,7 +290,7 @@ class _Looks:
         self.contexts = keys.new_empty(steps, batch, encoder_states.shape[2])
 
     def forward(self, step: int, query: Tensor) -> Tensor:
-        """c_i `[batch, states]` of one step, from W_a s_{i-1} `[batch, units]`."""
+        """c_i `[batch, states]` of one step, from its query `[batch, units]`."""
         assert self.keys is not None
         assert self.encoder_states is not None
         self.queries[step] = exp_twice(query)
@@ -327,7 +332,7 @@ class _LooksBackward:
             self.d_keys, self.d_score = torch.zeros_like(keys), torch.zeros_like(score)
 
     def backward(self, step: int, d_context: Tensor) -> Tensor:
-        """Gradient of W_a s_{i-1} `[batch, units]` from that of c_i `[batch, states]`."""
+        """Gradient of the query `[batch, units]` from that of c_i `[batch, states]`."""
         assert self.keys is not None
         assert self.score is not None
         assert self.encoder_states is not None

@@ -101,11 +101,14 @@ def run_forward(inputs: Inputs, kernels: Kernels) -> Kept:
     contexts = new(steps, batch, inputs.encoder_states.shape[2] if looks else 0)  # type: ignore[union-attr]
     from_context = new(batch, three) if looks else None
     weight = inputs.weight.t()
+    asks = of_query.shape[2] > 0
+    if asks:  # all words at once, beneath the products: no launch more a step
+        recurrent.copy_(inputs.bias.expand_as(recurrent))
+        recurrent[:, :, three:].add_(of_query.transpose(0, 1))
     for step in range(steps):
-        torch.addmm(inputs.bias, states[step], weight, out=recurrent[step])
+        below = recurrent[step] if asks else inputs.bias
+        torch.addmm(below, states[step], weight, out=recurrent[step])
         if from_context is not None:
-            if of_query.shape[2]:
-                recurrent[step, :, three:] += of_query[:, step]
             kernels.look(
                 recurrent[step, :, three:], _must(inputs.keys), _must(inputs.encoder_states),
                 _must(inputs.score), _must(inputs.src_mask), attention[step], contexts[step],

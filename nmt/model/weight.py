@@ -53,4 +53,4 @@ class Weight:
     def gradient(self, d: Tensor, x: Tensor) -> Tensor:
         """The weight's own gradient, d^T x: one product over all steps and rows of both."""
         d, x = d.flatten(0, -2), x.flatten(0, -2)
-        return torch.mm(d.to(self.precision).t(), x.to(self.precision)).to(d.dtype)
+        return torch.mm(d.to(self.precision).t(), x.to(self.precision)).to(x.dtype)

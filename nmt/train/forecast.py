@@ -59,8 +59,8 @@ class Forecast:
 
 
 def make_forecast(
-    compute: Callable[[Indices], object],
-    blocks: Blocks,
+    compute: Callable[[Blocks], object],
+    plan: list[Blocks],
     lengths: tuple[Indices, Indices],
     model: torch.nn.Module,
     folder: Path,
@@ -70,8 +70,8 @@ def make_forecast(
     """Measure a few blocks of an epoch, the largest one first.
 
     Args:
-        compute: makes the gradient of a block; may run out of memory and learn from it.
-        blocks: of an epoch.
+        compute: makes the gradient of blocks; may run out of memory and learn from it.
+        plan: batches of an epoch.
         lengths: of all sentences, source and target, `[sentences]` each.
         model: the network.
         folder: where checkpoints go.
@@ -79,14 +79,16 @@ def make_forecast(
         copies: tensors of the size of the weights in each: themselves and two moments.
     """
     device = next(model.parameters()).device
+    blocks = [block for batch in plan for block in batch]
     cells = [len(b) * int(lengths[0][b].max()) * int(lengths[1][b].max() + 1) for b in blocks]
-    compute(blocks[int(np.argmax(cells))])
+    # A second block is computed beside the gradients of the first.
+    compute([blocks[int(np.argmax(cells))]] * min(2, max(map(len, plan))))
     few = np.linspace(0, len(blocks) - 1, min(_TIMED, len(blocks))).astype(int)
     timed = [blocks[i] for i in few]
     _finish_work(device)
     began = time.monotonic()
     for block in timed:
-        compute(block)
+        compute([block])
     _finish_work(device)
     per_token = (time.monotonic() - began) / sum(_tokens(block, lengths) for block in timed)
     # The blocks were shuffled, so any few of them stand for all.

@@ -141,7 +141,11 @@ class Gradient:
         A batch with fewer sentences than workers leaves some without any: they compute one
         with weight 0, since gradients are exchanged by all or by none.
         """
-        own = [block[self.workers.rank :: self.workers.count] for block in sentences.blocks]
+        own, before = [], 0
+        for block in sentences.blocks:  # dealt on from one to the next, or the last get none
+            first = (self.workers.rank - before) % self.workers.count
+            own.append(block[first :: self.workers.count])
+            before += len(block)
         waiting = [part for part in reversed(own) if len(part)]
         if not waiting:
             return [(sentences.blocks[0][:1], 0)]

@@ -8,7 +8,6 @@ a kill at any moment, gives the same bytes as not having stopped.
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import time
 from collections.abc import Iterator
@@ -141,7 +140,7 @@ class _Training:
             weight_decay=self.config.weight_decay,
             fused=True,
         )
-        self.progress = Progress()
+        self.progress = Progress(block_tokens=block_tokens(device))
         self._restore()
         self.gradient = Gradient(
             self.model,
@@ -220,8 +219,8 @@ class _Training:
     def _forecast(self) -> None:
         kept = 3 + max(self.config.keep_best, self.config.average_best)
         forecast = make_forecast(
-            lambda block: self.gradient.compute([block], 0, alone=True),
-            list(itertools.chain(*self.plan)),
+            lambda blocks: self.gradient.compute(blocks, 0, alone=True),
+            self.plan,
             self.gradient.lengths,
             self.model,
             self.run.folder,
@@ -544,5 +543,5 @@ class _Training:
         assert tokens != "auto"  # settled before
         return plan_epoch(
             *self.gradient.lengths, tokens, self.config.seed, epoch,
-            block_tokens=block_tokens(self.device),
+            block_tokens=self.progress.block_tokens,
         )  # fmt: skip

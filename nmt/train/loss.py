@@ -15,7 +15,7 @@ from nmt.model.kernels import Kernels, OnTriton, available
 from nmt.model.recurrence_cuda import as_given
 from nmt.model.weight import Weight, autocast_precision
 
-# Numbers of the logits that exist at a time: what caches hold, what a GPU is busy with.
+# Numbers of the logits that exist at a time: enough for fast products, or to keep a GPU busy.
 _CHUNK = {"cpu": 1 << 23, "cuda": 1 << 27}
 
 _CACHED = 1 << 17  # of them that fit into a core's cache
@@ -168,7 +168,7 @@ def _into_gradient(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Turn scores into the gradient of the smoothed loss with respect to them, in place.
 
-    A few rows at a time, which stay in the cache for all that is done to them.
+    On a CPU a few rows at a time, which stay in the cache for all that is done to them.
 
     Args:
         scores: without bias, `[tokens, vocab]`, in any precision.
@@ -182,7 +182,7 @@ def _into_gradient(
     """
     vocab = len(bias)
     plain, even, d_bias = bias.new_zeros(()), bias.new_zeros(()), torch.zeros_like(bias)
-    size = max(1, _CACHED // vocab)
+    size = max(1, _CACHED // vocab) if scores.device.type == "cpu" else max(1, len(scores))
     room = bias.new_empty(size, vocab)
     for rows, ids in zip(torch.split(scores, size), torch.split(reference, size), strict=True):
         part, ids = room[: len(rows)], ids.unsqueeze(1)

@@ -26,6 +26,8 @@ class Progress:
         bad_in_a_row: of those, the ones since the last good update.
         went_back: times that too many of them made training go back to a checkpoint.
         stopped_by: why training ended, None while it has not.
+        block_tokens: of the plan, whatever device it goes on with; None in runs from before
+            batches had blocks.
     """
 
     update: int = 0
@@ -42,6 +44,7 @@ class Progress:
     bad_in_a_row: int = 0
     went_back: int = 0
     stopped_by: str | None = None
+    block_tokens: int | None = None
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> Progress:

@@ -95,21 +95,25 @@ class Bench:
         least = (self.settings.pieces or PIECES)[shape]
         return max(least, self.vocab[0]), max(least, self.vocab[1])
 
-    def model(self, shape: str, dropout: float = 0.2) -> Seq2Seq:
+    def model(self, shape: str, dropout: float = 0.2, **keys: Any) -> Seq2Seq:
         """A network with random weights, always the same ones."""
         torch.manual_seed(1)
-        return self.network(shape, dropout).to(self.device)
+        return self.network(shape, dropout, **keys).to(self.device)
 
-    def network(self, shape: str, dropout: float) -> Seq2Seq:
-        """A network of a shape."""
+    def network(self, shape: str, dropout: float, **keys: Any) -> Seq2Seq:
+        """A network of a shape; `keys` are further ones of `nmt.model.Seq2Seq`."""
         src, trg = self.pieces(shape)
         return Seq2Seq(
             src_vocab=src, trg_vocab=trg, attention="additive", encoder_layers=1,
             dropout=dropout, word_dropout=dropout / 2, **self.settings.shape(shape),
+            **keys,
         )  # fmt: skip
 
     def plan(self, tokens: int) -> list[Indices]:
-        """Sentences of some updates, the longest source of each first as in training."""
+        """Sentences of some updates, the longest source of each first as in training.
+
+        Each is one block, whatever training would cut it to: what its size is worth is measured.
+        """
         lengths = self.corpus.src.lengths
         plan = [block for (block,) in plan_epoch(lengths, self.corpus.trg.lengths, tokens, 1, 0)]
         chosen = [plan[i % len(plan)] for i in range(self.settings.updates)]

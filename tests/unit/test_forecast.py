@@ -3,18 +3,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nmt.batches import Indices, plan_epoch
+from nmt.batches import Blocks, plan_epoch
 from nmt.train.forecast import Forecast, make_forecast
 
 LENGTHS = (np.array([3, 9, 4, 4, 2, 8, 30, 5]), np.array([4, 8, 3, 5, 2, 9, 25, 6]))
 
 
 def test_largest_batch_is_tried_first(tmp_path: Path) -> None:
-    plan = [block for batch in plan_epoch(*LENGTHS, 12, 1, 0) for block in batch]
-    tried: list[Indices] = []
+    plan = plan_epoch(*LENGTHS, 24, 1, 0, block_tokens=12)
+    tried: list[Blocks] = []
     model = torch.nn.Linear(1000, 10)
     forecast = make_forecast(tried.append, plan, LENGTHS, model, tmp_path, checkpoints=4)
-    assert 6 in tried[0]  # the long sentence
+    assert [6 in block for block in tried[0]] == [True, True]  # the long one, as a second block
     assert len(tried) == 4
     assert forecast.disk == 4 * 3 * 4 * 10_010  # weights and two moments, float32
     assert forecast.memory > 0

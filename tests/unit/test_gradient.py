@@ -38,6 +38,30 @@ def test_any_number_of_parts_gives_the_same_gradient(most_cells: int) -> None:
     close(gradients(parts.model), gradients(whole.model))
 
 
+BLOCKS = [np.arange(5), np.arange(5, 6), np.arange(6, 12)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 16])
+@pytest.mark.parametrize("most_cells", [float("inf"), 50])
+def test_blocks_and_workers_give_the_gradient_of_the_whole_batch(
+    count: int, most_cells: float
+) -> None:
+    whole = gradient()
+    loss, tokens, *_ = whole.compute([BATCH], 1)
+    shares, found = [], []
+    for rank in range(count):
+        share = gradient(rank, count)
+        share.most_cells = most_cells
+        found.append(share.compute(BLOCKS, 1, alone=True))
+        shares.append(gradients(share.model))
+    assert {one.everybodys_tokens for one in found} == {tokens}
+    assert sum(one.tokens for one in found) == tokens
+    assert all(one.cells > 0 for one in found) == (count <= len(BATCH))
+    torch.testing.assert_close(sum(one.loss for one in found), loss)
+    mean = {name: sum(share[name] for share in shares) / count for name in shares[0]}
+    close(mean, gradients(whole.model))
+
+
 @pytest.mark.parametrize("count", [2, 3, 16])
 def test_mean_over_workers_is_the_gradient_of_the_whole_batch(count: int) -> None:
     whole = gradient()

@@ -96,6 +96,10 @@ def test_a_batch_is_divided_by_the_tokens_it_has_now(run: Run, corpus: PackedSet
     cut = sampler(corpus, everything, 5)
     assert tokens == len(cut.trg.ids) + len(cut) != len(corpus.trg.ids) + len(corpus)
     whole = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    halves = [everything[: len(corpus) // 3], everything[len(corpus) // 3 :]]
+    in_blocks, tokens_in_blocks, *_ = gradient.compute(halves, 1, draw=5)
+    assert tokens_in_blocks == tokens
+    torch.testing.assert_close(in_blocks, loss)
     gradient.most_cells = 60
     in_parts, tokens_in_parts, *_ = gradient.compute([everything], 1, draw=5)
     assert tokens_in_parts == tokens
