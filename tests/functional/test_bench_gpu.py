@@ -60,7 +60,7 @@ def test_every_section_but_the_program_itself(
     record = json.loads((tmp_path / "gpu.json").read_text())
     assert failures(record) == []
     assert record["checks"]["kernels"]["failed"] == []
-    assert record["checks"]["kernels"]["compared"] == 88
+    assert record["checks"]["kernels"]["compared"] == 96
     assert len(record["update"]) == 8
     main = record["main"]["base, 200 tokens"]
     assert main["floor"]["tokens_per_second_if_one_after_the_other"] > 0
