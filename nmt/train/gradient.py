@@ -19,7 +19,7 @@ from nmt.runtime import Workers, warn
 from nmt.train.loss import batch_loss
 from nmt.train.sampling import SubwordSampler
 
-# Target tokens computed side by side. Cores lose nothing by few of them; a GPU, which is waited
+# Target tokens computed side by side. Two cores lose nothing by few of them; a GPU, which is waited
 # for at every step of the time loop, loses with every block.
 _BLOCK_TOKENS = {"cpu": 2048, "cuda": 16384}
 

@@ -8,9 +8,11 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 
-from nmt.batches import Indices
+from nmt.batches import Blocks
 from nmt.checkpoint import Run
+from nmt.train import gradient
 from nmt.train.journal import read_journal
 from nmt.train.loop import _Training
 from tests.toy import nmt, write_config
@@ -75,12 +77,25 @@ def test_stop_and_resume_equals_no_stop(prepared: Path, undisturbed: Path, stop:
     assert fingerprint(folder) == fingerprint(undisturbed)
 
 
+def test_it_goes_on_with_its_blocks_where_others_would_be_made(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that began on a CPU and goes on on a GPU, or the other way round."""
+    monkeypatch.setattr(gradient, "_BLOCK_TOKENS", {"cpu": 60})
+    whole = train(prepared, tmp_path / "whole")
+    assert Run.open(whole).last_good(torch.device("cpu"))[0].state["block_tokens"] == 60  # type: ignore[index]
+    stopped_by_signal(prepared, tmp_path / "moved", 5)
+    monkeypatch.setattr(gradient, "_BLOCK_TOKENS", {"cpu": 240})
+    assert fingerprint(train(prepared, tmp_path / "moved")) == fingerprint(whole)
+    assert fingerprint(train(prepared, tmp_path / "other")) != fingerprint(whole)
+
+
 def stopped_by_signal(config: Path, run: Path, update: int) -> None:
     """Train until the end of an update, and let a signal end it there."""
     step = _Training._update
 
-    def update_then_signal(self: _Training, sentences: Indices) -> bool:
-        went_on = step(self, sentences)
+    def update_then_signal(self: _Training, blocks: Blocks) -> bool:
+        went_on = step(self, blocks)
         if self.progress.update == update:
             os.kill(os.getpid(), signal.SIGTERM)
         return went_on
