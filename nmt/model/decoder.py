@@ -2,9 +2,8 @@
 
 The paper's step (appendix A.2.2): the previous state s_{i-1} scores the source (with it the
 last word y_{i-1}, if it is to), the context c_i it gives feeds the GRU that makes s_i, and
-the readout predicts y_i. What does
-not depend on s_{i-1} is taken out of the step: embeddings times their gate weights
-before it, the readout after it.
+the readout predicts y_i. What does not depend on s_{i-1} is taken out of the step:
+embeddings times their gate weights before it, the readout after it.
 """
 
 from __future__ import annotations

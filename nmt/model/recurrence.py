@@ -125,12 +125,9 @@ class _Recurrence(torch.autograd.Function):
                 read.forward(context, now, out=now)
             _gru_step(now, recurrent[:, :three], states[step], opened, states[step + 1])
             own_candidate[step] = recurrent[:, 2 * hidden : three]
-        ctx.asks, ctx.recur, ctx.read = (
-            asks,
-            recur,
-            read,
-        )  # rounded once for both ways; saved, too, so that
-        # a change of the weights before backward is noticed
+        # Rounded once for both ways. The weights are saved all the same: PyTorch then notices
+        # if they change before backward.
+        ctx.asks, ctx.recur, ctx.read = asks, recur, read
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(
             states, gates, own_candidate, weight, context_weight,

@@ -131,21 +131,11 @@ class _OutputLoss(torch.autograd.Function):
         kernels = _kernels(features)
         for start in range(0, len(reference), rows):
             part = slice(start, start + rows)
-            if kernels is not None and output.weight is not None:
-                low = features[part].to(precision)
-                logits = torch.mm(low, output.weight.t())  # [rows, vocab]
-                losses, evens = kernels.cross_entropy(
-                    logits, bias, reference[part], label_smoothing
-                )
-                plain += losses.sum()
-                smoothed += (1 - label_smoothing) * losses.sum() + label_smoothing * evens.sum()
-                d_features[part] = torch.mm(logits, output.weight)
-                d_weight += torch.mm(logits.t(), low)
-                d_bias += logits.sum(dim=0, dtype=bias.dtype)
-                continue
             scores = output.scores(features[part])  # [rows, vocab]
-            plain_part, even_part, d_bias_part = _into_gradient(
-                scores, bias, reference[part], label_smoothing
+            plain_part, even_part, d_bias_part = (
+                _into_gradient(scores, bias, reference[part], label_smoothing)
+                if kernels is None
+                else _by_kernel(kernels, scores, bias, reference[part], label_smoothing)
             )
             plain += plain_part
             smoothed += (1 - label_smoothing) * plain_part + label_smoothing * even_part
@@ -161,6 +151,14 @@ class _OutputLoss(torch.autograd.Function):
     def backward(ctx: Any, scale: Tensor, _plain: Tensor) -> tuple[Tensor | None, ...]:
         d_features, d_weight, d_bias = ctx.saved_tensors
         return d_features * scale, d_weight * scale, d_bias * scale, None, None, None
+
+
+def _by_kernel(
+    kernels: Kernels, scores: Tensor, bias: Tensor, reference: Tensor, label_smoothing: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `_into_gradient`, all rows in one launch."""
+    losses, evens = kernels.cross_entropy(scores, bias, reference, label_smoothing)
+    return losses.sum(), evens.sum(), scores.sum(dim=0, dtype=bias.dtype)
 
 
 def _into_gradient(
