@@ -312,7 +312,7 @@ class OnTriton:
         return getattr(triton_kernels, name)
 
     def _source_block(self, src_len: int) -> int:
-        return max(2, _power_of_two(src_len))
+        return max(8, _power_of_two(src_len))  # fewer would not be faster, only compiled anew
 
     def _columns(self, rows: int, width: int, share: int = 1) -> int:
         """Columns of a tile of so many rows."""

@@ -8,8 +8,9 @@ is never written. No two programs write the same place, so there are no atomics,
 has one order: the same input gives the same bits.
 
 A program sees all source tokens of its sentence at once, `BLOCK_S` of them, a power of two.
-What belongs to the network is known when a kernel is compiled, what belongs to a batch is not:
-a kernel is compiled once for each power of two of source lengths.
+What belongs to the network is known when a kernel is compiled, what belongs to a batch is not,
+nor where a step begins in memory: a kernel is compiled once for each power of two of source
+lengths, from 8 on.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def _sigmoid(x):
     return 1.0 / (1.0 + tl.exp(-x))
 
 
-@triton.jit(do_not_specialize=["src_len"])
+@triton.jit(do_not_specialize=["src_len"], do_not_specialize_on_alignment=["attention"])
 def look(
     query, keys, encoder_states, score, src_mask, attention, context,
     query_stride, src_len, units: tl.constexpr, width: tl.constexpr,
@@ -67,7 +68,10 @@ def look(
         tl.store(context + row * width + column, mean.to(context.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=["src_len"])
+@triton.jit(
+    do_not_specialize=["d_attention_stride", "src_len"],
+    do_not_specialize_on_alignment=["d_attention", "attention", "d_energies"],
+)
 def look_backward(
     d_context, d_attention, attention, query, keys, encoder_states, score, src_mask, d_energies,
     d_query, d_attention_stride, query_stride, d_query_stride, src_len,
@@ -256,7 +260,7 @@ def gates_backward(
     tl.store(d_recurrent + 2 * hidden, (d_candidate * reset).to(kept), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["reference"])
 def cross_entropy(
     logits, bias, reference, losses, evens, label_smoothing,
     vocab: tl.constexpr, BLOCK: tl.constexpr,
