@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 
 from nmt.corpus import PackedSet, Side
 from nmt.symbols import BOS, EOS, PAD
@@ -39,7 +40,8 @@ class Batch:
             `[batch, trg_len, src_len]`, if there is a teacher to say so.
         src_lengths: real tokens of each source, `[batch]`, on the CPU wherever the rest is;
             None if only src_mask knows.
-        trg_places: where trg_out, flattened, has real tokens, `[trg_tokens]`; None as before.
+        trg_places: where trg_out, flattened, has real tokens, `[trg_tokens]`; None if only
+            trg_out knows.
     """
 
     src: Tensor
@@ -55,10 +57,13 @@ class Batch:
         """The same on another device, without waiting for the copy."""
         if device.type == "cpu":
             return self
+        return self._each(lambda part: part.pin_memory().to(device, non_blocking=True))
 
-        def move(part: Tensor) -> Tensor:
-            return part.pin_memory().to(device, non_blocking=True)
+    def copied(self, device: torch.device) -> Batch:
+        """A copy on a device, to be written into."""
+        return self._each(lambda part: part.to(device, copy=True))
 
+    def _each(self, move: Callable[[Tensor], Tensor]) -> Batch:
         return Batch(
             move(self.src),
             move(self.src_mask),
@@ -70,11 +75,26 @@ class Batch:
             None if self.trg_places is None else move(self.trg_places),
         )
 
-    def real_places(self) -> Tensor:
-        """`trg_places`; if they must be looked for on a GPU, the program waits for it."""
-        if self.trg_places is not None:
-            return self.trg_places
-        return (self.trg_out != PAD).flatten().nonzero().squeeze(1)
+    def widened(self, rows: int, src_len: int, trg_len: int) -> Batch:
+        """The same with more padding, to be one of few sizes: nothing else is learned from it.
+
+        A row more is a source of one token, which no target asks for.
+        """
+        more = (0, src_len - self.src.shape[1], 0, rows - len(self.src))
+        below = (0, trg_len - self.trg_out.shape[1], 0, rows - len(self.src))
+        src_mask = pad(self.src_mask, more)
+        src_mask[len(self.src) :, 0] = True
+        alignment = self.alignment
+        if alignment is not None:
+            alignment = pad(alignment, (*more[:2], *below))
+        return Batch(
+            pad(self.src, more, value=PAD),
+            src_mask,
+            pad(self.trg_in, below, value=PAD),
+            pad(self.trg_out, below, value=PAD),
+            self.trg_tokens,
+            alignment,
+        )
 
 
 def plan_epoch(

@@ -28,7 +28,7 @@ from gpu.checks import section_checks, section_update
 from gpu.device import section_ceilings
 from gpu.inside import section_kernels, section_main
 from gpu.program import section_train, section_translate
-from gpu.speed import section_graphs, section_shapes, section_sweep, section_variants
+from gpu.speed import section_launched, section_shapes, section_sweep, section_variants
 
 from nmt.errors import NmtError
 from nmt.train.journal import environment
@@ -44,7 +44,7 @@ SECTIONS: dict[str, tuple[Callable[[Bench], Found], int]] = {
     "kernels": (section_kernels, 90),
     "sweep": (section_sweep, 90),
     "train": (section_train, 120),
-    "graphs": (section_graphs, 90),
+    "launched": (section_launched, 90),
     "variants": (section_variants, 60),
     "shapes": (section_shapes, 60),
     "translate": (section_translate, 60),

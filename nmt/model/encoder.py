@@ -6,8 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from nmt.model import recurrence_cuda
 from nmt.model.regularise import WordDropout
 from nmt.symbols import PAD
+
+_WAYS = ("", "_reverse")  # behind the names of a layer's weights
+_SHUT = 100.0  # the sigmoid of it is 1, whatever is added to it
 
 
 class Encoder(nn.Module):
@@ -57,9 +61,8 @@ class Encoder(nn.Module):
             src: ids, PAD behind each sentence, `[batch, src_len]`.
             src_mask: True where a real token is, `[batch, src_len]`; every sentence
                 has at least one.
-            src_lengths: real tokens of each sentence, `[batch]`, on the CPU. Without them
-                the program waits for the GPU to count; with them it does so only to sort,
-                unless the longest comes first.
+            src_lengths: real tokens of each sentence, `[batch]`, where they are known
+                already.
 
         Returns:
             encoder_states: h_j = [forward state; backward state], with what the bridge adds, zero
@@ -68,14 +71,62 @@ class Encoder(nn.Module):
                 first, each of which has read the whole sentence, `[batch, 2*hidden]`.
         """
         embedded = self.dropout(self.word_dropout(self.embedding(src)))
-        # Packing makes the backward GRU start at each sentence's own last token, so
-        # that a padded neighbour changes nothing.
-        lengths = src_mask.sum(dim=1).cpu() if src_lengths is None else src_lengths
-        is_sorted = bool((lengths[:-1] >= lengths[1:]).all())
-        packed = pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=is_sorted)
-        states, last = self.gru(packed)
-        encoder_states, _ = pad_packed_sequence(states, batch_first=True, total_length=src.shape[1])
-        summary = torch.cat([last[-2], last[-1]], dim=1)
+        if recurrence_cuda.is_for(embedded):
+            encoder_states, summary = self._step_by_step(embedded, src_mask)
+        else:
+            encoder_states, summary = self._packed(embedded, src_mask, src_lengths)
         if self.bridge is not None:
             encoder_states = encoder_states + self.bridge(embedded) * src_mask.unsqueeze(2)
         return self.dropout(encoder_states), summary
+
+    def _packed(
+        self, embedded: Tensor, src_mask: Tensor, src_lengths: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """PyTorch's own loop.
+
+        Packing makes the backward GRU start at each sentence's own last token, so that a
+        padded neighbour changes nothing.
+        """
+        lengths = src_mask.sum(dim=1) if src_lengths is None else src_lengths
+        packed = pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
+        states, last = self.gru(packed)
+        padded, _ = pad_packed_sequence(states, batch_first=True, total_length=embedded.shape[1])
+        return padded, torch.cat([last[-2], last[-1]], dim=1)
+
+    def _step_by_step(self, embedded: Tensor, src_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The decoder's recurrence without attention, in each direction.
+
+        cuDNN's loop would round to float16 under autocast, whatever that is told to round
+        to, and depend on lengths that the host knows, which a recording can't.
+        """
+        between = self.gru.dropout
+        states, last = embedded, embedded
+        for layer in range(self.gru.num_layers):
+            if layer:
+                states = nn.functional.dropout(states, between, self.training)
+            read = [self._direction(states, src_mask, f"l{layer}{way}") for way in _WAYS]
+            states = torch.cat([each for each, _ in read], dim=2) * src_mask.unsqueeze(2)
+            last = torch.cat([each for _, each in read], dim=1)
+        return states, last
+
+    def _direction(self, x: Tensor, src_mask: Tensor, name: str) -> tuple[Tensor, Tensor]:
+        """States `[batch, src_len, hidden]` of one layer read one way, and the last of them.
+
+        On padding the update gate is shut: the state stays what it is, which is zero where
+        reading begins there.
+        """
+        into, own, into_bias, own_bias = (
+            getattr(self.gru, f"{which}_{name}")
+            for which in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        gates = nn.functional.linear(x, into, into_bias)
+        hidden = self.gru.hidden_size
+        shut = torch.zeros_like(gates[0, 0])
+        shut[hidden : 2 * hidden] = _SHUT
+        gates = torch.addcmul(gates, (~src_mask).unsqueeze(2).to(gates.dtype), shut)
+        turned = name.endswith("_reverse")
+        first = own.new_zeros(len(x), hidden)
+        states, _, _ = recurrence_cuda.recurrence(
+            gates.flip(1) if turned else gates, first, own, own_bias, *(None,) * 5
+        )
+        return states.flip(1) if turned else states, states[:, -1]

@@ -20,6 +20,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from nmt.symbols import PAD
+
 _LONGEST = 1024  # source tokens that a program of the Triton kernels holds at once
 
 
@@ -94,7 +96,7 @@ class Kernels(Protocol):
         Args:
             logits: of real tokens, `bias` not added yet, `[tokens, vocab]` (kept).
             bias: `[vocab]` (exact).
-            reference: what was to be predicted, `[tokens]`.
+            reference: what was to be predicted, `[tokens]`; PAD counts for nothing.
             label_smoothing: share of the target spread over the vocabulary.
 
         Returns:
@@ -189,13 +191,14 @@ class _Plain:
         self, logits: Tensor, bias: Tensor, reference: Tensor, label_smoothing: float
     ) -> tuple[Tensor, Tensor]:
         ids = reference.unsqueeze(1)
+        counts = (ids != PAD).to(bias.dtype)
         log_probs = torch.log_softmax(logits + bias, dim=1)
         losses, evens = -log_probs.gather(1, ids).squeeze(1), -log_probs.mean(dim=1)
         # p - target, where the target has 1 - e more on the reference.
         gradient = log_probs.exp_().sub_(label_smoothing / len(bias))
         gradient.scatter_(1, ids, gradient.gather(1, ids) - (1 - label_smoothing))
-        logits.copy_(gradient)
-        return losses, evens
+        logits.copy_(gradient.mul_(counts))
+        return losses * counts.squeeze(1), evens * counts.squeeze(1)
 
     def _mixed(self, query: Tensor, keys: Tensor, exact: torch.dtype) -> Tensor:
         return torch.tanh(keys.to(exact) + query.to(exact).unsqueeze(1))
@@ -300,7 +303,7 @@ class OnTriton:
         rows, vocab = logits.shape
         losses, evens = bias.new_empty(rows), bias.new_empty(rows)
         self._of("cross_entropy")[(rows,)](
-            logits, bias, reference, losses, evens, label_smoothing, vocab,
+            logits, bias, reference, losses, evens, label_smoothing, vocab, PAD=PAD,
             BLOCK=min(self.tile // 2, _power_of_two(vocab)), num_warps=8,
         )  # fmt: skip
         return losses, evens

@@ -263,7 +263,7 @@ def gates_backward(
 @triton.jit(do_not_specialize_on_alignment=["reference"])
 def cross_entropy(
     logits, bias, reference, losses, evens, label_smoothing,
-    vocab: tl.constexpr, BLOCK: tl.constexpr,
+    vocab: tl.constexpr, PAD: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """A token's loss, and its gradient in place of its scores; a program a token.
 
@@ -273,6 +273,7 @@ def cross_entropy(
     row = tl.program_id(0).to(tl.int64)
     logits += row * vocab
     wanted = tl.load(reference + row)
+    counts = tl.where(wanted == PAD, 0.0, 1.0)
     largest = tl.full([BLOCK], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK], tl.float32)
     summed = tl.zeros([BLOCK], tl.float32)
@@ -290,8 +291,8 @@ def cross_entropy(
         found += tl.where(piece == wanted, score, 0.0)
     top = tl.max(largest, axis=0)
     log_total = top + tl.log(tl.sum(total * tl.exp(largest - top), axis=0))
-    tl.store(losses + row, log_total - tl.sum(found, axis=0))
-    tl.store(evens + row, log_total - tl.sum(summed, axis=0) / vocab)
+    tl.store(losses + row, counts * (log_total - tl.sum(found, axis=0)))
+    tl.store(evens + row, counts * (log_total - tl.sum(summed, axis=0) / vocab))
     for begin in range(0, vocab, BLOCK):
         piece = begin + tl.arange(0, BLOCK)
         inside = piece < vocab
@@ -299,4 +300,4 @@ def cross_entropy(
         score += tl.load(bias + piece, mask=inside, other=0.0)
         gradient = tl.exp(score - log_total) - label_smoothing / vocab
         gradient -= tl.where(piece == wanted, 1.0 - label_smoothing, 0.0)
-        tl.store(logits + piece, gradient.to(logits.dtype.element_ty), mask=inside)
+        tl.store(logits + piece, (counts * gradient).to(logits.dtype.element_ty), mask=inside)

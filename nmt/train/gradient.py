@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,6 +19,7 @@ from nmt.errors import NmtError
 from nmt.model import Seq2Seq
 from nmt.runtime import Workers, warn
 from nmt.train.loss import batch_loss
+from nmt.train.recorded import RecordedGradient, Recorder
 from nmt.train.sampling import SubwordSampler
 
 # Target tokens computed side by side. Two cores lose nothing by few of them; a GPU, which is waited
@@ -63,6 +66,8 @@ class Gradient:
         align: teacher of the attention, if there is one.
         guided_alignment: weight of what it teaches.
         sample: cuts the sentences of a batch anew, if they shall be.
+        recorder: records what a batch launches; None: everything is launched each time.
+        look_ahead: gather the batch that is expected next in a thread of its own.
     """
 
     def __init__(
@@ -76,13 +81,21 @@ class Gradient:
         align: Align | None = None,
         guided_alignment: float = 0.0,
         sample: SubwordSampler | None = None,
+        recorder: Recorder | None = None,
+        *,
+        look_ahead: bool = False,
     ) -> None:
         self.model, self.corpus, self.device, self.workers = model, corpus, device, workers
         self.align, self.sample = align, sample
         self.lengths = (corpus.src.lengths, corpus.trg.lengths)
         self.most_cells = float("inf")  # largest part that is tried
-        summed = _SummedLoss(model, label_smoothing, guided_alignment, precision)
+        summed = SummedLoss(model, label_smoothing, guided_alignment, precision)
         self.loss = DistributedDataParallel(summed) if workers.count > 1 else summed
+        self.recorded = None
+        if recorder is not None:
+            self.recorded = RecordedGradient(summed, list(model.parameters()), recorder)
+        self._beside = ThreadPoolExecutor(1) if look_ahead else None
+        self._expected: tuple[Blocks, int, Future[_Gathered]] | None = None
 
     def compute(self, blocks: Blocks, seed: int, draw: int = 0, *, alone: bool = False) -> Computed:
         """Set the gradients of this batch.
@@ -96,43 +109,71 @@ class Gradient:
         Raises:
             NmtError: a single sentence does not fit into memory.
         """
-        batch = _Sentences(self.corpus, self.lengths, blocks)
-        if self.sample is not None:
-            batch = batch.cut_anew(self.sample, draw)
+        gathered = self._take(blocks, draw)
         while True:
             failed = None
             try:
                 torch.manual_seed(seed)
-                return self._in_parts(batch, alone)
+                return self._in_parts(gathered, alone)
             except (RuntimeError, MemoryError) as error:
                 # Among workers, some gradients may be exchanged already: only a restart
                 # from the last checkpoint brings all of them to the same place again.
                 if not is_out_of_memory(error) or (self.workers.count > 1 and not alone):
                     raise
-                failed = max((part for part, _ in self._parts(batch)), key=batch.cells)
+                sentences = gathered.sentences
+                failed = max((part for part, _ in gathered.parts), key=sentences.cells)
             # Outside the handler: the error holds on to what filled the memory.
-            self._smaller(batch, failed)
+            self._smaller(sentences, failed)
+            gathered = self._gather(blocks, draw)
 
-    def _in_parts(self, sentences: _Sentences, alone: bool) -> Computed:
-        self.model.zero_grad()
+    def expect(self, blocks: Blocks, draw: int = 0) -> None:
+        """Begin to gather what `compute` will be given next, beside what is being computed."""
+        if self._beside is not None:
+            gathered = self._beside.submit(self._gather, blocks, draw, at_once=True)
+            self._expected = blocks, draw, gathered
+
+    def clear(self) -> None:
+        """Set all gradients to zero."""
+        self.model.zero_grad(set_to_none=self.recorded is None)
+
+    def _take(self, blocks: Blocks, draw: int) -> _Gathered:
+        """What was gathered beside, if it is this; else it is gathered now."""
+        expected, self._expected = self._expected, None
+        if expected is not None:
+            of, drawn, gathered = expected
+            found = gathered.result()  # only one at a time gathers
+            if of is blocks and drawn == draw and found.most_cells == self.most_cells:
+                return found
+        return self._gather(blocks, draw)
+
+    def _gather(self, blocks: Blocks, draw: int, *, at_once: bool = False) -> _Gathered:
+        sentences = _Sentences(self.corpus, self.lengths, blocks)
+        if self.sample is not None:
+            sentences = sentences.cut_anew(self.sample, draw)
+        most, parts = self.most_cells, self._parts(sentences)
+        batches = (make_batch(sentences.corpus, part, self.align) for part, _ in parts)
+        return _Gathered(sentences, most, parts, iter(list(batches)) if at_once else batches)
+
+    def _in_parts(self, gathered: _Gathered, alone: bool) -> Computed:
+        self.clear()
         # Every worker knows the whole batch, so nobody has to ask for the number of tokens.
-        total = sentences.trg_tokens()
+        total = gathered.sentences.trg_tokens()
         plain = torch.zeros((), device=self.device)
         tokens = cells = 0
-        parts = self._parts(sentences)
-        for number, (part, weight) in enumerate(parts, start=1):
-            if self.device.type == "cuda":
-                # The longest source first: cuDNN asks for it, and sorting there would mean
-                # waiting for all that the GPU still has to do.
-                part = part[np.argsort(-sentences.lengths[0][part], kind="stable")]
-            batch = make_batch(sentences.corpus, part, self.align).to(self.device)
-            with self._exchange(last=number == len(parts) and not alone):
-                smoothed, part_plain = self.loss(batch)
-                # DistributedDataParallel takes the mean over workers; ours is a sum.
-                torch.autograd.backward(smoothed * (weight * self.workers.count) / total)
+        for number, (batch, (_, weight)) in enumerate(
+            zip(gathered.batches, gathered.parts, strict=True), start=1
+        ):
+            if self.recorded is not None:
+                part_plain, computed = self.recorded.add(batch, weight / total)
+            else:
+                with self._exchange(last=number == len(gathered.parts) and not alone):
+                    smoothed, part_plain = self.loss(batch.to(self.device))
+                    # DistributedDataParallel takes the mean over workers; ours is a sum.
+                    torch.autograd.backward(smoothed * (weight * self.workers.count) / total)
+                computed = batch.trg_out.numel()
             plain += part_plain * weight
             tokens += batch.trg_tokens * weight
-            cells += batch.trg_out.numel() * weight
+            cells += computed * weight
         return Computed(plain, tokens, cells, total)
 
     def _parts(self, sentences: _Sentences) -> list[tuple[Indices, int]]:
@@ -159,7 +200,9 @@ class Gradient:
         return parts
 
     def _smaller(self, sentences: _Sentences, part: Indices) -> None:
-        self.model.zero_grad()
+        self.clear()
+        if self.recorded is not None:
+            self.recorded.forget()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         if len(part) == 1:
@@ -206,8 +249,25 @@ class _Sentences:
         return float(len(part)) * float(src) * float(trg + 1)
 
 
-class _SummedLoss(nn.Module):
-    """`batch_loss` as a module, which DistributedDataParallel asks for."""
+@dataclass(frozen=True)
+class _Gathered:
+    """A batch in parts, as `Gradient._parts` cut it when a part had at most `most_cells`."""
+
+    sentences: _Sentences
+    most_cells: float
+    parts: list[tuple[Indices, int]]
+    batches: Iterator[Batch]
+
+
+class SummedLoss(nn.Module):
+    """`batch_loss` as a module, which DistributedDataParallel asks for.
+
+    Args:
+        model: the network.
+        label_smoothing: of the loss.
+        guided_alignment: weight of what the batch's alignment teaches.
+        precision: of products with weights.
+    """
 
     def __init__(
         self,
@@ -221,6 +281,7 @@ class _SummedLoss(nn.Module):
         self.guided_alignment, self.precision = guided_alignment, precision
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What is minimised, with its graph, and the plain loss, summed over a batch."""
         rounds = self.precision != torch.float32
         with torch.autocast(batch.src.device.type, self.precision, enabled=rounds):
             loss = batch_loss(self.model, batch, self.label_smoothing, self.guided_alignment)

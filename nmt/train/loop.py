@@ -41,9 +41,11 @@ from nmt.train.forecast import make_forecast
 from nmt.train.gradient import Computed, Gradient, block_tokens, random_number
 from nmt.train.journal import Journal, Window, environment
 from nmt.train.progress import Progress
+from nmt.train.recorded import Recorder
 from nmt.train.resume import open_or_create, put_back, trainer_tensors
 from nmt.train.sampling import make_sampler
 from nmt.train.schedule import after_validation, learning_rate, reason_to_stop
+from nmt.train.step import Step
 from nmt.train.validation import Validation
 
 _LOG_EVERY = 50  # updates
@@ -111,8 +113,19 @@ class _Launched:
         return loss, norm
 
 
-def _lags(device: torch.device) -> bool:
-    """Whether an update is launched before the outcome of the last one is known."""
+def is_recorded(device: torch.device, workers: Workers) -> bool:
+    """Whether what an update launches is recorded and replayed.
+
+    Several workers exchange gradients in between.
+    """
+    return is_launched(device) and workers.count == 1
+
+
+def is_launched(device: torch.device) -> bool:
+    """Whether the host launches updates, and is free to do other things while they run.
+
+    If so, an update is launched before the outcome of the last one is known.
+    """
     return device.type == "cuda"
 
 
@@ -133,13 +146,9 @@ class _Training:
         torch.manual_seed(self.config.seed)
         self.model = run.build_model().to(device)
         self.averaged = copy.deepcopy(self.model) if self.config.ema else self.model
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=self.config.learning_rate,
-            betas=self.config.adam_betas,
-            weight_decay=self.config.weight_decay,
-            fused=True,
-        )
+        recorder = Recorder(device) if is_recorded(device, workers) else None
+        self.step = Step(self.model, self.averaged, self.config, recorder)
+        self.optimizer = self.step.optimizer
         self.progress = Progress(block_tokens=block_tokens(device))
         self._restore()
         self.gradient = Gradient(
@@ -152,6 +161,8 @@ class _Training:
             learn_alignment(run, corpus, workers),
             self.config.guided_alignment,
             make_sampler(run),
+            recorder,
+            look_ahead=is_launched(device),
         )
         self.journal = None
         if workers.first:
@@ -209,7 +220,8 @@ class _Training:
             + (f"; {self.workers.count} workers" if self.workers.count > 1 else "")
             + (f"; going on at update {progress.update:,}" if progress.update else "")
         )
-        say(f"recurrence: {path_taken(self.device)}")
+        recorded = ", recorded as CUDA graphs" if self.gradient.recorded is not None else ""
+        say(f"recurrence: {path_taken(self.device)}{recorded}")
         if self.workers.first and not plots_are_possible():
             say("curves.svg is not drawn: matplotlib is missing (pip install 'nmt-zh-en[plots]')")
         if not self.run.checkpoints():
@@ -227,7 +239,7 @@ class _Training:
             kept,
             copies=4 if self.config.ema else 3,
         )
-        self.model.zero_grad()
+        self.gradient.clear()
         # The smallest memory decides, lest one worker alone runs out of it.
         self.gradient.most_cells = -self.workers.largest([-self.gradient.most_cells])[0]
         epochs = (self.total - self.progress.update) / len(self.plan)
@@ -281,7 +293,7 @@ class _Training:
         self.launched = launched
         # A decision that depends on what was done waits for it.
         most = self.config.max_updates
-        known = not _lags(self.device) or self.save_due or self._validation_due()
+        known = not is_launched(self.device) or self.save_due or self._validation_due()
         if known or (most is not None and self.progress.update + 1 >= most):
             return self._settle()
         return True
@@ -294,30 +306,14 @@ class _Training:
         minutes = config.max_minutes if config.budget == "minutes" else None
         spent = None if minutes is None else self.elapsed / (minutes * 60)
         rate = learning_rate(config, number, self.total, spent) * progress.rate_scale
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         self.model.train()
         seed = random_number(config.seed, number, self.workers.rank)
         computed = self.gradient.compute(batch, seed, number)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
-        # If the norm is finite, so is the loss, or its gradient would not be.
-        spoiled = (~norm.isfinite()).float()
-        self.optimizer.found_inf = spoiled  # type: ignore[attr-defined] # what AMP's scaler sets
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        if config.ema:
-            self._average(number, 1 - spoiled)
-        return _Launched(torch.stack([computed.loss, norm]), computed, rate)
-
-    @torch.no_grad()
-    def _average(self, number: int, changed: Tensor) -> None:
-        # Early weights are far from the end: the average begins short and grows long.
-        decay = min(self.config.ema, (1 + number) / (10 + number))
-        weight = changed * (1 - decay)
-        for averaged, parameter in zip(
-            self.averaged.parameters(), self.model.parameters(), strict=True
-        ):
-            averaged.lerp_(parameter, weight)
+        norm = self.step(rate, number)
+        launched = _Launched(torch.stack([computed.loss, norm]), computed, rate)
+        if progress.batch < len(self.plan):
+            self.gradient.expect(self.plan[progress.batch], number + 1)
+        return launched
 
     def _settle(self) -> bool:
         """Take note of the outcome of what was launched last; False if training went back."""

@@ -14,6 +14,7 @@ from nmt.model import Seq2Seq
 from nmt.model.kernels import Kernels, OnTriton, available
 from nmt.model.recurrence_cuda import as_given
 from nmt.model.weight import Weight, autocast_precision
+from nmt.symbols import PAD
 
 # Numbers of the logits that exist at a time: enough for fast products, or to keep a GPU busy.
 _CHUNK = {"cpu": 1 << 23, "cuda": 1 << 27}
@@ -49,14 +50,15 @@ def batch_loss(
     the weight of `alignment_loss` in what is minimised.
     """
     features, attention = model(batch.src, batch.src_mask, batch.trg_in, batch.src_lengths)
-    real = batch.real_places()
-    # The output layer sees real tokens only: padding would cost a product with the
-    # whole vocabulary.
+    features, reference = features.flatten(0, 1), batch.trg_out.flatten()
+    if batch.trg_places is not None:
+        # The output layer sees real tokens only: padding would cost a product with the
+        # whole vocabulary.
+        features, reference = features[batch.trg_places], reference[batch.trg_places]
     decoder = model.decoder
     smoothed, plain = output_loss(
-        features.flatten(0, 1)[real], decoder.embedding.weight, decoder.output_bias,
-        batch.trg_out.flatten()[real], label_smoothing,
-    )  # fmt: skip
+        features, decoder.embedding.weight, decoder.output_bias, reference, label_smoothing
+    )
     if batch.alignment is not None and guided_alignment:
         smoothed = smoothed + guided_alignment * alignment_loss(attention, batch.alignment)
     return Loss(smoothed, plain, batch.trg_tokens)
@@ -88,10 +90,10 @@ def output_loss(
     the softmax in that of the weights.
 
     Args:
-        features: of real tokens, `[tokens, embedding]`.
+        features: `[tokens, embedding]`.
         weight: `[vocab, embedding]`.
         bias: `[vocab]`.
-        reference: ids of what is to be predicted, `[tokens]`.
+        reference: ids of what is to be predicted, `[tokens]`; PAD counts for nothing.
         label_smoothing: share of the target spread over the vocabulary.
 
     Returns:
@@ -171,7 +173,7 @@ def _into_gradient(
     Args:
         scores: without bias, `[tokens, vocab]`, in any precision.
         bias: `[vocab]`; its precision is computed in.
-        reference: ids, `[tokens]`.
+        reference: ids, `[tokens]`; PAD counts for nothing.
         label_smoothing: share of the target spread over the vocabulary.
 
     Returns:
@@ -184,16 +186,17 @@ def _into_gradient(
     room = bias.new_empty(size, vocab)
     for rows, ids in zip(torch.split(scores, size), torch.split(reference, size), strict=True):
         part, ids = room[: len(rows)], ids.unsqueeze(1)
+        counts = (ids != PAD).to(part.dtype)
         part.copy_(rows).add_(bias)
         part -= part.amax(dim=1, keepdim=True)
         of_reference, mean = part.gather(1, ids), part.mean(dim=1, keepdim=True)
         total = part.exp_().sum(dim=1, keepdim=True)
         log_total = total.log()
-        plain += (log_total - of_reference).sum()
-        even += (log_total - mean).sum()
+        plain += (counts * (log_total - of_reference)).sum()
+        even += (counts * (log_total - mean)).sum()
         # d loss / d score = p - target, where the target has 1 - e more on the reference.
-        part.div_(total).sub_(label_smoothing / vocab)
-        part.scatter_add_(1, ids, part.new_full(ids.shape, label_smoothing - 1))
+        part.mul_(counts / total).sub_(counts * (label_smoothing / vocab))
+        part.scatter_add_(1, ids, counts * (label_smoothing - 1))
         d_bias += part.sum(dim=0)
         rows.copy_(part)
     return plain, even, d_bias

@@ -105,8 +105,14 @@ def put_back(
     for name, parameter in model.named_parameters():
         if averaged is not model:
             parameter.data.copy_(trainer[f"weight.{name}"])
-        optimizer.state[parameter] = {
-            # A fused optimizer keeps its count beside the parameter.
+        # A fused optimizer keeps its count beside the parameter.
+        found = {
             "step": torch.tensor(float(update), device=parameter.device),
-            **{key: trainer[f"{key}.{name}"].clone() for key in _MOMENTS},
+            **{key: trainer[f"{key}.{name}"] for key in _MOMENTS},
         }
+        state = optimizer.state[parameter]
+        for key, tensor in found.items():
+            if key in state:  # a recorded step knows the place
+                state[key].copy_(tensor)
+            else:
+                state[key] = tensor.clone()

@@ -15,18 +15,21 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import torch
 from shapes import PIECES, SHAPES
 from torch import Tensor
 
 from nmt.batches import Batch, Indices, make_batch, plan_epoch
+from nmt.config import TrainConfig
 from nmt.corpus import PackedSet
 from nmt.model import Seq2Seq, recurrence_cuda
 from nmt.model.kernels import PLAIN, Kernels, OnTriton
 from nmt.prepare.pipeline import load_manifest
 from nmt.runtime import compute_reproducibly
+from nmt.train.gradient import SummedLoss
 from nmt.train.loss import batch_loss
+from nmt.train.recorded import RecordedGradient, Recorder
+from nmt.train.step import Step
 
 Found = Iterator[tuple[str, Any]]
 Loop = Callable[..., tuple[Tensor, Tensor, Tensor]]
@@ -110,14 +113,13 @@ class Bench:
         )  # fmt: skip
 
     def plan(self, tokens: int) -> list[Indices]:
-        """Sentences of some updates, the longest source of each first as in training.
+        """Sentences of some updates.
 
         Each is one block, whatever training would cut it to: what its size is worth is measured.
         """
         lengths = self.corpus.src.lengths
         plan = [block for (block,) in plan_epoch(lengths, self.corpus.trg.lengths, tokens, 1, 0)]
-        chosen = [plan[i % len(plan)] for i in range(self.settings.updates)]
-        return [part[np.argsort(-lengths[part], kind="stable")] for part in chosen]
+        return [plan[i % len(plan)] for i in range(self.settings.updates)]
 
     def batch(self, part: Indices) -> Batch:
         """On the device, without waiting."""
@@ -147,14 +149,34 @@ def through(loop: Loop | None) -> Iterator[None]:
 
 
 class Trainer:
-    """Updates as `nmt train` makes them, without its bookkeeping."""
+    """Updates as `nmt train` makes them, without its bookkeeping.
 
-    def __init__(self, model: Seq2Seq, precision: torch.dtype, loop: Loop | None) -> None:
+    Args:
+        model: to be trained.
+        precision: of products.
+        loop: the recurrence to go through; None: the program's own choice.
+        recorded: whether launches are recorded and replayed, as the program does on a GPU.
+    """
+
+    def __init__(
+        self, model: Seq2Seq, precision: torch.dtype, loop: Loop | None, *, recorded: bool = False
+    ) -> None:
         self.model, self.precision, self.loop = model.train(), precision, loop
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+        device = next(model.parameters()).device
+        recorder = Recorder(device) if recorded else None
+        self.step = Step(model, model, TrainConfig(), recorder)
+        self.recorded = None
+        if recorder is not None:
+            summed = SummedLoss(model, 0.1, 0.0, precision)
+            self.recorded = RecordedGradient(summed, list(model.parameters()), recorder)
 
     def gradient(self, batch: Batch, mark: Callable[[str], None] = lambda _: None) -> Tensor:
-        """Set the gradients; returns the loss in nats per token, on the device."""
+        """Set the gradients, launch by launch; returns the loss in nats per token.
+
+        Args:
+            batch: on the device.
+            mark: told when a phase ends.
+        """
         kind, rounds = batch.src.device.type, self.precision != torch.float32
         with through(self.loop):
             with torch.autocast(kind, self.precision, enabled=rounds):
@@ -163,18 +185,20 @@ class Trainer:
             torch.autograd.backward(loss.smoothed / batch.trg_tokens)
         return loss.plain / batch.trg_tokens
 
-    def step(self, mark: Callable[[str], None] = lambda _: None) -> None:
-        """Clip and apply the gradients."""
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        mark("clipping")
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        mark("optimizer")
+    def add_recorded(self, batch: Batch) -> Tensor:
+        """Add the gradients, recorded; `batch` is on the CPU."""
+        assert self.recorded is not None
+        with through(self.loop):
+            plain, _ = self.recorded.add(batch, 1 / batch.trg_tokens)
+        return plain / batch.trg_tokens
 
-    def update(self, batch: Batch) -> None:
-        """One update; waits for nothing."""
-        self.gradient(batch)
-        self.step()
+    def update(self, batch: Batch, device: torch.device) -> None:
+        """One update from a batch on the CPU; waits for nothing."""
+        if self.recorded is None:
+            self.gradient(batch.to(device))
+        else:
+            self.add_recorded(batch)
+        self.step(1e-4, 1)
 
 
 def attempt(name: str, function: Callable[[], Any]) -> Found:

@@ -12,9 +12,9 @@ from shapes import SHAPES
 from torch import Tensor
 
 from gpu.bench import Bench, Found, Loop, Trainer, attempt
+from nmt.batches import Indices, make_batch
 from nmt.model import recurrence, seq2seq
 from nmt.model.kernels import PLAIN
-from nmt.model.recurrence_graphs import Graphs
 
 
 def section_checks(bench: Bench) -> Found:
@@ -52,7 +52,6 @@ def section_update(bench: Bench) -> Found:
         ("kernels, float32", torch.float32, bench.loop(bench.kernels), 1e-2),
         ("plain, bfloat16", torch.bfloat16, bench.loop(PLAIN), 1e-1),
         ("kernels, bfloat16", torch.bfloat16, bench.loop(bench.kernels), 1e-1),
-        ("graphs, bfloat16", torch.bfloat16, Graphs(bench.kernels).recurrence, 1e-1),
         ("the program's own choice, bfloat16", torch.bfloat16, None, 1e-1),
     ]
     for name, precision, loop, tolerance in paths:
@@ -77,6 +76,8 @@ def section_update(bench: Bench) -> Found:
 
         yield from attempt(name, compared)
 
+    yield from attempt("recorded, bfloat16", lambda: recorded(bench, shape, part, expected))
+
     def step_loop() -> dict[str, Any]:
         with mock.patch.object(seq2seq, "unroll", recurrence.unroll_by_step):
             found = gradients(bench, torch.float32, None)
@@ -84,6 +85,41 @@ def section_update(bench: Bench) -> Found:
         return {"largest_relative_error": max(apart)}
 
     yield from attempt("step by step, float32", step_loop)
+
+
+def recorded(
+    bench: Bench, shape: str, part: Indices, expected: dict[str, Tensor]
+) -> dict[str, Any]:
+    """Recorded gradients: right, and with dropout the same bits as those launched one by one."""
+    batch = make_batch(bench.corpus, part)
+
+    def gradients(trainer: Trainer, seed: int = 1) -> dict[str, Tensor]:
+        trainer.model.zero_grad(set_to_none=False)
+        torch.manual_seed(seed)
+        loss = trainer.add_recorded(batch)
+        named = trainer.model.named_parameters()
+        found = {name: p.grad.to("cpu", copy=True) for name, p in named if p.grad is not None}
+        return {"loss": loss.detach().cpu(), **found}
+
+    def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+        return all(torch.equal(one[key], other[key]) for key in one)
+
+    keys: dict[str, Any] = {"attention_query": "state+word", "source_bridge": True}
+    loop = bench.loop(bench.kernels)
+    plain = Trainer(bench.model(shape, dropout=0.0, **keys), torch.bfloat16, loop, recorded=True)
+    gradients(plain)
+    found = gradients(plain)
+    apart = {key: relative_error(found[key], expected[key]) for key in expected}
+    apart["decoder.attention.project.bias"] /= 5
+    dropped = Trainer(bench.model(shape, dropout=0.2, **keys), torch.bfloat16, loop, recorded=True)
+    launched, first, again, other = (gradients(dropped, seed) for seed in (1, 1, 1, 2))
+    return {
+        "largest_relative_error": max(apart.values()),
+        "passed": max(apart.values()) <= 1e-1 and same(launched, first) and same(first, again),
+        "same_bits_as_launched": same(launched, first),
+        "same_bits_again": same(first, again),
+        "other_seed_other_bits": not same(again, other),
+    }
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:

@@ -31,7 +31,7 @@ def section_main(bench: Bench) -> Found:
 
 
 def phases(bench: Bench, loop: Loop) -> dict[str, Any]:
-    """Milliseconds of an update by phase, medians over the updates of a pass."""
+    """Milliseconds of an update by phase, launched kernel by kernel: medians over a pass."""
     settings = bench.settings
     trainer = Trainer(bench.model(settings.main), torch.bfloat16, loop)
     found: dict[str, list[float]] = {}
@@ -54,7 +54,8 @@ def phases(bench: Bench, loop: Loop) -> dict[str, Any]:
             with mock.patch.object(seq2seq, "unroll", unroll):
                 trainer.gradient(batch, clock.mark)
             clock.mark("encoder, embeddings, keys, backward")
-            trainer.step(clock.mark)
+            trainer.step(1e-4, 1)
+            clock.mark("clipping and optimizer")
             if number:
                 for name, milliseconds in clock.durations():
                     found.setdefault(name, []).append(milliseconds)
@@ -89,14 +90,14 @@ class Clock:
 def profile(bench: Bench, loop: Loop) -> list[dict[str, Any]]:
     """What the device spent its time on in three updates: kernels, the longest first."""
     settings = bench.settings
-    trainer = Trainer(bench.model(settings.main), torch.bfloat16, loop)
-    batches = [bench.batch(part) for part in bench.plan(settings.tokens)[:3]]
-    for batch in batches:
-        trainer.update(batch)
+    trainer = Trainer(bench.model(settings.main), torch.bfloat16, loop, recorded=True)
+    batches = [make_batch(bench.corpus, part) for part in bench.plan(settings.tokens)[:3]]
+    for batch in batches * 2:
+        trainer.update(batch, bench.device)
     bench.wait()
     with torch.profiler.profile() as profiled:
         for batch in batches:
-            trainer.update(batch)
+            trainer.update(batch, bench.device)
         bench.wait()
     rows = []
     for event in profiled.key_averages():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -12,34 +13,41 @@ from shapes import SHAPES
 from gpu.bench import Bench, Found, Loop, Trainer, attempt
 from gpu.device import ceilings
 from gpu.work import counted
+from nmt.batches import make_batch
 from nmt.model.kernels import PLAIN
-from nmt.model.recurrence_graphs import Graphs
 
 
 def measured(
-    bench: Bench, shape: str, tokens: int, precision: torch.dtype, loop: Loop | None
+    bench: Bench,
+    shape: str,
+    tokens: int,
+    precision: torch.dtype,
+    loop: Loop | None,
+    *,
+    recorded: bool = True,
 ) -> dict[str, Any]:
-    """Speed of updates, batches gathered on the way, and its share of the ceilings."""
+    """Speed of updates, batches gathered beside them, and its share of the ceilings."""
     settings = bench.settings
     top = ceilings(bench)
     if bench.device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    trainer = Trainer(bench.model(shape), precision, loop)
+    trainer = Trainer(bench.model(shape), precision, loop, recorded=recorded)
     parts = bench.plan(tokens)
     rates, hosts = [], []
-    for number in range(settings.passes + 1):
+    for number in range(settings.passes + 2):
         bench.wait()
-        began, real = time.perf_counter(), 0
-        for part in parts:
-            batch = bench.batch(part)
-            real += batch.trg_tokens
-            trainer.update(batch)
-        launched = time.perf_counter() - began
+        began, real, launching = time.perf_counter(), 0, 0.0
+        with ThreadPoolExecutor(1) as beside:
+            for batch in beside.map(lambda part: make_batch(bench.corpus, part), parts):
+                real += batch.trg_tokens
+                ready = time.perf_counter()
+                trainer.update(batch, bench.device)
+                launching += time.perf_counter() - ready
         bench.wait()
-        if number:  # the first pass compiles, records and allocates
+        if number > 1:  # before, kernels are compiled and launches recorded
             rates.append(real / (time.perf_counter() - began))
-            hosts.append(launched / len(parts))
+            hosts.append(launching / len(parts))
     rate = statistics.median(rates)
     work, real, shares = counted(bench, shape, tokens, 2 if precision == torch.bfloat16 else 4)
     flops = top[f"matmul_{str(precision).removeprefix('torch.')}_flops"]
@@ -79,16 +87,16 @@ def section_sweep(bench: Bench) -> Found:
         )
 
 
-def section_graphs(bench: Bench) -> Found:
-    """The time loop recorded as CUDA graphs."""
+def section_launched(bench: Bench) -> Found:
+    """The main shape again, kernel by kernel in place of recorded."""
     for tokens in (bench.settings.sweep[0], bench.settings.tokens):
-
-        def replayed(tokens: int = tokens) -> dict[str, Any]:
-            graphs = Graphs(bench.kernels, most=20)
-            found = measured(bench, bench.settings.main, tokens, torch.bfloat16, graphs.recurrence)
-            return {"buckets": len(graphs.buckets), **found}
-
-        yield from attempt(f"{tokens} tokens", replayed)
+        yield from attempt(
+            f"{tokens} tokens",
+            lambda tokens=tokens: measured(
+                bench, bench.settings.main, tokens, torch.bfloat16, bench.loop(bench.kernels),
+                recorded=False,
+            ),
+        )  # fmt: skip
 
 
 def section_shapes(bench: Bench) -> Found:

@@ -67,7 +67,7 @@ def test_every_section_but_the_program_itself(
     assert list(record["main"]["phases"]) == [
         "encoder, embeddings, keys", "recurrence, forward",
         "readout, output layer and loss (with its own gradient)", "readout, backward",
-        "recurrence, backward", "encoder, embeddings, keys, backward", "clipping", "optimizer",
+        "recurrence, backward", "encoder, embeddings, keys, backward", "clipping and optimizer",
     ]  # fmt: skip
     assert len(record["kernels"]) == 2 * 7 + 1
     assert record["translate"]["translate"] == {"skipped": "no --run"}

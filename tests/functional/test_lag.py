@@ -1,6 +1,7 @@
-"""Launching an update before the last one's outcome is known, as on a GPU, changes nothing.
+"""What training does on a GPU only changes nothing.
 
-Here on the CPU, which is told to do the same.
+Launching an update before the last one's outcome is known, gathering the next batch beside it,
+recording: here on the CPU, which is told to do the same.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def lagging(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         waiting.append(int(self.launched is not None))
         return launch(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop, "_lags", lambda _: True)
+    monkeypatch.setattr(loop, "is_launched", lambda _: True)
+    monkeypatch.setattr(loop, "is_recorded", lambda *_: False)
     monkeypatch.setattr(loop._Training, "_launch", counted)
     return waiting
 
@@ -86,7 +88,8 @@ def test_the_same_files_with_bad_batches(
     for lags in (False, True):
         with monkeypatch.context() as patch:
             spoil(patch, bad, float("nan"))
-            patch.setattr(loop, "_lags", lambda _, lags=lags: lags)
+            patch.setattr(loop, "is_launched", lambda _, lags=lags: lags)
+            patch.setattr(loop, "is_recorded", lambda *_: False)
             run = train(prepared, tmp_path / f"run-{lags}")
         found.append((fingerprint(run), events(run)))
     assert found[0] == found[1]
@@ -123,3 +126,31 @@ def test_trouble_that_does_not_end_is_told_as_promptly(
 ) -> None:
     del lagging
     test_trouble.test_only_bad_batches_stop_with_an_explanation(prepared, tmp_path, monkeypatch)
+
+
+def test_a_recorded_training_goes_on_where_it_stopped(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lagging: list[int]
+) -> None:
+    del lagging
+    monkeypatch.setattr(loop, "is_recorded", lambda *_: True)
+    whole = train(prepared, tmp_path / "whole")
+    stopped_by_signal(prepared, tmp_path / "parts", 25)
+    train(prepared, tmp_path / "parts")
+    assert fingerprint(tmp_path / "parts") == fingerprint(whole)
+    losses = [record["loss"] for record in read_journal(whole) if record["kind"] == "log"]
+    assert losses[-1] < losses[0]
+
+
+def test_a_recorded_training_goes_back_after_bad_batches(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for launched in (False, True):
+        with monkeypatch.context() as patch:
+            spoil(patch, set(range(35, 40)), float("nan"))
+            patch.setattr(loop, "is_launched", lambda _, launched=launched: launched)
+            patch.setattr(loop, "is_recorded", lambda *_: True)
+            run = train(prepared, tmp_path / f"run-{launched}")
+        found.append((fingerprint(run), events(run)))
+    assert found[0] == found[1]
+    assert found[0][1]

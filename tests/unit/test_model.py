@@ -7,9 +7,11 @@ from typing import Literal
 
 import pytest
 import torch
+from torch import Tensor
 
 from nmt.batches import Batch
-from nmt.model import Seq2Seq
+from nmt.model import Seq2Seq, recurrence_cuda
+from nmt.model.encoder import Encoder
 from nmt.model.recurrence import unroll
 from nmt.symbols import BOS, EOS, PAD
 from nmt.train.loss import batch_loss
@@ -196,3 +198,28 @@ def test_word_dropout_takes_whole_words_in_training_only() -> None:
     assert ((dropped == 0).all(dim=2) | (dropped == 2).all(dim=2)).all()
     model.eval()
     assert torch.equal(model.encoder.word_dropout(words), words)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_encoder_of_a_gpu_equals_pytorchs_own(
+    layers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(2)
+    encoder = Encoder(30, 8, 7, layers, 0.0, 0.0, bridge=True).double()
+    src = torch.randint(4, 30, (5, 6))
+    mask = torch.arange(6) < torch.tensor([3, 6, 1, 5, 6]).unsqueeze(1)
+    src[~mask] = PAD
+
+    def outcome() -> list[Tensor]:
+        encoder.zero_grad()
+        outputs = encoder(src, mask)
+        torch.manual_seed(3)
+        torch.autograd.backward(outputs, [torch.randn_like(output) for output in outputs])
+        return [*outputs, *(p.grad.clone() for p in encoder.parameters() if p.grad is not None)]
+
+    expected = outcome()
+    monkeypatch.setattr(recurrence_cuda, "is_for", lambda tensor: tensor is not None)
+    found = outcome()
+    assert len(found) == len(expected) == 2 + 2 + 8 * layers
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)

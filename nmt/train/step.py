@@ -1,0 +1,86 @@
+"""What an update does with its gradient: clip it, move the weights, and their average."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from nmt.config import TrainConfig
+from nmt.model import Seq2Seq
+from nmt.train.recorded import Recorder
+
+
+class Step:
+    """Adam (Loshchilov & Hutter 2019) with a clipped gradient, and the average of the weights.
+
+    A gradient that is not finite changes nothing. On a GPU the step is recorded: there,
+    what changes from step to step lies in tensors.
+
+    Args:
+        model: whose gradient was computed.
+        averaged: holds the average of the weights; `model` itself if there is none.
+        config: rate, decay, clipping.
+        recorder: for a GPU, None for a CPU.
+    """
+
+    def __init__(
+        self, model: Seq2Seq, averaged: Seq2Seq, config: TrainConfig, recorder: Recorder | None
+    ) -> None:
+        self.model, self.averaged, self.config, self.recorder = model, averaged, config, recorder
+        device = next(model.parameters()).device
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=config.learning_rate, betas=config.adam_betas,
+            weight_decay=config.weight_decay, fused=True, capturable=recorder is not None,
+        )  # fmt: skip
+        self._rate, self._nearer = (torch.zeros((), device=device) for _ in range(2))
+        self._norm = torch.zeros((), device=device)
+        self._begun = False
+        self._replay: Callable[[], None] | None = None
+
+    def __call__(self, rate: float, number: int) -> Tensor:
+        """Apply the gradient and set it to zero.
+
+        Args:
+            rate: the learning rate.
+            number: of the update, from 1.
+
+        Returns:
+            The norm of the gradient before clipping, a scalar; the next step may overwrite it.
+        """
+        # Early weights are far from the end: the average begins short and grows long.
+        decay = min(self.config.ema, (1 + number) / (10 + number))
+        self._nearer.fill_(1 - decay)
+        self._rate.fill_(rate)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate if self.recorder is None else self._rate
+        if self.recorder is None:
+            self._step()
+        elif self._replay is not None:
+            self._replay()
+        elif self._begun:
+            self._replay = self.recorder.record(self._step)
+            self._replay()
+        else:  # makes the moments, whose place a recording must know
+            self.recorder.run(self._step)
+            self._begun = True
+        return self._norm
+
+    @torch.no_grad()
+    def _step(self) -> None:
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        # If the norm is finite, so is the loss, or its gradient would not be.
+        spoiled = (~norm.isfinite()).float()
+        self.optimizer.found_inf = spoiled  # type: ignore[attr-defined] # what AMP's scaler sets
+        self.optimizer.step()
+        # A recorded gradient stays where it is.
+        self.optimizer.zero_grad(set_to_none=self.recorder is None)
+        self._norm.copy_(norm)
+        if self.averaged is self.model:
+            return
+        weight = (1 - spoiled) * self._nearer
+        for averaged, parameter in zip(
+            self.averaged.parameters(), self.model.parameters(), strict=True
+        ):
+            averaged.lerp_(parameter, weight)
