@@ -67,7 +67,7 @@ class Gradient:
         guided_alignment: weight of what it teaches.
         sample: cuts the sentences of a batch anew, if they shall be.
         recorder: records what a batch launches; None: everything is launched each time.
-        look_ahead: gather the batch that is expected next in a thread of its own.
+        look_ahead: threads that gather the batches expected next.
     """
 
     def __init__(
@@ -82,8 +82,7 @@ class Gradient:
         guided_alignment: float = 0.0,
         sample: SubwordSampler | None = None,
         recorder: Recorder | None = None,
-        *,
-        look_ahead: bool = False,
+        look_ahead: int = 0,
     ) -> None:
         self.model, self.corpus, self.device, self.workers = model, corpus, device, workers
         self.align, self.sample = align, sample
@@ -94,8 +93,8 @@ class Gradient:
         self.recorded = None
         if recorder is not None:
             self.recorded = RecordedGradient(summed, list(model.parameters()), recorder)
-        self._beside = ThreadPoolExecutor(1) if look_ahead else None
-        self._expected: tuple[Blocks, int, Future[_Gathered]] | None = None
+        self._beside = ThreadPoolExecutor(look_ahead) if look_ahead else None
+        self._expected: dict[int, tuple[Blocks, Future[_Gathered]]] = {}
 
     def compute(self, blocks: Blocks, seed: int, draw: int = 0, *, alone: bool = False) -> Computed:
         """Set the gradients of this batch.
@@ -127,10 +126,10 @@ class Gradient:
             gathered = self._gather(blocks, draw)
 
     def expect(self, blocks: Blocks, draw: int = 0) -> None:
-        """Begin to gather what `compute` will be given next, beside what is being computed."""
-        if self._beside is not None:
+        """Begin to gather what `compute` will be given, beside what is being computed."""
+        if self._beside is not None and draw not in self._expected:
             gathered = self._beside.submit(self._gather, blocks, draw, at_once=True)
-            self._expected = blocks, draw, gathered
+            self._expected[draw] = blocks, gathered
 
     def clear(self) -> None:
         """Set all gradients to zero."""
@@ -138,12 +137,12 @@ class Gradient:
 
     def _take(self, blocks: Blocks, draw: int) -> _Gathered:
         """What was gathered beside, if it is this; else it is gathered now."""
-        expected, self._expected = self._expected, None
-        if expected is not None:
-            of, drawn, gathered = expected
-            found = gathered.result()  # only one at a time gathers
-            if of is blocks and drawn == draw and found.most_cells == self.most_cells:
-                return found
+        if draw in self._expected:
+            of, future = self._expected.pop(draw)
+            gathered = future.result()
+            if of is blocks and gathered.most_cells == self.most_cells:
+                return gathered
+            self._expected.clear()  # training went back, or cuts its batches smaller
         return self._gather(blocks, draw)
 
     def _gather(self, blocks: Blocks, draw: int, *, at_once: bool = False) -> _Gathered:

@@ -49,6 +49,7 @@ from nmt.train.step import Step
 from nmt.train.validation import Validation
 
 _LOG_EVERY = 50  # updates
+_LOOK_AHEAD = 4  # batches gathered while others are computed
 _MOST_BAD_UPDATES = 5  # in a row, before going back to the last checkpoint
 _MOST_WAYS_BACK = 3  # before giving up
 _LOWER = 0.5  # what the rate is multiplied by when going back
@@ -162,7 +163,7 @@ class _Training:
             self.config.guided_alignment,
             make_sampler(run),
             recorder,
-            look_ahead=is_launched(device),
+            _LOOK_AHEAD if is_launched(device) else 0,
         )
         self.journal = None
         if workers.first:
@@ -311,8 +312,9 @@ class _Training:
         computed = self.gradient.compute(batch, seed, number)
         norm = self.step(rate, number)
         launched = _Launched(torch.stack([computed.loss, norm]), computed, rate)
-        if progress.batch < len(self.plan):
-            self.gradient.expect(self.plan[progress.batch], number + 1)
+        soon = self.plan[progress.batch : progress.batch + _LOOK_AHEAD]
+        for ahead, blocks in enumerate(soon, start=1):
+            self.gradient.expect(blocks, number + ahead)
         return launched
 
     def _settle(self) -> bool:
