@@ -132,6 +132,16 @@ def compute_reproducibly(device: torch.device) -> None:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this is a device, or the machine itself, saying that memory is full."""
+    import torch
+
+    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error)
+    return "DefaultCPUAllocator" in text or "CUDA error: out of memory" in text
+
+
 @dataclass(frozen=True)
 class Workers:
     """The processes that train one network together; mostly there is just this one.

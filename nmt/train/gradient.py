@@ -17,7 +17,7 @@ from nmt.batches import Align, Batch, Blocks, Indices, make_batch
 from nmt.corpus import PackedSet
 from nmt.errors import NmtError
 from nmt.model import Seq2Seq
-from nmt.runtime import Workers, warn
+from nmt.runtime import Workers, is_out_of_memory, warn
 from nmt.train.loss import batch_loss
 from nmt.train.recorded import RecordedGradient, Recorder
 from nmt.train.sampling import SubwordSampler
@@ -285,14 +285,6 @@ class SummedLoss(nn.Module):
         with torch.autocast(batch.src.device.type, self.precision, enabled=rounds):
             loss = batch_loss(self.model, batch, self.label_smoothing, self.guided_alignment)
         return loss.smoothed, loss.plain
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this is a device, or the machine itself, saying that memory is full."""
-    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error)
-    return "DefaultCPUAllocator" in text or "CUDA error: out of memory" in text
 
 
 def random_number(seed: int, number: int, rank: int) -> int:

@@ -12,6 +12,7 @@ On a CPU running again takes the place of replaying, for the tests.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from nmt.batches import Batch
+from nmt.runtime import is_out_of_memory, warn
 
 _ROWS, _LENGTHS = 8, 4  # sizes of a bucket from one power of two to the next
 
@@ -33,7 +35,7 @@ class Recorder:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
+        self.device, self._refused = device, False
         if device.type == "cuda":
             self._beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             self._pool = torch.cuda.graph_pool_handle()
@@ -47,12 +49,27 @@ class Recorder:
             function()
 
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
-        """What replays the launches of a function that `run` has run before."""
+        """What replays the launches of a function that `run` has run before.
+
+        Where the driver refuses, what launches them one by one again, and a warning.
+        """
+        if not self._refused:
+            try:
+                return self._recorded(function)
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
+                self._refused = True
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                warn(f"nothing is recorded, training is slower for it: {reason}")
+        return functools.partial(self.run, function)
+
+    def _recorded(self, function: Callable[[], None]) -> Callable[[], None]:
         if self.device.type != "cuda":
             return function
         graph = torch.cuda.CUDAGraph()
         with self._alone():
-            # Other threads may go on: one of them gathers the next batch.
+            # Other threads may go on: they gather the next batches.
             graph.capture_begin(self._pool, capture_error_mode="thread_local")
             try:
                 function()

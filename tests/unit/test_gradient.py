@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from nmt.runtime import Workers
-from nmt.train.gradient import Gradient, _Sentences, is_out_of_memory, random_number
+from nmt.runtime import Workers, is_out_of_memory
+from nmt.train.gradient import Gradient, _Sentences, random_number
 from tests.unit.test_loss import corpus, gradients, model
 
 CPU = torch.device("cpu")

@@ -142,3 +142,44 @@ def test_a_step_leaves_no_gradient() -> None:
     step(1e-2, 1)
     assert all(not p.grad.any() for p in network.parameters() if p.grad is not None)
     assert places == [p.grad.data_ptr() for p in network.parameters() if p.grad is not None]
+
+
+class Refusing(Recorder):
+    """A driver that can't record."""
+
+    def __init__(self, error: RuntimeError) -> None:
+        super().__init__(CPU)
+        self.error, self.asked = error, 0
+
+    def _recorded(self, function: object) -> Any:
+        del function
+        self.asked += 1
+        raise self.error
+
+
+def test_where_recording_is_refused_it_goes_on_without_and_says_so_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    refusing = Refusing(RuntimeError("operation not permitted when stream is capturing\nmore"))
+    network = model()
+    gradient = Gradient(network, corpus(12), 0.1, CPU, Workers(), recorder=refusing)
+    found = []
+    for batch in [np.arange(12)] * 3 + [np.arange(2)] * 2:
+        gradient.compute([batch], 1)
+        found.append(gradients(network))
+    torch.testing.assert_close(found[2], found[0])
+    assert refusing.asked == 1
+    said = capsys.readouterr().err
+    assert said.count("warning:") == 1
+    assert "nothing is recorded" in said
+    assert "not permitted when stream is capturing" in said
+
+
+def test_memory_that_is_full_while_recording_makes_batches_smaller() -> None:
+    refusing = Refusing(torch.cuda.OutOfMemoryError("CUDA out of memory."))
+    gradient = Gradient(model(), corpus(12), 0.1, CPU, Workers(), recorder=refusing)
+    gradient.compute([np.arange(12)], 1)
+    whole = gradients(gradient.model)
+    gradient.compute([np.arange(12)], 1)  # the second time it is recorded, or would be
+    assert gradient.most_cells < float("inf")
+    torch.testing.assert_close(gradients(gradient.model), whole)
