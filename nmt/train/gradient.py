@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from nmt.batches import Align, Batch, Blocks, Indices, make_batch
 from nmt.corpus import PackedSet
@@ -60,8 +58,7 @@ class Gradient:
         corpus: to take sentences from.
         label_smoothing: of the loss.
         device: where to compute.
-        workers: each takes its share of every batch; gradients are summed over them by
-            DistributedDataParallel.
+        workers: each takes its share of every batch, and gradients are summed over them.
         precision: of products with weights.
         align: teacher of the attention, if there is one.
         guided_alignment: weight of what it teaches.
@@ -88,11 +85,10 @@ class Gradient:
         self.align, self.sample = align, sample
         self.lengths = (corpus.src.lengths, corpus.trg.lengths)
         self.most_cells = float("inf")  # largest part that is tried
-        summed = SummedLoss(model, label_smoothing, guided_alignment, precision)
-        self.loss = DistributedDataParallel(summed) if workers.count > 1 else summed
+        self.loss = SummedLoss(model, label_smoothing, guided_alignment, precision)
         self.recorded = None
         if recorder is not None:
-            self.recorded = RecordedGradient(summed, list(model.parameters()), recorder)
+            self.recorded = RecordedGradient(self.loss, list(model.parameters()), recorder)
         self._beside = ThreadPoolExecutor(look_ahead) if look_ahead else None
         self._expected: dict[int, tuple[Blocks, Future[_Gathered]]] = {}
 
@@ -103,27 +99,30 @@ class Gradient:
             blocks: of the batch, all workers' shares together.
             seed: of dropout.
             draw: number of the draw when sentences are cut anew, the same for all workers.
-            alone: do not exchange gradients with the other workers, to try something out.
+            alone: leave the other workers' gradients out, to try something out.
 
         Raises:
             NmtError: a single sentence does not fit into memory.
         """
         gathered = self._take(blocks, draw)
-        while True:
-            failed = None
-            try:
-                torch.manual_seed(seed)
-                return self._in_parts(gathered, alone)
-            except (RuntimeError, MemoryError) as error:
-                # Among workers, some gradients may be exchanged already: only a restart
-                # from the last checkpoint brings all of them to the same place again.
-                if not is_out_of_memory(error) or (self.workers.count > 1 and not alone):
-                    raise
-                sentences = gathered.sentences
-                failed = max((part for part, _ in gathered.parts), key=sentences.cells)
-            # Outside the handler: the error holds on to what filled the memory.
-            self._smaller(sentences, failed)
+        while (computed := self._compute(gathered, seed)) is None:
+            sentences = gathered.sentences
+            self._smaller(sentences, max(gathered.parts, key=sentences.cells))
             gathered = self._gather(blocks, draw)
+        if not alone:
+            self.workers.add_up([_gradient(parameter) for parameter in self.model.parameters()])
+        return computed
+
+    def _compute(self, gathered: _Gathered, seed: int) -> Computed | None:
+        """This worker's part of `compute`; None if memory is too small for it."""
+        try:
+            torch.manual_seed(seed)
+            return self._in_parts(gathered)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # What follows comes outside the handler: the error holds on to what filled the memory.
+        return None
 
     def expect(self, blocks: Blocks, draw: int = 0) -> None:
         """Begin to gather what `compute` will be given, beside what is being computed."""
@@ -150,52 +149,42 @@ class Gradient:
         if self.sample is not None:
             sentences = sentences.cut_anew(self.sample, draw)
         most, parts = self.most_cells, self._parts(sentences)
-        batches = (make_batch(sentences.corpus, part, self.align) for part, _ in parts)
+        batches = (make_batch(sentences.corpus, part, self.align) for part in parts)
         return _Gathered(sentences, most, parts, iter(list(batches)) if at_once else batches)
 
-    def _in_parts(self, gathered: _Gathered, alone: bool) -> Computed:
+    def _in_parts(self, gathered: _Gathered) -> Computed:
         self.clear()
         # Every worker knows the whole batch, so nobody has to ask for the number of tokens.
         total = gathered.sentences.trg_tokens()
         plain = torch.zeros((), device=self.device)
         tokens = cells = 0
-        for number, (batch, (_, weight)) in enumerate(
-            zip(gathered.batches, gathered.parts, strict=True), start=1
-        ):
+        for batch in gathered.batches:
             if self.recorded is not None:
-                part_plain, computed = self.recorded.add(batch, weight / total)
+                part_plain, computed = self.recorded.add(batch, 1 / total)
             else:
-                with self._exchange(last=number == len(gathered.parts) and not alone):
-                    smoothed, part_plain = self.loss(batch.to(self.device))
-                    # DistributedDataParallel takes the mean over workers; ours is a sum.
-                    torch.autograd.backward(smoothed * (weight * self.workers.count) / total)
+                smoothed, part_plain = self.loss(batch.to(self.device))
+                torch.autograd.backward(smoothed / total)
                 computed = batch.trg_out.numel()
-            plain += part_plain * weight
-            tokens += batch.trg_tokens * weight
-            cells += computed * weight
+            plain += part_plain
+            tokens += batch.trg_tokens
+            cells += computed
         return Computed(plain, tokens, cells, total)
 
-    def _parts(self, sentences: _Sentences) -> list[tuple[Indices, int]]:
-        """This worker's share, cut to parts that fit, each with its weight.
-
-        A batch with fewer sentences than workers leaves some without any: they compute one
-        with weight 0, since gradients are exchanged by all or by none.
-        """
+    def _parts(self, sentences: _Sentences) -> list[Indices]:
+        """This worker's share, cut to parts that fit; none if there are fewer sentences."""
         own, before = [], 0
         for block in sentences.blocks:  # dealt on from one to the next, or the last get none
             first = (self.workers.rank - before) % self.workers.count
             own.append(block[first :: self.workers.count])
             before += len(block)
         waiting = [part for part in reversed(own) if len(part)]
-        if not waiting:
-            return [(sentences.blocks[0][:1], 0)]
         parts = []
         while waiting:
             part = waiting.pop()
             if len(part) > 1 and sentences.cells(part) > self.most_cells:
                 waiting += [part[1::2], part[::2]]
             else:
-                parts.append((part, 1))
+                parts.append(part)
         return parts
 
     def _smaller(self, sentences: _Sentences, part: Indices) -> None:
@@ -215,12 +204,6 @@ class Gradient:
             f"a batch of {len(part)} sentences does not fit into memory: batches this large "
             "are computed in parts from now on"
         )
-
-    def _exchange(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
-        if last or not isinstance(self.loss, DistributedDataParallel):
-            return contextlib.nullcontext()
-        exchange: contextlib.AbstractContextManager[None] = self.loss.no_sync()
-        return exchange
 
 
 @dataclass(frozen=True)
@@ -254,12 +237,12 @@ class _Gathered:
 
     sentences: _Sentences
     most_cells: float
-    parts: list[tuple[Indices, int]]
+    parts: list[Indices]
     batches: Iterator[Batch]
 
 
-class SummedLoss(nn.Module):
-    """`batch_loss` as a module, which DistributedDataParallel asks for.
+class SummedLoss:
+    """`batch_loss` in a precision.
 
     Args:
         model: the network.
@@ -275,16 +258,22 @@ class SummedLoss(nn.Module):
         guided_alignment: float,
         precision: torch.dtype,
     ) -> None:
-        super().__init__()
         self.model, self.label_smoothing = model, label_smoothing
         self.guided_alignment, self.precision = guided_alignment, precision
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What is minimised, with its graph, and the plain loss, summed over a batch."""
         rounds = self.precision != torch.float32
         with torch.autocast(batch.src.device.type, self.precision, enabled=rounds):
             loss = batch_loss(self.model, batch, self.label_smoothing, self.guided_alignment)
         return loss.smoothed, loss.plain
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    """Of a parameter; zeros if nothing was computed with it."""
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad
 
 
 def random_number(seed: int, number: int, rank: int) -> int:

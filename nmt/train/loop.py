@@ -114,12 +114,9 @@ class _Launched:
         return loss, norm
 
 
-def is_recorded(device: torch.device, workers: Workers) -> bool:
-    """Whether what an update launches is recorded and replayed.
-
-    Several workers exchange gradients in between.
-    """
-    return is_launched(device) and workers.count == 1
+def is_recorded(device: torch.device) -> bool:
+    """Whether what an update launches is recorded and replayed."""
+    return is_launched(device)
 
 
 def is_launched(device: torch.device) -> bool:
@@ -147,7 +144,7 @@ class _Training:
         torch.manual_seed(self.config.seed)
         self.model = run.build_model().to(device)
         self.averaged = copy.deepcopy(self.model) if self.config.ema else self.model
-        recorder = Recorder(device) if is_recorded(device, workers) else None
+        recorder = Recorder(device) if is_recorded(device) else None
         self.step = Step(self.model, self.averaged, self.config, recorder)
         self.optimizer = self.step.optimizer
         self.progress = Progress(block_tokens=block_tokens(device))

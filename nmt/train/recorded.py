@@ -105,7 +105,7 @@ class RecordedGradient:
 
     def __init__(
         self,
-        loss: nn.Module,
+        loss: Callable[[Batch], tuple[Tensor, Tensor]],
         parameters: Sequence[nn.Parameter],
         recorder: Recorder,
         most: int = 512,
