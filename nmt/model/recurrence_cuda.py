@@ -3,8 +3,9 @@
 A step is four launches forward (product with s_{i-1}, attention, product with c_i, gates)
 and four backward. Products are in the type of `word_gates`, bfloat16 under autocast, added
 up in float32 by cuBLAS; the state and its gradient are carried in float32, since errors of
-a sum over many steps would grow. Nothing waits for the GPU. What the CPU launches step by
-step can be recorded once for a shape and replayed: `recurrence_graphs`.
+a sum over many steps would grow. Nothing waits for the GPU, so that training can record
+the launches of all steps and replay them (`nmt.train.recorded`). Without attention it is a
+GRU, and the encoder's.
 
 Tensors inside are time first, so that a step is contiguous; `kernels` has the operations.
 """
