@@ -6,7 +6,7 @@ The only place where BOS, EOS and PAD are added.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -38,8 +38,6 @@ class Batch:
         trg_tokens: real tokens of trg_out, EOS counted.
         alignment: how likely each token of trg_out and each source token translate one another,
             `[batch, trg_len, src_len]`, if there is a teacher to say so.
-        src_lengths: real tokens of each source, `[batch]`, on the CPU wherever the rest is;
-            None if only src_mask knows.
         trg_places: where trg_out, flattened, has real tokens, `[trg_tokens]`; None if only
             trg_out knows.
     """
@@ -50,7 +48,6 @@ class Batch:
     trg_out: Tensor
     trg_tokens: int
     alignment: Tensor | None = None
-    src_lengths: Tensor | None = None
     trg_places: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
@@ -63,6 +60,13 @@ class Batch:
         """A copy on a device, to be written into."""
         return self._each(lambda part: part.to(device, copy=True))
 
+    def fill(self, batch: Batch) -> None:
+        """Write a batch of the same size into this one's tensors, without waiting."""
+        for field in fields(self):
+            place, given = getattr(self, field.name), getattr(batch, field.name)
+            if isinstance(place, Tensor):
+                place.copy_(given.pin_memory() if place.is_cuda else given, non_blocking=True)
+
     def _each(self, move: Callable[[Tensor], Tensor]) -> Batch:
         return Batch(
             move(self.src),
@@ -71,7 +75,6 @@ class Batch:
             move(self.trg_out),
             self.trg_tokens,
             None if self.alignment is None else move(self.alignment),
-            self.src_lengths,
             None if self.trg_places is None else move(self.trg_places),
         )
 
@@ -179,7 +182,6 @@ def make_batch(corpus: PackedSet, sentences: Indices, align: Align | None = None
         torch.from_numpy(trg_out),
         int(trg_mask.sum()) + rows,
         alignment,
-        src_lengths=torch.from_numpy(src_mask.sum(axis=1)),
         trg_places=torch.from_numpy(np.flatnonzero(trg_out != PAD)),
     )
 

@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType
@@ -146,7 +146,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 class Workers:
     """The processes that train one network together; mostly there is just this one.
 
-    What they agree on travels between CPUs (gloo), so that no GPU has to wait for it.
+    What they agree on travels between CPUs (gloo), so that no GPU has to wait for it; tensors
+    travel from where they are.
 
     Attributes:
         rank: of this one, from 0. Rank 0 alone writes files.
@@ -192,6 +193,15 @@ class Workers:
         sums = torch.split(whole, [tensor.numel() for tensor in tensors])
         for tensor, total in zip(tensors, sums, strict=True):
             tensor.copy_(total.view_as(tensor))
+
+    def agree(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Give everybody the first one's tensors, where they lie."""
+        if self.count == 1:
+            return
+        import torch.distributed as dist
+
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
 
     def wait(self) -> None:
         """Go on once all workers have come here."""

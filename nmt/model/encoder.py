@@ -11,7 +11,7 @@ from nmt.model.regularise import WordDropout
 from nmt.symbols import PAD
 
 _WAYS = ("", "_reverse")  # behind the names of a layer's weights
-_SHUT = 100.0  # the sigmoid of it is 1, whatever is added to it
+_SHUT = 100.0  # the sigmoid of it is 1, whatever a network adds to it
 
 
 class Encoder(nn.Module):
@@ -52,17 +52,13 @@ class Encoder(nn.Module):
         )
         self.bridge = nn.Linear(embedding, 2 * hidden, bias=False) if bridge else None
 
-    def forward(
-        self, src: Tensor, src_mask: Tensor, src_lengths: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, src: Tensor, src_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Encode a batch.
 
         Args:
             src: ids, PAD behind each sentence, `[batch, src_len]`.
             src_mask: True where a real token is, `[batch, src_len]`; every sentence
                 has at least one.
-            src_lengths: real tokens of each sentence, `[batch]`, where they are known
-                already.
 
         Returns:
             encoder_states: h_j = [forward state; backward state], with what the bridge adds, zero
@@ -74,21 +70,20 @@ class Encoder(nn.Module):
         if recurrence_cuda.is_for(embedded):
             encoder_states, summary = self._step_by_step(embedded, src_mask)
         else:
-            encoder_states, summary = self._packed(embedded, src_mask, src_lengths)
+            encoder_states, summary = self._packed(embedded, src_mask)
         if self.bridge is not None:
             encoder_states = encoder_states + self.bridge(embedded) * src_mask.unsqueeze(2)
         return self.dropout(encoder_states), summary
 
-    def _packed(
-        self, embedded: Tensor, src_mask: Tensor, src_lengths: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def _packed(self, embedded: Tensor, src_mask: Tensor) -> tuple[Tensor, Tensor]:
         """PyTorch's own loop.
 
         Packing makes the backward GRU start at each sentence's own last token, so that a
         padded neighbour changes nothing.
         """
-        lengths = src_mask.sum(dim=1) if src_lengths is None else src_lengths
-        packed = pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
+        packed = pack_padded_sequence(
+            embedded, src_mask.sum(dim=1), batch_first=True, enforce_sorted=False
+        )
         states, last = self.gru(packed)
         padded, _ = pad_packed_sequence(states, batch_first=True, total_length=embedded.shape[1])
         return padded, torch.cat([last[-2], last[-1]], dim=1)

@@ -94,7 +94,7 @@ class Kernels(Protocol):
         """Turn scores into the gradient of the smoothed loss, in place.
 
         Args:
-            logits: of real tokens, `bias` not added yet, `[tokens, vocab]` (kept).
+            logits: `bias` not added yet, `[tokens, vocab]` (kept).
             bias: `[vocab]` (exact).
             reference: what was to be predicted, `[tokens]`; PAD counts for nothing.
             label_smoothing: share of the target spread over the vocabulary.

@@ -92,30 +92,25 @@ class Seq2Seq(nn.Module):
     def _decoder_gates(self) -> Tensor:
         return self.decoder.recurrent.weight[: 3 * self.decoder.hidden]
 
-    def encode(
-        self, src: Tensor, src_mask: Tensor, src_lengths: Tensor | None = None
-    ) -> tuple[Memory, Tensor]:
+    def encode(self, src: Tensor, src_mask: Tensor) -> tuple[Memory, Tensor]:
         """Read the source: the decoder's memory, and its first state `[batch, hidden]`."""
-        encoder_states, summary = self.encoder(src, src_mask, src_lengths)
+        encoder_states, summary = self.encoder(src, src_mask)
         memory = self.decoder.begin(encoder_states, summary, src_mask)
         return memory, self.decoder.first_state(summary)
 
-    def forward(
-        self, src: Tensor, src_mask: Tensor, trg_in: Tensor, src_lengths: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, src: Tensor, src_mask: Tensor, trg_in: Tensor) -> tuple[Tensor, Tensor]:
         """Teacher forcing: features that predict each next token.
 
         Args:
             src: `[batch, src_len]`.
             src_mask: True on real tokens, `[batch, src_len]`.
             trg_in: BOS and the target tokens, `[batch, trg_len]`.
-            src_lengths: as for `Encoder.forward`.
 
         Returns:
             features for `decoder.logits`, `[batch, trg_len, embedding]`, and attention
             a_ij, `[batch, trg_len, src_len]`.
         """
-        memory, state = self.encode(src, src_mask, src_lengths)
+        memory, state = self.encode(src, src_mask)
         embedded = self.decoder.embed(trg_in)
         gates = self.decoder.word_gates(embedded)
         states, contexts, attention = unroll(self.decoder, gates, state, memory)

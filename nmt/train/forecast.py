@@ -26,7 +26,7 @@ class Forecast:
     Attributes:
         seconds_per_epoch: without validations and saves.
         memory: bytes: the most that PyTorch took on a GPU, or this process on a CPU,
-            with the largest block of the epoch and the optimizer's moments.
+            with the largest block of the epoch.
         disk: bytes that all checkpoints kept will take at most.
         free_disk: bytes free where they go.
     """
@@ -81,8 +81,9 @@ def make_forecast(
     device = next(model.parameters()).device
     blocks = [block for batch in plan for block in batch]
     cells = [len(b) * int(lengths[0][b].max()) * int(lengths[1][b].max() + 1) for b in blocks]
-    # A second block is computed beside the gradients of the first.
-    compute([blocks[int(np.argmax(cells))]] * min(2, max(map(len, plan))))
+    # A second block is computed beside the gradients of the first; on a GPU it is recorded too.
+    again = 2 if device.type == "cuda" else min(2, max(map(len, plan)))
+    compute([blocks[int(np.argmax(cells))]] * again)
     few = np.linspace(0, len(blocks) - 1, min(_TIMED, len(blocks))).astype(int)
     timed = [blocks[i] for i in few]
     if device.type == "cuda":  # a kernel is compiled when it comes first, and recorded next
@@ -98,7 +99,7 @@ def make_forecast(
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     return Forecast(
         seconds_per_epoch=per_token * (int(lengths[1].sum()) + len(lengths[1])),
-        memory=_memory(device) + 2 * weights,
+        memory=_memory(device),
         disk=checkpoints * copies * weights,
         free_disk=shutil.disk_usage(folder).free,
     )
@@ -116,7 +117,7 @@ def _finish_work(device: torch.device) -> None:
 def _memory(device: torch.device) -> int:
     """Most bytes in use so far: of the GPU's memory, or of this process."""
     if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
+        return int(torch.cuda.max_memory_reserved(device))
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used if sys.platform == "darwin" else used * 1024
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,11 +18,10 @@ from nmt.errors import NmtError
 from nmt.model import Seq2Seq
 from nmt.runtime import Workers, is_out_of_memory, warn
 from nmt.train.loss import batch_loss
-from nmt.train.recorded import RecordedGradient, Recorder
+from nmt.train.recorded import RecordedGradient, Recorder, in_bucket
 from nmt.train.sampling import SubwordSampler
 
-# Target tokens computed side by side. Two cores lose nothing by few of them; a GPU, which is waited
-# for at every step of the time loop, loses with every block.
+# Target tokens computed side by side. Two cores lose nothing by few of them, a GPU is left idle.
 _BLOCK_TOKENS = {"cpu": 2048, "cuda": 16384}
 
 
@@ -104,11 +104,15 @@ class Gradient:
         Raises:
             NmtError: a single sentence does not fit into memory.
         """
-        gathered = self._take(blocks, draw)
+        gathered, failed = self._take(blocks, draw), False
         while (computed := self._compute(gathered, seed)) is None:
-            sentences = gathered.sentences
-            self._smaller(sentences, max(gathered.parts, key=sentences.cells))
-            gathered = self._gather(blocks, draw)
+            if self.recorded is not None:
+                self.recorded.forget()  # what is recorded may be what fills the memory
+            if failed or self.recorded is None:
+                sentences = gathered.sentences
+                self._smaller(sentences, max(gathered.parts, key=sentences.cells))
+            self._empty()
+            gathered, failed = self._gather(blocks, draw), True
         if not alone:
             self.workers.add_up([_gradient(parameter) for parameter in self.model.parameters()])
         return computed
@@ -132,16 +136,29 @@ class Gradient:
 
     def clear(self) -> None:
         """Set all gradients to zero."""
-        self.model.zero_grad(set_to_none=self.recorded is None)
+        if self.recorded is not None:
+            self.recorded.clear()
+        else:
+            self.model.zero_grad()
+
+    def close(self) -> None:
+        """Gather nothing more."""
+        if self._beside is not None:
+            self._beside.shutdown(wait=False, cancel_futures=True)
 
     def _take(self, blocks: Blocks, draw: int) -> _Gathered:
         """What was gathered beside, if it is this; else it is gathered now."""
         if draw in self._expected:
             of, future = self._expected.pop(draw)
-            gathered = future.result()
-            if of is blocks and gathered.most_cells == self.most_cells:
-                return gathered
-            self._expected.clear()  # training went back, or cuts its batches smaller
+            if of is blocks:
+                with contextlib.suppress(MemoryError):  # piece by piece it may be enough
+                    gathered = future.result()
+                    if gathered.most_cells == self.most_cells:
+                        return gathered
+            # Training went back, or cuts its batches smaller.
+            for _, stale in self._expected.values():
+                stale.cancel()
+            self._expected.clear()
         return self._gather(blocks, draw)
 
     def _gather(self, blocks: Blocks, draw: int, *, at_once: bool = False) -> _Gathered:
@@ -149,8 +166,12 @@ class Gradient:
         if self.sample is not None:
             sentences = sentences.cut_anew(self.sample, draw)
         most, parts = self.most_cells, self._parts(sentences)
-        batches = (make_batch(sentences.corpus, part, self.align) for part in parts)
+        batches = (self._batch(sentences, part) for part in parts)
         return _Gathered(sentences, most, parts, iter(list(batches)) if at_once else batches)
+
+    def _batch(self, sentences: _Sentences, part: Indices) -> Batch:
+        batch = make_batch(sentences.corpus, part, self.align)
+        return batch if self.recorded is None else in_bucket(batch)
 
     def _in_parts(self, gathered: _Gathered) -> Computed:
         self.clear()
@@ -160,14 +181,13 @@ class Gradient:
         tokens = cells = 0
         for batch in gathered.batches:
             if self.recorded is not None:
-                part_plain, computed = self.recorded.add(batch, 1 / total)
+                part_plain = self.recorded.add(batch, 1 / total)
             else:
                 smoothed, part_plain = self.loss(batch.to(self.device))
                 torch.autograd.backward(smoothed / total)
-                computed = batch.trg_out.numel()
             plain += part_plain
             tokens += batch.trg_tokens
-            cells += computed
+            cells += batch.trg_out.numel()
         return Computed(plain, tokens, cells, total)
 
     def _parts(self, sentences: _Sentences) -> list[Indices]:
@@ -188,11 +208,6 @@ class Gradient:
         return parts
 
     def _smaller(self, sentences: _Sentences, part: Indices) -> None:
-        self.clear()
-        if self.recorded is not None:
-            self.recorded.forget()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
         if len(part) == 1:
             src, trg = (int(lengths[part[0]]) for lengths in sentences.lengths)
             raise NmtError(
@@ -204,6 +219,12 @@ class Gradient:
             f"a batch of {len(part)} sentences does not fit into memory: batches this large "
             "are computed in parts from now on"
         )
+
+    def _empty(self) -> None:
+        """Give back what is cached of a device's memory."""
+        self.clear()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,10 @@ a kill at any moment, gives the same bytes as not having stopped.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -41,7 +43,7 @@ from nmt.train.forecast import make_forecast
 from nmt.train.gradient import Computed, Gradient, block_tokens, random_number
 from nmt.train.journal import Journal, Window, environment
 from nmt.train.progress import Progress
-from nmt.train.recorded import Recorder
+from nmt.train.recorded import LAUNCH, Recorder
 from nmt.train.resume import open_or_create, put_back, trainer_tensors
 from nmt.train.sampling import make_sampler
 from nmt.train.schedule import after_validation, learning_rate, reason_to_stop
@@ -116,7 +118,7 @@ class _Launched:
 
 def is_recorded(device: torch.device) -> bool:
     """Whether what an update launches is recorded and replayed."""
-    return is_launched(device)
+    return is_launched(device) and not os.environ.get(LAUNCH)
 
 
 def is_launched(device: torch.device) -> bool:
@@ -143,9 +145,11 @@ class _Training:
         self.config = run.config.train
         torch.manual_seed(self.config.seed)
         self.model = run.build_model().to(device)
+        # One seed gives all workers the same weights, to the last bit only on like processors.
+        workers.agree(parameter.data for parameter in self.model.parameters())
         self.averaged = copy.deepcopy(self.model) if self.config.ema else self.model
-        recorder = Recorder(device) if is_recorded(device) else None
-        self.step = Step(self.model, self.averaged, self.config, recorder)
+        recorders = [Recorder(device) if is_recorded(device) else None for _ in range(2)]
+        self.step = Step(self.model, self.averaged, self.config, recorders[0])
         self.optimizer = self.step.optimizer
         self.progress = Progress(block_tokens=block_tokens(device))
         self._restore()
@@ -159,7 +163,7 @@ class _Training:
             learn_alignment(run, corpus, workers),
             self.config.guided_alignment,
             make_sampler(run),
-            recorder,
+            recorders[1],
             _LOOK_AHEAD if is_launched(device) else 0,
         )
         self.journal = None
@@ -183,7 +187,11 @@ class _Training:
             say(f"{self.run.folder}: training is finished ({self.progress.stopped_by})")
             return self.run, self.progress
         self._begin()
-        with stopping_on_signals() as stop, self._bar() as bar:
+        with (
+            stopping_on_signals() as stop,
+            self._bar() as bar,
+            contextlib.closing(self.gradient),
+        ):
             for batch in self._batches(stop):
                 went_on = self._update(batch)
                 bar.update(self.progress.update - bar.n)

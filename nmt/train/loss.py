@@ -49,7 +49,7 @@ def batch_loss(
     the vocabulary (Szegedy et al. 2016). Where the batch is aligned, `guided_alignment` is
     the weight of `alignment_loss` in what is minimised.
     """
-    features, attention = model(batch.src, batch.src_mask, batch.trg_in, batch.src_lengths)
+    features, attention = model(batch.src, batch.src_mask, batch.trg_in)
     features, reference = features.flatten(0, 1), batch.trg_out.flatten()
     if batch.trg_places is not None:
         # The output layer sees real tokens only: padding would cost a product with the

@@ -13,16 +13,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import fields
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from nmt.batches import Batch
-from nmt.runtime import is_out_of_memory, warn
+from nmt.errors import NmtError
+from nmt.runtime import is_out_of_memory
+
+LAUNCH = "NMT_LAUNCH"  # set in the environment: nothing is recorded
 
 _ROWS, _LENGTHS = 8, 4  # sizes of a bucket from one power of two to the next
 
@@ -35,10 +37,14 @@ class Recorder:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.device, self._refused = device, False
+        self.device = device
         if device.type == "cuda":
             self._beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-            self._pool = torch.cuda.graph_pool_handle()
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew; to be called when all that was recorded is gone, and its memory with it."""
+        self._begun = False
 
     def run(self, function: Callable[[], None]) -> None:
         """Run without recording, where recording would: it sets up what that can't."""
@@ -51,43 +57,63 @@ class Recorder:
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
         """What replays the launches of a function that `run` has run before.
 
-        Where the driver refuses, what launches them one by one again, and a warning.
+        Raises:
+            NmtError: the driver refuses.
+            RuntimeError: memory is full, as `is_out_of_memory` tells.
         """
-        if not self._refused:
+        for tried in (False, True):
             try:
                 return self._recorded(function)
             except RuntimeError as error:
-                if is_out_of_memory(error):
+                if not is_out_of_memory(error):
+                    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                    raise NmtError(
+                        f"this GPU or its driver can't record an update: {reason}",
+                        f"set {LAUNCH}=1 in the environment to launch it piece by piece, slower",
+                    ) from error
+                if tried:
                     raise
-                self._refused = True
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                warn(f"nothing is recorded, training is slower for it: {reason}")
-        return functools.partial(self.run, function)
+            torch.cuda.empty_cache()  # while recording, nothing that is cached is given back
+        raise AssertionError
 
     def _recorded(self, function: Callable[[], None]) -> Callable[[], None]:
         if self.device.type != "cuda":
             return function
+        if not self._begun:  # memory for recordings is shared by those that are alive
+            self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        with self._alone():
+        with self._alone(), _nothing_collected():
             # Other threads may go on: they gather the next batches.
             graph.capture_begin(self._pool, capture_error_mode="thread_local")
             try:
                 function()
-            except BaseException:
-                with contextlib.suppress(RuntimeError):  # the first error is the one to know
-                    graph.capture_end()
-                raise
-            graph.capture_end()
+            finally:
+                graph.capture_end()
+        self._begun = True
         return graph.replay
 
     @contextlib.contextmanager
-    def _alone(self) -> Any:
+    def _alone(self) -> Iterator[None]:
         """Within, launches come after all before and before all after, on their own stream."""
         current = torch.cuda.current_stream(self.device)
         self._beside.wait_stream(current)
-        with torch.cuda.stream(self._beside):
-            yield
-        current.wait_stream(self._beside)
+        try:
+            with torch.cuda.stream(self._beside):
+                yield
+        finally:
+            current.wait_stream(self._beside)
+
+
+@contextlib.contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Within, Python looks for no garbage: a graph in it, destroyed, would end a recording."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class RecordedGradient:
@@ -99,8 +125,11 @@ class RecordedGradient:
     Args:
         loss: of a batch; returns what is minimised and the plain loss, both summed.
         parameters: of the network; their `grad` is made here and must stay.
-        recorder: for the device they are on.
+        recorder: for the device they are on, and for nothing else.
         most: buckets kept; the least recently used go first.
+
+    Attributes:
+        gradients: of the parameters, in their order.
     """
 
     def __init__(
@@ -111,46 +140,45 @@ class RecordedGradient:
         most: int = 512,
     ) -> None:
         self.loss, self.recorder, self.most = loss, recorder, most
-        self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
-        self.buckets: OrderedDict[tuple[int, ...], _Bucket] = OrderedDict()
-        for parameter in self.parameters:
-            parameter.grad = torch.zeros_like(parameter)
+        self.parameters = list(parameters)
+        self.buckets: OrderedDict[tuple[int, int, int], _Bucket] = OrderedDict()
+        self.gradients = [torch.zeros_like(parameter) for parameter in parameters]
+        for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
+            parameter.grad = gradient
 
-    def add(self, batch: Batch, share: float) -> tuple[Tensor, int]:
+    def add(self, batch: Batch, share: float) -> Tensor:
         """Add `share` of the gradient of a batch.
 
         Args:
-            batch: on the CPU.
+            batch: on the CPU, from `in_bucket`.
             share: what the summed loss is multiplied by.
 
         Returns:
-            The plain loss, a scalar that the next call may overwrite; and the target tokens
-            computed, padding counted.
+            The plain loss, a scalar that the next call may overwrite.
         """
         (rows, src_len), trg_len = batch.src.shape, batch.trg_out.shape[1]
-        sizes = bucket_sizes(rows, src_len, trg_len)
-        batch = batch.widened(*sizes)
-        key = (*sizes, int(batch.alignment is not None))
-        if key not in self.buckets:
+        sizes = (rows, src_len, trg_len)
+        if sizes not in self.buckets:
             while len(self.buckets) >= self.most:
                 self.buckets.popitem(last=False)
-            self.buckets[key] = _Bucket(batch, self.recorder, self._add)
-        self.buckets.move_to_end(key)
-        return self.buckets[key].run(batch, share), batch.trg_out.numel()
+            self.buckets[sizes] = _Bucket(batch, self.recorder, self._add)
+        self.buckets.move_to_end(sizes)
+        return self.buckets[sizes].run(batch, share)
+
+    def clear(self) -> None:
+        """Set all gradients to zero."""
+        torch._foreach_zero_(self.gradients)
 
     def forget(self) -> None:
         """Give back the memory of all buckets."""
         self.buckets.clear()
+        self.recorder.forget()
 
     def _add(self, batch: Batch, share: Tensor, plain: Tensor) -> None:
         smoothed, found = self.loss(batch)
         plain.copy_(found)
-        gradients = torch.autograd.grad(smoothed * share, self.parameters, allow_unused=True)
-        pairs = [
-            (parameter.grad, gradient)
-            for parameter, gradient in zip(self.parameters, gradients, strict=True)
-            if gradient is not None
-        ]
+        added = torch.autograd.grad(smoothed * share, self.parameters, allow_unused=True)
+        pairs = [pair for pair in zip(self.gradients, added, strict=True) if pair[1] is not None]
         torch._foreach_add_(*map(list, zip(*pairs, strict=True)))
 
 
@@ -160,20 +188,16 @@ class _Bucket:
     def __init__(
         self, like: Batch, recorder: Recorder, add: Callable[[Batch, Tensor, Tensor], None]
     ) -> None:
-        device = recorder.device
-        self.batch = like.copied(device)
-        self.share, self.plain = torch.zeros((), device=device), torch.zeros((), device=device)
-        self.recorder, self.seen = recorder, False
+        self.batch, self.recorder = like.copied(recorder.device), recorder
+        self.share, self.plain = (torch.zeros((), device=recorder.device) for _ in range(2))
+        # Nothing here holds the bucket itself: its memory goes when it is dropped.
+        self.function = functools.partial(add, self.batch, self.share, self.plain)
+        self.seen = False
         self.replay: Callable[[], None] | None = None
-        self.function = lambda: add(self.batch, self.share, self.plain)
 
     def run(self, batch: Batch, share: float) -> Tensor:
         """Add the gradient; returns the plain loss."""
-        for name, tensor in _tensors(batch).items():
-            buffer = getattr(self.batch, name)
-            if buffer.is_cuda:
-                tensor = tensor.pin_memory()
-            buffer.copy_(tensor, non_blocking=True)
+        self.batch.fill(batch)
         self.share.fill_(share)
         if self.replay is not None:
             self.replay()
@@ -186,6 +210,12 @@ class _Bucket:
         return self.plain
 
 
+def in_bucket(batch: Batch) -> Batch:
+    """A batch with the little padding more that makes it one of few sizes."""
+    (rows, src_len), trg_len = batch.src.shape, batch.trg_out.shape[1]
+    return batch.widened(*bucket_sizes(rows, src_len, trg_len))
+
+
 def bucket_sizes(rows: int, src_len: int, trg_len: int) -> tuple[int, int, int]:
     """Sizes of the bucket for a batch: few sizes, and little more padding."""
     return _rounded_up(rows, _ROWS), _rounded_up(src_len, _LENGTHS), _rounded_up(trg_len, _LENGTHS)
@@ -195,8 +225,3 @@ def _rounded_up(number: int, sizes: int) -> int:
     """To one of so many sizes from each power of two to the next, evenly spaced."""
     step = max(1, (1 << (number.bit_length() - 1)) // sizes)
     return -(-number // step) * step
-
-
-def _tensors(batch: Batch) -> dict[str, Tensor]:
-    found = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    return {name: value for name, value in found.items() if isinstance(value, Tensor)}

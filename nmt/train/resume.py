@@ -13,6 +13,7 @@ from nmt.errors import NmtError
 from nmt.model import Seq2Seq
 from nmt.runtime import Workers, say
 from nmt.text import file_sha256
+from nmt.train.step import MOMENTS
 
 # Keys that may change between parts of one training: how long, how often, where.
 SAFE_KEYS = {
@@ -21,7 +22,6 @@ SAFE_KEYS = {
     "train.keep_best", "train.average_best", "search.beam", "search.alpha", "search.max_ratio",
     "search.beta", "search.no_repeat",
 }  # fmt: skip
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def open_or_create(config: Config, workers: Workers) -> Run:
@@ -84,9 +84,8 @@ def trainer_tensors(
     """
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
-        state = optimizer.state.get(parameter)
-        for key in _MOMENTS:
-            tensors[f"{key}.{name}"] = state[key] if state else torch.zeros_like(parameter)
+        for key in MOMENTS:
+            tensors[f"{key}.{name}"] = optimizer.state[parameter][key]
         if averaged is not model:
             tensors[f"weight.{name}"] = parameter
     return tensors
@@ -105,14 +104,8 @@ def put_back(
     for name, parameter in model.named_parameters():
         if averaged is not model:
             parameter.data.copy_(trainer[f"weight.{name}"])
-        # A fused optimizer keeps its count beside the parameter.
-        found = {
-            "step": torch.tensor(float(update), device=parameter.device),
-            **{key: trainer[f"{key}.{name}"] for key in _MOMENTS},
-        }
+        # In place, since a recorded step knows the place.
         state = optimizer.state[parameter]
-        for key, tensor in found.items():
-            if key in state:  # a recorded step knows the place
-                state[key].copy_(tensor)
-            else:
-                state[key] = tensor.clone()
+        state["step"].fill_(float(update))
+        for key in MOMENTS:
+            state[key].copy_(trainer[f"{key}.{name}"])

@@ -11,18 +11,20 @@ from nmt.config import TrainConfig
 from nmt.model import Seq2Seq
 from nmt.train.recorded import Recorder
 
+MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam, as PyTorch calls them
+
 
 class Step:
     """Adam (Loshchilov & Hutter 2019) with a clipped gradient, and the average of the weights.
 
-    A gradient that is not finite changes nothing. On a GPU the step is recorded: there,
-    what changes from step to step lies in tensors.
+    A gradient that is not finite changes nothing. Where the step is recorded, what changes
+    from one to the next lies in tensors.
 
     Args:
         model: whose gradient was computed.
         averaged: holds the average of the weights; `model` itself if there is none.
         config: rate, decay, clipping.
-        recorder: for a GPU, None for a CPU.
+        recorder: records the step, and nothing else; None: it is launched each time.
     """
 
     def __init__(
@@ -34,6 +36,9 @@ class Step:
             model.parameters(), lr=config.learning_rate, betas=config.adam_betas,
             weight_decay=config.weight_decay, fused=True, capturable=recorder is not None,
         )  # fmt: skip
+        for parameter in model.parameters():  # a recording must know where the moments are
+            moments = {key: torch.zeros_like(parameter) for key in MOMENTS}
+            self.optimizer.state[parameter] = {"step": torch.zeros((), device=device), **moments}
         self._rate, self._nearer = (torch.zeros((), device=device) for _ in range(2))
         self._norm = torch.zeros((), device=device)
         self._begun = False
@@ -62,7 +67,7 @@ class Step:
         elif self._begun:
             self._replay = self.recorder.record(self._step)
             self._replay()
-        else:  # makes the moments, whose place a recording must know
+        else:
             self.recorder.run(self._step)
             self._begun = True
         return self._norm

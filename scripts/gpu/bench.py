@@ -28,7 +28,7 @@ from nmt.prepare.pipeline import load_manifest
 from nmt.runtime import compute_reproducibly
 from nmt.train.gradient import SummedLoss
 from nmt.train.loss import batch_loss
-from nmt.train.recorded import RecordedGradient, Recorder
+from nmt.train.recorded import RecordedGradient, Recorder, in_bucket
 from nmt.train.step import Step
 
 Found = Iterator[tuple[str, Any]]
@@ -163,12 +163,12 @@ class Trainer:
     ) -> None:
         self.model, self.precision, self.loop = model.train(), precision, loop
         device = next(model.parameters()).device
-        recorder = Recorder(device) if recorded else None
-        self.step = Step(model, model, TrainConfig(), recorder)
+        recorders = [Recorder(device) if recorded else None for _ in range(2)]
+        self.step = Step(model, model, TrainConfig(), recorders[0])
         self.recorded = None
-        if recorder is not None:
+        if recorders[1] is not None:
             summed = SummedLoss(model, 0.1, 0.0, precision)
-            self.recorded = RecordedGradient(summed, list(model.parameters()), recorder)
+            self.recorded = RecordedGradient(summed, list(model.parameters()), recorders[1])
 
     def gradient(self, batch: Batch, mark: Callable[[str], None] = lambda _: None) -> Tensor:
         """Set the gradients, launch by launch; returns the loss in nats per token.
@@ -189,7 +189,7 @@ class Trainer:
         """Add the gradients, recorded; `batch` is on the CPU."""
         assert self.recorded is not None
         with through(self.loop):
-            plain, _ = self.recorded.add(batch, 1 / batch.trg_tokens)
+            plain = self.recorded.add(in_bucket(batch), 1 / batch.trg_tokens)
         return plain / batch.trg_tokens
 
     def update(self, batch: Batch, device: torch.device) -> None:

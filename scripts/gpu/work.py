@@ -57,8 +57,7 @@ def work_of(
     """
     e, h, d, u = (shape[k] for k in ("embedding", "encoder", "decoder", "attention_size"))
     states = 2 * h
-    assert batch.src_lengths is not None
-    src_lengths = batch.src_lengths.double()
+    src_lengths = batch.src_mask.sum(dim=1).double()
     trg_lengths = (batch.trg_out != PAD).sum(dim=1).double()
     src, trg = float(src_lengths.sum()), float(batch.trg_tokens)
     steps, rows = batch.trg_out.shape[1], float(len(batch.trg_out))

@@ -1,5 +1,8 @@
 """Equality 6 of the house, for the parts that a lack of memory and several workers make."""
 
+import threading
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -115,3 +118,68 @@ def test_random_numbers_differ_by_seed_update_and_worker() -> None:
     assert len(numbers) == 450
     assert random_number(1, 2, 0) == random_number(1, 2, 0)
     assert all(0 <= number < 2**63 for number in numbers)
+
+
+def test_batches_gathered_ahead_are_used() -> None:
+    expected = gradient()
+    expected.compute([BATCH], 1)
+    ahead = Gradient(model().double(), corpus(12), 0.1, CPU, Workers(), look_ahead=2)
+    blocks = [BATCH]
+    ahead.expect(blocks, 7)
+    ahead.corpus = corpus(12, seed=2)  # would be another gradient, were it gathered now
+    ahead.compute(blocks, 1, 7)
+    close(gradients(ahead.model), gradients(expected.model))
+    ahead.close()
+
+
+@pytest.mark.parametrize("change", ["blocks", "most_cells"])
+def test_what_was_gathered_for_another_batch_is_not_used(change: str) -> None:
+    ahead = Gradient(model().double(), corpus(12), 0.1, CPU, Workers(), look_ahead=2)
+    blocks = [BATCH]
+    ahead.expect(blocks, 7)
+    ahead.expect([BATCH], 8)
+    ahead._expected[7][1].result()
+    expected = gradient()
+    if change == "blocks":
+        blocks = [BATCH[:3]]
+    else:
+        ahead.most_cells = 50
+    expected.compute(blocks, 1)
+    ahead.compute(blocks, 1, 7)
+    close(gradients(ahead.model), gradients(expected.model))
+    assert ahead._expected == {}  # training is elsewhere
+    ahead.close()
+
+
+def test_memory_that_is_full_while_gathering_ahead_is_survived() -> None:
+    failures = [MemoryError()]
+
+    def align(src: Any, _src_mask: Any, trg: Any, _trg_mask: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return np.zeros((*trg.shape, src.shape[1]), dtype=np.float32)
+
+    ahead = Gradient(model().double(), corpus(12), 0.1, CPU, Workers(), align=align, look_ahead=1)
+    blocks = [BATCH]
+    ahead.expect(blocks, 1)
+    ahead.compute(blocks, 1, 1)
+    expected = gradient()
+    expected.compute(blocks, 1)
+    close(gradients(ahead.model), gradients(expected.model))
+
+
+def test_nothing_is_gathered_any_more_once_it_is_closed() -> None:
+    begun, go_on = [], threading.Event()
+
+    def align(src: Any, _src_mask: Any, trg: Any, _trg_mask: Any) -> Any:
+        begun.append(1)
+        go_on.wait(60)
+        return np.zeros((*trg.shape, src.shape[1]), dtype=np.float32)
+
+    ahead = Gradient(model(), corpus(12), 0.1, CPU, Workers(), align=align, look_ahead=1)
+    for number in range(4):
+        ahead.expect([BATCH], number)
+    ahead.close()
+    go_on.set()
+    assert all(future.cancelled() for _, future in list(ahead._expected.values())[1:])
+    assert len(begun) <= 1

@@ -89,18 +89,6 @@ def test_the_loss_of_a_batch_is_the_sum_of_its_pairs(attention: Kind) -> None:
     assert float(whole.plain) == pytest.approx(sum(float(p.plain) for p in parts), rel=1e-5)
 
 
-@pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1]])  # the second: longest source first
-def test_lengths_given_change_nothing(order: list[int]) -> None:
-    model = build().eval()
-    batch = batch_of([SOURCES[i] for i in order], [TARGETS[i] for i in order])
-    lengths = torch.tensor([len(SOURCES[i]) for i in order])
-    counted = model(batch.src, batch.src_mask, batch.trg_in)
-    for one, two in zip(
-        counted, model(batch.src, batch.src_mask, batch.trg_in, lengths), strict=True
-    ):
-        assert torch.equal(one, two)
-
-
 def test_attention_is_zero_on_padding_and_sums_to_one() -> None:
     model = build().eval()
     batch = batch_of(SOURCES, TARGETS)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,12 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from nmt.batches import make_batch
+from nmt.batches import Batch, make_batch
 from nmt.config import TrainConfig
+from nmt.errors import NmtError
 from nmt.runtime import Workers
 from nmt.symbols import PAD
 from nmt.train.gradient import Gradient, SummedLoss
-from nmt.train.recorded import RecordedGradient, Recorder, bucket_sizes
+from nmt.train.loop import is_recorded
+from nmt.train.recorded import RecordedGradient, Recorder, bucket_sizes, in_bucket
+from nmt.train.resume import put_back, trainer_tensors
 from nmt.train.step import Step
 from tests.unit.test_loss import corpus, gradients, model
 
@@ -42,33 +48,61 @@ def test_recorded_gradient_is_the_gradient(most_cells: float) -> None:
         )
 
 
-def test_a_bucket_is_launched_once_and_recorded_when_it_comes_again() -> None:
-    done: list[str] = []
+class Watched(Recorder):
+    """Notes what it is asked to do."""
 
-    class Watched(Recorder):
-        def run(self, function: object) -> None:
-            done.append("launched")
-            super().run(function)  # type: ignore[arg-type]
+    def __init__(self) -> None:
+        super().__init__(CPU)
+        self.done: list[str] = []
 
-        def record(self, function: object) -> object:  # type: ignore[override]
-            done.append("recorded")
-            return super().record(function)  # type: ignore[arg-type]
+    def run(self, function: Callable[[], None]) -> None:
+        self.done.append("launched")
+        super().run(function)
 
+    def record(self, function: Callable[[], None]) -> Callable[[], None]:
+        self.done.append("recorded")
+        return super().record(function)
+
+
+def recorded_gradient(recorder: Recorder, most: int = 2) -> RecordedGradient:
     network = model()
-    watched = RecordedGradient(
-        SummedLoss(network, 0.1, 0.0, torch.float32), list(network.parameters()), Watched(CPU), 2
-    )
-    few, many = (make_batch(corpus(12), np.arange(n)) for n in (2, 12))
+    loss = SummedLoss(network, 0.1, 0.0, torch.float32)
+    return RecordedGradient(loss, list(network.parameters()), recorder, most)
+
+
+def some(sentences: int) -> Batch:
+    return in_bucket(make_batch(corpus(12), np.arange(sentences)))
+
+
+def test_a_bucket_is_launched_once_and_recorded_when_it_comes_again() -> None:
+    watched = Watched()
+    gradient = recorded_gradient(watched)
+    few, many = some(2), some(12)
     for batch in (few, few, few, many, few):
-        watched.add(batch, 1.0)
-    assert done == ["launched", "recorded", "launched"]
-    watched.add(make_batch(corpus(12), np.arange(6)), 1.0)  # the third: `many` goes
-    watched.add(few, 1.0)
-    watched.add(many, 1.0)
-    assert done == ["launched", "recorded", "launched", "launched", "launched"]
-    watched.forget()
-    watched.add(few, 1.0)
-    assert done[-1] == "launched"
+        gradient.add(batch, 1.0)
+    assert watched.done == ["launched", "recorded", "launched"]
+    gradient.add(some(6), 1.0)  # the third: `many` goes
+    gradient.add(few, 1.0)
+    gradient.add(many, 1.0)
+    assert watched.done == ["launched", "recorded", *["launched"] * 3]
+    gradient.forget()
+    gradient.add(many, 1.0)
+    assert watched.done == ["launched", "recorded", *["launched"] * 4]
+
+
+def test_what_is_forgotten_is_gone_at_once() -> None:
+    gradient = recorded_gradient(Recorder(CPU))
+    for batch in (some(2), some(2), some(12)):
+        gradient.add(batch, 1.0)
+    buckets = [weakref.ref(bucket) for bucket in gradient.buckets.values()]
+    gc.disable()  # not only when garbage is looked for
+    try:
+        gradient.add(some(6), 1.0)
+        assert [bucket() is None for bucket in buckets] == [True, False]
+        gradient.forget()
+        assert all(bucket() is None for bucket in buckets)
+    finally:
+        gc.enable()
 
 
 def test_a_batch_that_is_no_number_does_not_spoil_the_next() -> None:
@@ -144,42 +178,91 @@ def test_a_step_leaves_no_gradient() -> None:
     assert places == [p.grad.data_ptr() for p in network.parameters() if p.grad is not None]
 
 
-class Refusing(Recorder):
-    """A driver that can't record."""
-
-    def __init__(self, error: RuntimeError) -> None:
-        super().__init__(CPU)
-        self.error, self.asked = error, 0
-
-    def _recorded(self, function: object) -> Any:
-        del function
-        self.asked += 1
-        raise self.error
-
-
-def test_where_recording_is_refused_it_goes_on_without_and_says_so_once(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    refusing = Refusing(RuntimeError("operation not permitted when stream is capturing\nmore"))
+def test_a_step_writes_where_a_recording_would() -> None:
     network = model()
-    gradient = Gradient(network, corpus(12), 0.1, CPU, Workers(), recorder=refusing)
-    found = []
-    for batch in [np.arange(12)] * 3 + [np.arange(2)] * 2:
-        gradient.compute([batch], 1)
-        found.append(gradients(network))
-    torch.testing.assert_close(found[2], found[0])
-    assert refusing.asked == 1
-    said = capsys.readouterr().err
-    assert said.count("warning:") == 1
-    assert "nothing is recorded" in said
-    assert "not permitted when stream is capturing" in said
+    step = Step(network, network, TrainConfig(ema=0), Recorder(CPU))
+    norm, moments = step(1e-2, 1), step.optimizer.state[network.decoder.output_bias]["exp_avg"]
+    gradient = Gradient(network, corpus(12), 0.1, CPU, Workers(), recorder=Recorder(CPU))
+    gradient.compute([np.arange(4)], 1)
+    assert step(1e-2, 2) is norm
+    assert norm > 0
+    assert moments.any()
+    tensors = {
+        "model": {name: t.clone() for name, t in network.state_dict().items()},
+        "trainer": {
+            name: t.clone() for name, t in trainer_tensors(network, network, step.optimizer).items()
+        },
+    }
+    step(1e-2, 3)
+    put_back(tensors, network, network, step.optimizer, 7)
+    state = step.optimizer.state[network.decoder.output_bias]
+    assert state["exp_avg"] is moments
+    assert torch.equal(moments, tensors["trainer"]["exp_avg.decoder.output_bias"])
+    assert float(state["step"]) == 7
 
 
-def test_memory_that_is_full_while_recording_makes_batches_smaller() -> None:
-    refusing = Refusing(torch.cuda.OutOfMemoryError("CUDA out of memory."))
-    gradient = Gradient(model(), corpus(12), 0.1, CPU, Workers(), recorder=refusing)
+class Failing(Recorder):
+    """A driver that fails to record, so many times."""
+
+    def __init__(self, error: RuntimeError, times: int) -> None:
+        super().__init__(CPU)
+        self.error, self.times = error, times
+
+    def _recorded(self, function: Callable[[], None]) -> Callable[[], None]:
+        self.times -= 1
+        if self.times >= 0:
+            raise self.error
+        return super()._recorded(function)
+
+
+def test_a_driver_that_refuses_is_told_of_with_a_way_out() -> None:
+    failing = Failing(RuntimeError("operation not permitted when stream is capturing\nmore"), 9)
+    gradient = Gradient(model(), corpus(12), 0.1, CPU, Workers(), recorder=failing)
     gradient.compute([np.arange(12)], 1)
-    whole = gradients(gradient.model)
-    gradient.compute([np.arange(12)], 1)  # the second time it is recorded, or would be
-    assert gradient.most_cells < float("inf")
-    torch.testing.assert_close(gradients(gradient.model), whole)
+    with pytest.raises(NmtError) as raised:
+        gradient.compute([np.arange(12)], 1)
+    assert "can't record an update: operation not permitted when stream is capturing" in str(
+        raised.value
+    )
+    assert raised.value.hint is not None
+    assert raised.value.hint.startswith("set NMT_LAUNCH=1 in the environment")
+
+
+@pytest.mark.parametrize(("times", "cut"), [(1, False), (2, False), (9, True)])
+def test_memory_that_is_full_while_recording(
+    times: int, cut: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First what is cached goes, then what was recorded; smaller batches are the last resort."""
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    failing = Failing(torch.cuda.OutOfMemoryError("CUDA out of memory."), times)
+    gradient = Gradient(model(), corpus(12), 0.1, CPU, Workers(), recorder=failing)
+    blocks = [np.arange(12)] * 2  # the second is recorded, or would be
+    gradient.compute([blocks[0]], 1)
+    whole = {name: 2 * each for name, each in gradients(gradient.model).items()}
+    for _ in range(3):
+        gradient.compute(blocks, 1)
+    assert (gradient.most_cells < float("inf")) == cut
+    halves = {name: each / 2 for name, each in whole.items()}
+    torch.testing.assert_close(gradients(gradient.model), halves, rtol=1e-4, atol=1e-6)
+
+
+def test_workers_shares_are_recorded_too() -> None:
+    whole = Gradient(model(), corpus(12), 0.1, CPU, Workers())
+    whole.compute([np.arange(12)], 1)
+    total: dict[str, Tensor] = {}
+    for rank in range(3):
+        share = Gradient(model(), corpus(12), 0.1, CPU, Workers(), recorder=Recorder(CPU))
+        share.workers = Workers(rank, 3)
+        share.compute([np.arange(12)], 1, alone=True)
+        for name, each in gradients(share.model).items():
+            total[name] = total.get(name, torch.zeros(())) + each
+    torch.testing.assert_close(total, gradients(whole.model), rtol=1e-4, atol=1e-6)
+
+
+def test_launching_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = torch.device("cuda")
+    monkeypatch.delenv("NMT_LAUNCH", raising=False)
+    assert is_recorded(cuda)
+    assert not is_recorded(CPU)
+    monkeypatch.setenv("NMT_LAUNCH", "1")
+    assert not is_recorded(cuda)
