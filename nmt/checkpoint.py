@@ -55,7 +55,7 @@ _HALF_WRITTEN = re.compile(
 )
 _COPIED = ("src.model", "trg.model", "manifest.json", *_TEXTS)
 # Keys that came later, and what networks had before: a run from then is what it was.
-_ADDED = {"attention_query": "state", "source_bridge": False}
+_ADDED = {"attention_query": "state", "source_bridge": False, "layer_norm": False}
 
 
 @dataclass(frozen=True)

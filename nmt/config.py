@@ -240,6 +240,11 @@ class ModelConfig(_Section):
         description="what is read of a source token holds its own vector beside its state, a short "
         "way from a word to its translation",
     )
+    layer_norm: bool = Field(
+        False,
+        description="normalise what the attention reads, what words give to the decoder's gates, "
+        "and in the readout: learns in fewer updates",
+    )
     dropout: Annotated[float, Field(ge=0, lt=1)] | Literal["auto"] = Field(
         "auto", description="embeddings, encoder states, readout; auto: by the corpus size"
     )

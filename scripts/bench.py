@@ -420,7 +420,12 @@ def widened(model: Seq2Seq, config: ModelConfig, sizes: dict[str, int], pieces: 
     """The same function as `model`, of larger `sizes`: what is new is zero.
 
     A unit of zero weights begins at 0 and stays there, an extra piece has no chance.
+
+    Raises:
+        NmtError: a norm over more units is another function.
     """
+    if config.layer_norm:
+        raise NmtError("a network with layer_norm has no larger twin", "--shape own")
     small = config.model_dump()
     large = {**small, **sizes}
     vocab = model.encoder.embedding.num_embeddings

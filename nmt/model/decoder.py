@@ -55,6 +55,8 @@ class Decoder(nn.Module):
         word_dropout: share of input tokens whose vector is dropped in training.
         word_in_query: y_{i-1} is part of the attention's query beside s_{i-1}, which has not read
             it yet; the conditional GRU of Sennrich et al. (2017) is another way to that end.
+        norm: normalise what a word gives to the gates and what goes into the readout's tanh,
+            over their units (Ba et al. 2016). Neither is inside the time loop.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Decoder(nn.Module):
         dropout: float,
         word_dropout: float,
         word_in_query: bool = False,
+        norm: bool = False,
     ) -> None:
         super().__init__()
         self.hidden = hidden
@@ -83,6 +86,8 @@ class Decoder(nn.Module):
         self.recurrent = nn.Linear(hidden, 3 * hidden + attention.query_size)
         self.readout = nn.Linear(hidden + states + embedding, embedding)
         self.output_bias = nn.Parameter(torch.zeros(vocab))
+        self.gates_norm = nn.LayerNorm(3 * hidden) if norm else None
+        self.readout_norm = nn.LayerNorm(embedding) if norm else None
 
     def begin(self, encoder_states: Tensor, summary: Tensor, src_mask: Tensor) -> Memory:
         """Prepare what stays the same over the steps."""
@@ -102,14 +107,26 @@ class Decoder(nn.Module):
         embedded: Tensor = self.dropout(self.word_dropout(self.embedding(trg_in)))
         return embedded
 
+    def from_words(self, embedded: Tensor) -> Tensor:
+        """What input tokens give to the gates reset, update, candidate, biases included.
+
+        Behind it what they add to the query, if they do: `[..., 3*hidden (+ query)]`.
+        """
+        given: Tensor = self.word_gates(embedded)
+        if self.gates_norm is None:
+            return given
+        three = 3 * self.hidden
+        gates, asked = torch.split(given, [three, given.shape[-1] - three], dim=-1)
+        normed = self.gates_norm(gates).to(given.dtype)
+        return torch.cat([normed, asked], dim=-1) if asked.shape[-1] else normed
+
     def step(
         self, word_gates: Tensor, state: Tensor, memory: Memory
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One step of the recurrence, for `beam` hypotheses of each sentence.
 
         Args:
-            word_gates: W y_{i-1} for the gates reset, update, candidate, bias included, and
-                what y_{i-1} adds to the query, if it does, `[batch, beam, 3*hidden (+ query)]`.
+            word_gates: of y_{i-1}, from `from_words`, `[batch, beam, 3*hidden (+ query)]`.
             state: s_{i-1}, `[batch, beam, hidden]`.
             memory: of the `batch` sentences.
 
@@ -140,7 +157,10 @@ class Decoder(nn.Module):
         tanh of one product over s_i, c_i and y_{i-1}; the paper uses s_{i-1} and a maxout.
         """
         together = torch.cat([state, context, embedded], dim=-1)
-        features: Tensor = self.dropout(torch.tanh(self.readout(together)))
+        read = self.readout(together)
+        if self.readout_norm is not None:
+            read = self.readout_norm(read)
+        features: Tensor = self.dropout(torch.tanh(read))
         return features
 
     def logits(self, features: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ class Encoder(nn.Module):
         word_dropout: share of tokens whose whole vector is dropped in training.
         bridge: add a token's own vector, projected, to its state: a short way from a word to its
             translation (source-side bridging, Kuang et al. 2018).
+        norm: normalise what the attention reads, for each token over its numbers (Ba et al. 2016).
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Encoder(nn.Module):
         dropout: float,
         word_dropout: float,
         bridge: bool = False,
+        norm: bool = False,
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocab, embedding, padding_idx=PAD)
@@ -51,6 +53,7 @@ class Encoder(nn.Module):
             dropout=dropout if layers > 1 else 0.0,
         )
         self.bridge = nn.Linear(embedding, 2 * hidden, bias=False) if bridge else None
+        self.norm = nn.LayerNorm(2 * hidden) if norm else None
 
     def forward(self, src: Tensor, src_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Encode a batch.
@@ -61,8 +64,8 @@ class Encoder(nn.Module):
                 has at least one.
 
         Returns:
-            encoder_states: h_j = [forward state; backward state], with what the bridge adds, zero
-                on padding, `[batch, src_len, 2*hidden]`.
+            encoder_states: h_j = [forward state; backward state], with what the bridge adds,
+                normalised if they are to be, zero on padding, `[batch, src_len, 2*hidden]`.
             summary: the forward state at the last token and the backward state at the
                 first, each of which has read the whole sentence, `[batch, 2*hidden]`.
         """
@@ -73,6 +76,8 @@ class Encoder(nn.Module):
             encoder_states, summary = self._packed(embedded, src_mask)
         if self.bridge is not None:
             encoder_states = encoder_states + self.bridge(embedded) * src_mask.unsqueeze(2)
+        if self.norm is not None:
+            encoder_states = self.norm(encoder_states) * src_mask.unsqueeze(2)
         return self.dropout(encoder_states), summary
 
     def _packed(self, embedded: Tensor, src_mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -82,7 +82,11 @@ class Inference:
         of_state, of_context, of_word = torch.split(
             decoder.readout.weight, [hidden, decoder.context_gates.in_features, embedding], dim=1
         )
+        self._readout_norm = _Norm(decoder.readout_norm, twice[self.gates :])
+        self._gates_norm = _Norm(decoder.gates_norm, twice[: self.gates])
         of_word_twice = torch.cat([twice, twice.new_full((asked,), 2.0)])
+        if self._gates_norm.there:  # which has the factors
+            of_word_twice[: self.gates] = 1.0
         to_gates, to_query = torch.split(decoder.word_gates.weight, [self.gates, asked])
         gates_bias, query_bias = torch.split(decoder.word_gates.bias, [self.gates, asked])
         words = torch.cat([to_gates, of_word, to_query]) * of_word_twice.unsqueeze(1)
@@ -91,10 +95,11 @@ class Inference:
         self._words = _linear(words, bias)
         self._table: Tensor | None = None
         if len(self.embedding) * len(words) <= _LARGEST_TABLE:
-            self._table = self._words(self.embedding)
+            self._table = self._made_of(self.embedding)
         context = torch.cat([decoder.context_gates.weight, of_context]) * twice.unsqueeze(1)
-        # States lie in -1 to 1, but not with what a bridge adds; it is one product a sentence.
-        self._context = _linear(context, None, int8=int8 and model.encoder.bridge is None)
+        # States lie in -1 to 1, but not with a bridge or a norm; it is one product a sentence.
+        bounded = model.encoder.bridge is None and model.encoder.norm is None
+        self._context = _linear(context, None, int8=int8 and bounded)
         recurrent, recurrent_bias = decoder.recurrent.weight, decoder.recurrent.bias
         own = twice[: self.gates]
         query = torch.full((looks.query_size,), 2.0, device=own.device)
@@ -169,13 +174,22 @@ class Inference:
         state = torch.lerp(candidate, state, update)
         made = self._state(state)
         products, of_state = torch.split(made, [sum(self._parts[:2]), self._parts[2]], dim=1)
-        features = _tanh_of_half(given[:, self.gates :] + of_state)
+        features = _tanh_of_half(self._readout_norm(given[:, self.gates :] + of_state))
         return state, products, self._output(features), attention
 
     def _of_words(self, tokens: Tensor) -> Tensor:
         if self._table is not None:
             return self._table.index_select(0, tokens)
-        return self._words(self.embedding[tokens])
+        return self._made_of(self.embedding[tokens])
+
+    def _made_of(self, embedded: Tensor) -> Tensor:
+        """What words give to gates, readout and query: `[words, 3*hidden + embedding (+ query)]`.
+
+        Their vectors are `embedded`, `[words, embedding]`.
+        """
+        words = self._words(embedded)
+        words[:, : self.gates] = self._gates_norm(words[:, : self.gates])
+        return words
 
     def _look(
         self, query: Tensor, source: Source, place: Tensor, beam: int
@@ -202,6 +216,24 @@ class Inference:
         attention = torch.softmax(energies, dim=2)
         context = torch.bmm(attention, source.values).flatten(0, 1)
         return context.index_select(0, place), attention
+
+
+class _Norm:
+    """A layer norm with further factors of what it makes; nothing where there is none.
+
+    It does not see a factor that all it is given have in common.
+    """
+
+    def __init__(self, norm: torch.nn.LayerNorm | None, factors: Tensor) -> None:
+        self.there = norm is not None
+        if norm is not None:
+            self.weight, self.bias = norm.weight.detach() * factors, norm.bias.detach() * factors
+            self.eps = norm.eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if not self.there:
+            return x
+        return torch.nn.functional.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
 
 
 def _tanh_of_half(twice: Tensor) -> Tensor:

@@ -30,6 +30,8 @@ class Seq2Seq(nn.Module):
         word_dropout: share of whole tokens dropped on both sides.
         attention_query: ``state``, s_{i-1}, or ``state+word``, and y_{i-1} with it.
         source_bridge: what the attention reads of a source token holds its own vector too.
+        layer_norm: of what the attention reads, of what words give to the decoder's gates, and
+            in the readout.
         initialise: draw weights to train from; a network whose weights are loaded goes
             without, since orthogonal ones take long (0.4 s at decoder 1024).
     """
@@ -49,6 +51,7 @@ class Seq2Seq(nn.Module):
         word_dropout: float,
         attention_query: Literal["state", "state+word"] = "state",
         source_bridge: bool = False,
+        layer_norm: bool = False,
         initialise: bool = True,
     ) -> None:
         super().__init__()
@@ -57,11 +60,11 @@ class Seq2Seq(nn.Module):
         looks = AdditiveAttention(states, attention_size) if attends else FixedContext()
         self.encoder = Encoder(
             src_vocab, embedding, encoder, encoder_layers, dropout, word_dropout,
-            attends and source_bridge,
+            attends and source_bridge, attends and layer_norm,
         )  # fmt: skip
         self.decoder = Decoder(
             trg_vocab, embedding, states, decoder, looks, dropout, word_dropout,
-            attends and attention_query == "state+word",
+            attends and attention_query == "state+word", layer_norm,
         )  # fmt: skip
         if initialise:
             self._initialise()
@@ -69,7 +72,9 @@ class Seq2Seq(nn.Module):
     def _initialise(self) -> None:
         """Uniform by fan (Glorot & Bengio 2010), recurrent blocks orthogonal, biases zero."""
         for name, parameter in self.named_parameters():
-            if parameter.dim() < 2:
+            if name.endswith("norm.weight"):
+                nn.init.ones_(parameter)
+            elif parameter.dim() < 2:
                 nn.init.zeros_(parameter)
             elif "embedding" in name:
                 nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
@@ -112,6 +117,6 @@ class Seq2Seq(nn.Module):
         """
         memory, state = self.encode(src, src_mask)
         embedded = self.decoder.embed(trg_in)
-        gates = self.decoder.word_gates(embedded)
+        gates = self.decoder.from_words(embedded)
         states, contexts, attention = unroll(self.decoder, gates, state, memory)
         return self.decoder.read_out(states, contexts, embedded), attention

@@ -16,6 +16,11 @@ from nmt.batches import Indices, make_batch
 from nmt.model import recurrence, seq2seq
 from nmt.model.kernels import PLAIN
 
+# All that a network may have besides the paper's.
+_KEYS: dict[str, Any] = {
+    "attention_query": "state+word", "source_bridge": True, "layer_norm": True,
+}  # fmt: skip
+
 
 def section_checks(bench: Bench) -> Found:
     """Every kernel against its twin, at odd and at real sizes."""
@@ -40,7 +45,7 @@ def section_update(bench: Bench) -> Found:
     shape = "small" if "small" in (bench.settings.sizes or SHAPES) else bench.settings.main
 
     def gradients(bench: Bench, precision: torch.dtype, loop: Loop | None) -> dict[str, Tensor]:
-        model = bench.model(shape, dropout=0.0, attention_query="state+word", source_bridge=True)
+        model = bench.model(shape, dropout=0.0, **_KEYS)
         loss = Trainer(model, precision, loop).gradient(bench.batch(part))
         found = {name: p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None}
         return {"loss": loss.detach().cpu(), **found}
@@ -104,14 +109,13 @@ def recorded(
     def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
         return all(torch.equal(one[key], other[key]) for key in one)
 
-    keys: dict[str, Any] = {"attention_query": "state+word", "source_bridge": True}
     loop = bench.loop(bench.kernels)
-    plain = Trainer(bench.model(shape, dropout=0.0, **keys), torch.bfloat16, loop, recorded=True)
+    plain = Trainer(bench.model(shape, dropout=0.0, **_KEYS), torch.bfloat16, loop, recorded=True)
     gradients(plain)
     found = gradients(plain)
     apart = {key: relative_error(found[key], expected[key]) for key in expected}
     apart["decoder.attention.project.bias"] /= 5
-    dropped = Trainer(bench.model(shape, dropout=0.2, **keys), torch.bfloat16, loop, recorded=True)
+    dropped = Trainer(bench.model(shape, dropout=0.2, **_KEYS), torch.bfloat16, loop, recorded=True)
     launched, first, again, other = (gradients(dropped, seed) for seed in (1, 1, 1, 2))
     return {
         "largest_relative_error": max(apart.values()),

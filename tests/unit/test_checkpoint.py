@@ -194,6 +194,7 @@ def test_a_run_from_before_a_key_is_still_itself(run: Run) -> None:
     network = run.config.model.model_dump(mode="json")
     assert network.pop("attention_query") == "state"
     assert network.pop("source_bridge") is False
+    assert network.pop("layer_norm") is False
     before = json.dumps([run.info["tokenizers"], network], sort_keys=True)
     assert run.identity == hashlib.sha256(before.encode()).hexdigest()
 

@@ -19,7 +19,7 @@ def random_model(kind: str, *, layers: int = 1, std: float = 0.4) -> Seq2Seq:
     model = Seq2Seq(
         src_vocab=12, trg_vocab=20, attention="none" if kind == "none" else "additive",
         embedding=6, encoder=5, encoder_layers=layers, decoder=8, attention_size=7, dropout=0.3,
-        word_dropout=0.1, source_bridge=kind == "asks",
+        word_dropout=0.1, source_bridge=kind == "asks", layer_norm=kind == "asks",
         attention_query="state+word" if kind == "asks" else "state",
     )  # fmt: skip
     with torch.no_grad():
@@ -45,7 +45,7 @@ def compare(model: Seq2Seq, ready: Inference, *, rtol: float, atol: float) -> No
             kept = torch.arange(len(place)) % 3 != 1
             place, state, products = place[kept], state[kept], products[kept]
         embedded = decoder.embedding(tokens)
-        expected, context, attention = decoder.step(decoder.word_gates(embedded), expected, memory)
+        expected, context, attention = decoder.step(decoder.from_words(embedded), expected, memory)
         logits = decoder.logits(decoder.read_out(expected, context, embedded))
         state, products, made, looked = ready.step(
             tokens.view(-1)[place], state, products, source, place, beam

@@ -26,20 +26,20 @@ def build(attention: Kind = "additive", seed: int = 0, dropout: float = 0.0) -> 
     return Seq2Seq(
         src_vocab=23, trg_vocab=19, attention="none" if attention == "none" else "additive",
         embedding=8, encoder=7, encoder_layers=1, decoder=9, attention_size=6, dropout=dropout,
-        word_dropout=dropout, source_bridge=attention == "asks",
+        word_dropout=dropout, source_bridge=attention == "asks", layer_norm=attention == "asks",
         attention_query="state+word" if attention == "asks" else "state",
     )  # fmt: skip
 
 
 def test_without_attention_nothing_is_left_that_only_attention_uses() -> None:
     sizes = {"embedding": 8, "encoder": 7, "encoder_layers": 1, "decoder": 9, "attention_size": 6}
-    extras = {"attention_query": "state+word", "source_bridge": True}
+    extras = {"attention_query": "state+word", "source_bridge": True, "layer_norm": True}
     plain, asked = (
         Seq2Seq(
             src_vocab=23, trg_vocab=19, attention="none", dropout=0.0, word_dropout=0.0,
             **sizes, **given,
         )
-        for given in ({}, extras)
+        for given in ({"layer_norm": True}, extras)
     )  # fmt: skip
     shapes = [{name: p.shape for name, p in m.state_dict().items()} for m in (plain, asked)]
     assert shapes[0] == shapes[1]
@@ -113,7 +113,7 @@ def test_attention_follows_the_equations_of_the_paper() -> None:
             decoder.attention.score @ torch.tanh(query_weights @ state[0] + query_bias + key)  # type: ignore[union-attr, operator]
         )
     expected = torch.softmax(torch.stack(energies), dim=0)
-    gates = decoder.word_gates(decoder.embed(batch.trg_in[:, :1]))
+    gates = decoder.from_words(decoder.embed(batch.trg_in[:, :1]))
     _, context, attention = decoder.step(gates, state.unsqueeze(1), memory)
     torch.testing.assert_close(attention[0, 0], expected)
     torch.testing.assert_close(context[0, 0], expected @ memory.encoder_states[0])
@@ -125,7 +125,7 @@ def test_the_loop_is_the_step_again_and_again(attention: Kind) -> None:
     decoder = model.decoder
     batch = batch_of(SOURCES, TARGETS)
     memory, first = model.encode(batch.src, batch.src_mask)
-    gates = decoder.word_gates(decoder.embed(batch.trg_in))
+    gates = decoder.from_words(decoder.embed(batch.trg_in))
     states, contexts, looked = unroll(decoder, gates, first, memory)
     state = first.unsqueeze(1)
     for step in range(batch.trg_in.shape[1]):
@@ -142,7 +142,7 @@ def test_the_step_serves_several_hypotheses_at_once() -> None:
     memory, first = model.encode(batch.src, batch.src_mask)
     states = first.unsqueeze(1) * torch.tensor([1.0, 0.5, -1.0])[:, None]  # three in each beam
     tokens = torch.tensor([[4, 5, 6]]).expand(3, 3)
-    gates = decoder.word_gates(decoder.embed(tokens))
+    gates = decoder.from_words(decoder.embed(tokens))
     together = decoder.step(gates, states, memory)
     for beam in range(3):
         alone = decoder.step(gates[:, beam : beam + 1], states[:, beam : beam + 1], memory)
@@ -153,7 +153,9 @@ def test_the_step_serves_several_hypotheses_at_once() -> None:
 @pytest.mark.parametrize("attention", KINDS)
 def test_the_first_loss_is_that_of_guessing(attention: Kind) -> None:
     loss = batch_loss(build(attention), batch_of(SOURCES, TARGETS), 0.0)
-    assert float(loss.plain) / loss.tokens == pytest.approx(math.log(19), rel=0.1)
+    # With a norm before the readout's tanh, guesses are bolder from the start.
+    apart = 0.2 if attention == "asks" else 0.1
+    assert float(loss.plain) / loss.tokens == pytest.approx(math.log(19), rel=apart)
 
 
 def test_label_smoothing_mixes_in_the_even_distribution() -> None:

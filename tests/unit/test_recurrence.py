@@ -17,7 +17,7 @@ def parts(model: Seq2Seq) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Inputs of the recurrence as leaves of their own."""
     batch = batch_of(SOURCES, TARGETS)
     memory, first = model.encode(batch.src, batch.src_mask)
-    gates = model.decoder.word_gates(model.decoder.embed(batch.trg_in))
+    gates = model.decoder.from_words(model.decoder.embed(batch.trg_in))
     leaves = [
         t.detach().requires_grad_() for t in (gates, first, memory.encoder_states, memory.keys)
     ]
