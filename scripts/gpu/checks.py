@@ -16,10 +16,8 @@ from nmt.batches import Indices, make_batch
 from nmt.model import recurrence, seq2seq
 from nmt.model.kernels import PLAIN
 
-# All that a network may have besides the paper's.
-_KEYS: dict[str, Any] = {
-    "attention_query": "state+word", "source_bridge": True, "layer_norm": True,
-}  # fmt: skip
+# What goes through kernels besides the paper's network.
+_KEYS: dict[str, Any] = {"attention_query": "state+word", "source_bridge": True}
 
 
 def section_checks(bench: Bench) -> Found:
