@@ -27,6 +27,7 @@ from nmt.runtime import is_out_of_memory
 LAUNCH = "NMT_LAUNCH"  # set in the environment: nothing is recorded
 
 _ROWS, _LENGTHS = 8, 4  # sizes of a bucket from one power of two to the next
+_LARGE = 4096  # target tokens from which there are twice as many
 
 
 class Recorder:
@@ -217,8 +218,16 @@ def in_bucket(batch: Batch) -> Batch:
 
 
 def bucket_sizes(rows: int, src_len: int, trg_len: int) -> tuple[int, int, int]:
-    """Sizes of the bucket for a batch: few sizes, and little more padding."""
-    return _rounded_up(rows, _ROWS), _rounded_up(src_len, _LENGTHS), _rounded_up(trg_len, _LENGTHS)
+    """Sizes of the bucket for a batch: few sizes, and little more padding.
+
+    A large batch keeps the GPU busy and is padded less; what a small one costs is launched once.
+    """
+    finer = 2 if rows * trg_len >= _LARGE else 1
+    return (
+        _rounded_up(rows, finer * _ROWS),
+        _rounded_up(src_len, finer * _LENGTHS),
+        _rounded_up(trg_len, finer * _LENGTHS),
+    )
 
 
 def _rounded_up(number: int, sizes: int) -> int:

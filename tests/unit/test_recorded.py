@@ -146,7 +146,13 @@ def test_bucket_sizes_are_few_and_near(number: int) -> None:
 
 
 def test_few_buckets_hold_all_lengths() -> None:
-    assert len({bucket_sizes(n, n, n)[0] for n in range(1, 1025)}) <= 8 * 8 + 8
+    assert len({bucket_sizes(n, 1, 1)[0] for n in range(1, 1025)}) <= 8 * 8 + 8
+    assert len({bucket_sizes(1, n, 1)[1] for n in range(1, 1025)}) <= 4 * 9 + 4
+
+
+def test_large_batches_are_padded_less() -> None:
+    assert bucket_sizes(101, 21, 21) == (104, 24, 24)
+    assert bucket_sizes(1001, 21, 21) == (1024, 22, 22)
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
