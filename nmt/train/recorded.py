@@ -117,6 +117,30 @@ def _nothing_collected() -> Iterator[None]:
             gc.enable()
 
 
+class Recording:
+    """A function that is launched the first time, recorded the second and replayed from then on.
+
+    Args:
+        recorder: does it.
+        function: reads and writes the same tensors each time.
+    """
+
+    def __init__(self, recorder: Recorder, function: Callable[[], None]) -> None:
+        self.recorder, self.function, self.seen = recorder, function, False
+        self.replay: Callable[[], None] | None = None
+
+    def __call__(self) -> None:
+        """Do what the function does."""
+        if self.replay is not None:
+            self.replay()
+        elif self.seen:
+            self.replay = self.recorder.record(self.function)
+            self.replay()
+        else:
+            self.recorder.run(self.function)
+            self.seen = True
+
+
 class RecordedGradient:
     """The gradient of a batch's loss, added to that of others.
 
@@ -189,25 +213,16 @@ class _Bucket:
     def __init__(
         self, like: Batch, recorder: Recorder, add: Callable[[Batch, Tensor, Tensor], None]
     ) -> None:
-        self.batch, self.recorder = like.copied(recorder.device), recorder
+        self.batch = like.copied(recorder.device)
         self.share, self.plain = (torch.zeros((), device=recorder.device) for _ in range(2))
         # Nothing here holds the bucket itself: its memory goes when it is dropped.
-        self.function = functools.partial(add, self.batch, self.share, self.plain)
-        self.seen = False
-        self.replay: Callable[[], None] | None = None
+        self.add = Recording(recorder, functools.partial(add, self.batch, self.share, self.plain))
 
     def run(self, batch: Batch, share: float) -> Tensor:
         """Add the gradient; returns the plain loss."""
         self.batch.fill(batch)
         self.share.fill_(share)
-        if self.replay is not None:
-            self.replay()
-        elif self.seen:
-            self.replay = self.recorder.record(self.function)
-            self.replay()
-        else:
-            self.recorder.run(self.function)
-            self.seen = True
+        self.add()
         return self.plain
 
 

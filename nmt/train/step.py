@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nmt.config import TrainConfig
 from nmt.model import Seq2Seq
-from nmt.train.recorded import Recorder
+from nmt.train.recorded import Recorder, Recording
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam, as PyTorch calls them
 
@@ -41,8 +41,9 @@ class Step:
             self.optimizer.state[parameter] = {"step": torch.zeros((), device=device), **moments}
         self._rate, self._nearer = (torch.zeros((), device=device) for _ in range(2))
         self._norm = torch.zeros((), device=device)
-        self._begun = False
-        self._replay: Callable[[], None] | None = None
+        self._apply: Callable[[], None] = (
+            self._step if recorder is None else Recording(recorder, self._step)
+        )
 
     def __call__(self, rate: float, number: int) -> Tensor:
         """Apply the gradient and set it to zero.
@@ -60,16 +61,7 @@ class Step:
         self._rate.fill_(rate)
         for group in self.optimizer.param_groups:
             group["lr"] = rate if self.recorder is None else self._rate
-        if self.recorder is None:
-            self._step()
-        elif self._replay is not None:
-            self._replay()
-        elif self._begun:
-            self._replay = self.recorder.record(self._step)
-            self._replay()
-        else:
-            self.recorder.run(self._step)
-            self._begun = True
+        self._apply()
         return self._norm
 
     @torch.no_grad()

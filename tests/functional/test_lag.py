@@ -79,17 +79,23 @@ def test_the_same_files_after_a_stop(
 
 
 @pytest.mark.parametrize(
-    "bad", [{29}, set(range(35, 40)), {74}], ids=["before a validation", "five", "last"]
+    ("bad", "recorded"),
+    [({29}, False), (set(range(35, 40)), False), ({74}, False), (set(range(35, 40)), True)],
+    ids=["before a validation", "five", "last", "five, recorded"],
 )
 def test_the_same_files_with_bad_batches(
-    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: set[int]
+    prepared: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    bad: set[int],
+    recorded: bool,
 ) -> None:
     found = []
     for lags in (False, True):
         with monkeypatch.context() as patch:
             spoil(patch, bad, float("nan"))
             patch.setattr(loop, "is_launched", lambda _, lags=lags: lags)
-            patch.setattr(loop, "is_recorded", lambda *_: False)
+            patch.setattr(loop, "is_recorded", lambda _: recorded)
             run = train(prepared, tmp_path / f"run-{lags}")
         found.append((fingerprint(run), events(run)))
     assert found[0] == found[1]
@@ -139,18 +145,3 @@ def test_a_recorded_training_goes_on_where_it_stopped(
     assert fingerprint(tmp_path / "parts") == fingerprint(whole)
     losses = [record["loss"] for record in read_journal(whole) if record["kind"] == "log"]
     assert losses[-1] < losses[0]
-
-
-def test_a_recorded_training_goes_back_after_bad_batches(
-    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = []
-    for launched in (False, True):
-        with monkeypatch.context() as patch:
-            spoil(patch, set(range(35, 40)), float("nan"))
-            patch.setattr(loop, "is_launched", lambda _, launched=launched: launched)
-            patch.setattr(loop, "is_recorded", lambda *_: True)
-            run = train(prepared, tmp_path / f"run-{launched}")
-        found.append((fingerprint(run), events(run)))
-    assert found[0] == found[1]
-    assert found[0][1]
