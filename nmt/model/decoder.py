@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nmt.model.attention import AdditiveAttention, FixedContext
-from nmt.model.regularise import WordDropout
+from nmt.model.regularise import Dropout, WordDropout
 from nmt.symbols import PAD
 
 
@@ -76,7 +76,7 @@ class Decoder(nn.Module):
         self.attention = attention
         self.embedding = nn.Embedding(vocab, embedding, padding_idx=PAD)
         self.word_dropout = WordDropout(word_dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.start = nn.Linear(states, hidden)
         # With the word's part of the query behind, if the word has one.
         asked = attention.query_size if word_in_query else 0

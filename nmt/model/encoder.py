@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from nmt.model import recurrence_cuda
-from nmt.model.regularise import WordDropout
+from nmt.model.regularise import Dropout, WordDropout
 from nmt.symbols import PAD
 
 _WAYS = ("", "_reverse")  # behind the names of a layer's weights
@@ -43,7 +43,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(vocab, embedding, padding_idx=PAD)
         self.word_dropout = WordDropout(word_dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.gru = nn.GRU(
             embedding,
             hidden,

@@ -250,7 +250,9 @@ def _gru_step_backward(
     both, d_candidate = torch.split(d_given, [2 * hidden, hidden], dim=-1)
     kept = torch.addcmul(d_state, d_state, update, value=-1.0)
     torch.ops.aten.tanh_backward.grad_input(kept, candidate, grad_input=d_candidate)
-    d_open = torch.cat([d_candidate * own_candidate, (before - candidate).mul_(d_state)], dim=-1)
+    d_open = torch.empty_like(both)
+    torch.mul(d_candidate, own_candidate, out=d_open[..., :hidden])
+    torch.sub(before, candidate, out=d_open[..., hidden:]).mul_(d_state)
     torch.ops.aten.sigmoid_backward.grad_input(d_open, gates[..., : 2 * hidden], grad_input=both)
     d_own[..., : 2 * hidden] = both
     torch.mul(d_candidate, reset, out=d_own[..., 2 * hidden :])
