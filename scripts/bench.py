@@ -4,6 +4,7 @@
     python scripts/bench.py train --shape small --corpus data/tatoeba
     python scripts/bench.py prepare corpus.tsv.gz --pairs 300000 --pairs 1800000
     python scripts/bench.py translate --shape small --model runs/tatoeba
+    python scripts/bench.py padding --corpus data/tatoeba
     python scripts/bench.py gpu --corpus data/base
 
 Machines are shared and noisy, so speed is given as a share of what the same machine's
@@ -46,10 +47,12 @@ from nmt.text import read_lines
 from nmt.train.gradient import block_tokens
 from nmt.train.journal import environment
 from nmt.train.loss import batch_loss
+from nmt.train.recorded import bucket_sizes
 from nmt.translate.translator import Translator
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None)
 RESULTS = Path("docs/benchmarks")
+PADDED = (2048, 4096, 8192, 16384, 32768)  # target tokens in an update
 
 
 @app.callback()
@@ -163,11 +166,41 @@ def padding(batches: list[Batch]) -> dict[str, float]:
     """Share of cells without a token, by side and of both together."""
     real = [sum(int(b.src_mask.sum()) for b in batches), sum(b.trg_tokens for b in batches)]
     cells = [sum(b.src.numel() for b in batches), sum(b.trg_out.numel() for b in batches)]
-    return {
+    return shares_of_padding(real, cells)
+
+
+def shares_of_padding(real: list[int], cells: list[int]) -> dict[str, float]:
+    """Of each side and of both together, from the tokens and the cells of each side."""
+    found = {
         "source": 1 - real[0] / cells[0],
         "target": 1 - real[1] / cells[1],
         "both": 1 - sum(real) / sum(cells),
     }
+    return {side: round(share, 4) for side, share in found.items()}
+
+
+@app.command("padding")
+def padding_of_plans(corpus: Annotated[Path, typer.Option(help="a prepared corpus")]) -> None:
+    """How much of a plan is padding, on a CPU and in a GPU's buckets; no network runs."""
+    packed = PackedSet.open(corpus, "train")
+    shares = {
+        kind: {f"{tokens}": padding_of_plan(packed, tokens, kind) for tokens in PADDED}
+        for kind in ("cpu", "cuda")
+    }
+    write(f"padding-{corpus.name}", {"pairs": len(packed), **shares})
+
+
+def padding_of_plan(packed: PackedSet, batch_tokens: int, kind: str) -> dict[str, float]:
+    """Share of cells without a token in the first epoch of a training, as `padding`."""
+    src, trg = packed.src.lengths, packed.trg.lengths
+    blocks_of = block_tokens(torch.device(kind))
+    plan = plan_epoch(src, trg, batch_tokens, 1, 0, block_tokens=blocks_of)
+    cells = [0, 0]
+    for block in itertools.chain.from_iterable(plan):
+        sizes = len(block), int(src[block].max()), int(trg[block].max()) + 1  # EOS
+        rows, src_len, trg_len = bucket_sizes(*sizes) if kind == "cuda" else sizes
+        cells = [cells[0] + rows * src_len, cells[1] + rows * trg_len]
+    return shares_of_padding([int(src.sum()), int(trg.sum()) + len(trg)], cells)
 
 
 def time_split(profile: torch.profiler.profile) -> dict[str, float]:
