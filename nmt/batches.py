@@ -114,8 +114,7 @@ def plan_epoch(
     Sentences are put in order by both lengths, equal ones at random, and cut into blocks of
     about `block_tokens` target tokens, EOS counted; the blocks are shuffled, and a batch is as
     many of them as it takes to have about `batch_tokens`. So a large batch has sentences of
-    many lengths, and is padded no more than a small one. A sentence longer than a block makes
-    one of its own.
+    many lengths, and is padded no more than a small one.
 
     Args:
         src_lengths: source tokens of each sentence, `[sentences]`.

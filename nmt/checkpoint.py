@@ -51,7 +51,7 @@ _AVERAGE = "average"
 _LOCK = ".lock"
 # What `nmt.text.replacing` and its like call a file or folder until it is whole.
 _HALF_WRITTEN = re.compile(
-    r"\.(\d{8}|average|run\.json|config\.yaml|train\.jsonl|curves\.svg|aligner\.safetensors)\."
+    r"\.(\d{8}|average|run\.json|state\.json|config\.yaml|train\.jsonl|curves\.svg|aligner\.safetensors)\."
 )
 _COPIED = ("src.model", "trg.model", "manifest.json", *_TEXTS)
 # Keys that came later, and what networks had before: a run from then is what it was.
@@ -131,12 +131,14 @@ class Run:
             NmtError: it can't be written, or holds something else.
         """
         folder = config.run
+        if folder.exists() and not folder.is_dir():
+            raise NmtError(f"{folder}: is a file, run names a folder", "name another one in run")
         if folder.exists() and any(folder.iterdir()):
             raise NmtError(
                 f"{folder}: is there, and not a run of nmt train",
                 "name another folder in run, or move this one away",
             )
-        with replacing_folder(folder) as scratch:
+        with replacing_folder(folder, new=True) as scratch:
             for name in _COPIED:
                 shutil.copyfile(corpus / name, scratch / name)
             (scratch / "checkpoints").mkdir()
@@ -371,7 +373,7 @@ class Run:
             later = path.name.isdigit() and int(path.name) > update
             if path.is_dir() and (later or _HALF_WRITTEN.match(path.name)):
                 shutil.rmtree(path)
-        for path in self.folder.iterdir():
+        for path in (*self.folder.iterdir(), *self.folder.glob("checkpoints/*/.*")):
             if path.is_file() and _HALF_WRITTEN.match(path.name):
                 path.unlink()
 

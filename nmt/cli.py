@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 
 import typer
 
@@ -326,7 +326,7 @@ def translate(
 ) -> None:
     """Translate: one line out for each line in, in order.
 
-    A line longer than those trained on is split at its sentence ends and joined again.
+    A line longer than most of those of dev is split at its sentence ends and joined again.
 
     \b
       nmt translate "我爱中国"
@@ -416,9 +416,14 @@ def evaluate(
         ),
     ] = None,
     max_drop: Annotated[
-        float,
-        typer.Option("--max-drop", min=0.0, max=100.0, help="BLEU it may be below --baseline."),
-    ] = 0.0,
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            "--max-drop",
+            min=0.0,
+            max=100.0,
+            help="BLEU it may be below --baseline; else 0.",
+        ),
+    ] = None,
     alignments: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
@@ -472,10 +477,26 @@ def evaluate(
     """
     from nmt.evaluate import command
     from nmt.evaluate.systems import Decoding
+    from nmt.text import refuse_folder
     from nmt.train.journal import read_journal
 
     decoding = Decoding(device, beam, alpha, batch_size)
+    for path in (markdown, junit, html, chart):
+        refuse_folder(path)
     if alignments is not None:
+        other = {
+            "--min-bleu": min_bleu, "--min-chrf": min_chrf, "--baseline": baseline,
+            "--max-drop": max_drop,
+            "--compare": compare or None, "--by-length": by_length or None, "--buckets": buckets,
+            "--chart": chart, "--metric": metric, "--markdown": markdown, "--junit": junit,
+            "--html": html,
+        }  # fmt: skip
+        for option, value in other.items():
+            if value is not None:
+                raise NmtError(f"--alignments takes no {option}: links get no BLEU, and no gate")
+        if systems and (model is not None or len(systems) > 1):
+            raise NmtError("--alignments scores the links of one run", "name it with --model")
+        model = systems[0] if systems else model
         typer.echo(
             command.evaluate_alignments(
                 alignments,
@@ -646,18 +667,28 @@ def main() -> None:
         typer.echo("interrupted", err=True)
         sys.exit(130)
     except BrokenPipeError:
-        # The reader went away (head, less): nothing is wrong. Python would complain
-        # once more when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        _leave_stdout()
     except typer.Abort:
         sys.exit(130)
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # Typer makes it an exit with 1
+            _leave_stdout()
+        raise
     except Exception as error:
         # Typer's usage errors share a base class that it does not export.
         if not hasattr(error, "format_message"):
             raise
         _fail(_usage_message(error), _usage_hint(error))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _leave_stdout() -> NoReturn:
+    """End well: the reader went away (head, less), and nothing is wrong.
+
+    Python would complain once more when it flushes stdout at exit.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
 
 
 def _fail(message: str, hint: str | None) -> None:

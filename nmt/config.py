@@ -253,6 +253,9 @@ class ModelConfig(_Section):
     )
 
 
+_Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class TrainConfig(_Section):
     """How the network is trained and when that ends."""
 
@@ -286,8 +289,8 @@ class TrainConfig(_Section):
     plateau_patience: int = Field(
         2, ge=1, description="plateau: validations without a better dev BLEU before that"
     )
-    adam_betas: tuple[float, float] = Field((0.9, 0.98))
-    weight_decay: float = Field(0.0, ge=0)
+    adam_betas: tuple[_Beta, _Beta] = Field((0.9, 0.98), description="of Adam's two averages")
+    weight_decay: float = Field(0.0, ge=0, description="of AdamW, apart from the gradient")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     ema: float = Field(

@@ -49,6 +49,10 @@ def _open_zstd(file: Any) -> Any:
     return zstd.open(file)
 
 
+_REFUSED = (
+    errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
+    errno.ENOTEMPTY,
+)  # fmt: skip
 _OPENERS: dict[str, Callable[[Any], Any]] = {
     ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _open_zstd,
 }  # fmt: skip
@@ -246,7 +250,7 @@ def normalise(text: str, *, simplify: bool) -> str:
 
     Unicode NFKC (full-width letters, digits and punctuation become half-width),
     invisible control characters removed, white space runs become one space, ends
-    stripped. Idempotent. References used for scoring never pass through here.
+    stripped. References used for scoring never pass through here.
 
     Args:
         text: one line.
@@ -282,12 +286,19 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Write a file so that `path` holds either its old bytes or all of the new ones.
 
     Written beside, fsynced, renamed. On any error the half-written file is
-    removed and the old one stays.
+    removed and the old one stays. A link keeps pointing where it did; what is no file, a pipe or
+    a device, is written to as it is.
 
     Raises:
         NmtError: the disk is full or the folder may not be written.
     """
+    refuse_folder(path)
     with writing_to(path):
+        path = path.resolve()
+        if path.exists() and not path.is_file():
+            with path.open("wb") as file:
+                yield file
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
@@ -303,12 +314,26 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             raise
 
 
+def refuse_folder(path: Path | None) -> None:
+    """Refuse a file to be written whose name is a folder's, before any work is done for it.
+
+    Raises:
+        NmtError: it is one.
+    """
+    if path is not None and path.is_dir():
+        raise NmtError(f"{path}: is a directory, a file is to be written", f"{path / 'NAME'}")
+
+
 @contextlib.contextmanager
-def replacing_folder(folder: Path) -> Iterator[Path]:
+def replacing_folder(folder: Path, *, new: bool = False) -> Iterator[Path]:
     """Fill a folder so that it appears whole or not at all, replacing an older one.
 
     Yields a scratch folder beside `folder`; on success its files are fsynced and
     it takes the name, on any error it is removed and the old folder stays.
+
+    Args:
+        folder: its name.
+        new: there is nothing to replace, and nothing that appears meanwhile is.
 
     Raises:
         NmtError: the disk is full or the parent may not be written.
@@ -321,7 +346,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
             for path in (*scratch.rglob("*"), scratch):
                 _sync(path)  # a folder's own entries too, or its files may be gone after a crash
             scratch.chmod(0o777 & ~_umask())
-            if folder.exists():
+            if folder.exists() and not new:
                 # A folder can't be renamed over a full one: step aside, then swap in.
                 aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
                 folder.rename(aside / "old")
@@ -346,7 +371,7 @@ def writing_to(path: Path) -> Iterator[None]:
                 f"{path}: the disk is full; nothing was left half-written",
                 "free some space and run the same command again",
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in _REFUSED:
             raise NmtError(f"{path}: cannot be written ({error.strerror})") from error
         raise
 

@@ -43,7 +43,7 @@ class Request:
     min_bleu: float | None
     min_chrf: float | None
     baseline: Path | None
-    max_drop: float
+    max_drop: float | None
     output: Path
     markdown: Path | None
     junit: Path | None
@@ -76,7 +76,7 @@ def evaluate(request: Request) -> tuple[str, list[gate.Check]]:
     checks = gate.floors(scores[0], {"BLEU": request.min_bleu, "chrF2": request.min_chrf})
     if request.baseline is not None and before is not None:
         now = systems[0].hypotheses
-        checks.append(gate.no_drop(request.baseline, before, now, texts, request.max_drop))
+        checks.append(gate.no_drop(request.baseline, before, now, texts, request.max_drop or 0.0))
 
     compared = _compare(systems, texts, kinds) if request.compare else None
     if compared is not None:
@@ -168,6 +168,10 @@ def _check_request(request: Request) -> None:
         )
         if value is not None
     ]
+    if request.baseline is not None:
+        _keep_baseline(request.baseline, request.output)
+    elif request.max_drop is not None:
+        raise NmtError("--max-drop belongs to --baseline")
     if len(request.systems) > 1 and gated:
         raise NmtError(f"{gated[0]} is for one system, {len(request.systems)} were given")
     if len(request.systems) > 1 and not (request.compare or request.by_length):
@@ -187,6 +191,16 @@ def _check_request(request: Request) -> None:
         charts.check_chart_name(request.chart)
     if request.html is not None:
         charts.check_installed()
+
+
+def _keep_baseline(baseline: Path, output: Path) -> None:
+    """A report may not take the place of its own ruler: the next drop would be measured from it."""
+    report_path = output / "report.json"
+    if baseline.is_file() and report_path.is_file() and baseline.samefile(report_path):
+        raise NmtError(
+            f"--baseline {baseline}: this evaluation would write its own report over it",
+            "keep a copy elsewhere, in your repository for example, or give --output DIR",
+        )
 
 
 def _scores_text(systems: Sequence[System], scores: Sequence[Sequence[Score]], texts: Texts) -> str:

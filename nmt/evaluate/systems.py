@@ -185,6 +185,7 @@ def _check(texts: Texts) -> None:
 def _translate(path: Path, run: Run, texts: Texts, decoding: Decoding) -> System:
     if texts.source is None:
         raise NmtError(f"{path}: is a run and needs --src, lines to translate")
+    update = run.best().update  # a training at work may save a better one meanwhile
     translator = Translator.load(path, decoding.device)
     translator.search = decoding.search(translator.search)
     stream = translator.stream(texts.source, decoding.batch_size)
@@ -194,7 +195,7 @@ def _translate(path: Path, run: Run, texts: Texts, decoding: Decoding) -> System
     translations = list(bar)
     details = {
         "model": str(path),
-        "update": run.best().update,
+        "update": update,
         "identity": run.identity,
         "texts": texts.names,
         "search": translator.search.model_dump(),

@@ -8,7 +8,7 @@ embeddings times their gate weights before it, the readout after it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -31,15 +31,6 @@ class Memory:
     encoder_states: Tensor
     keys: Tensor
     src_mask: Tensor
-
-    def select(self, rows: Tensor, src_len: int) -> Memory:
-        """Keep some sentences, cut to the longest of them."""
-        return replace(
-            self,
-            encoder_states=self.encoder_states[rows, :src_len],
-            keys=self.keys[rows, : min(src_len, self.keys.shape[1])],
-            src_mask=self.src_mask[rows, :src_len],
-        )
 
 
 class Decoder(nn.Module):

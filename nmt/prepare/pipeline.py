@@ -114,6 +114,26 @@ def load_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def check_prepared(data: DataConfig, manifest: Manifest) -> None:
+    """Refuse a corpus that was made in another way than text will be treated later on.
+
+    What says where its text came from may differ: that is in the manifest.
+
+    Raises:
+        NmtError: with both values.
+    """
+    of = manifest["config"]
+    for key, was, now in (
+        ("data.simplify", of["simplify"], data.simplify),
+        ("data.clean.max_pieces", of["clean"]["max_pieces"], data.clean.max_pieces),
+    ):
+        if was != now:
+            raise NmtError(
+                f"{data.dir}: was prepared with {key}={was}, the configuration says {now}",
+                "run nmt prepare with the same --config and --set, or put the key back",
+            )
+
+
 def _identity(data: DataConfig) -> Manifest:
     """Everything the output depends on, but for what comes from standard input."""
     paths = [path for source in _all_sources(data) for path in source_files(source)]

@@ -13,7 +13,9 @@ Every record has a ``kind`` and the ``update`` it belongs to:
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -57,8 +59,8 @@ class Journal:
     def write(self, kind: str, update: int, **values: Any) -> None:
         """Append one record."""
         try:
-            with writing_to(self.path), self.path.open("ab") as file:
-                file.write(_line({"kind": kind, "update": update, **values}))
+            with writing_to(self.path):
+                self._append(_line({"kind": kind, "update": update, **values}))
             if self._board is not None:
                 for key, value in values.items():
                     if kind in ("log", "validation") and isinstance(value, (int, float)):
@@ -66,6 +68,17 @@ class Journal:
                 self._board.flush()
         except (NmtError, OSError) as error:
             warn(f"a record of the journal is lost: {error}")
+
+    def _append(self, line: bytes) -> None:
+        """Write a line, or none of it: what a full disk leaves of one is taken back."""
+        with self.path.open("ab", buffering=0) as file:
+            end = file.tell()
+            try:
+                if file.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                file.truncate(end)
+                raise
 
 
 def _board(folder: Path, update: int) -> Any:
@@ -83,14 +96,16 @@ def read_journal(folder: Path) -> list[dict[str, Any]]:
     """All whole records of a run's journal; a last line cut off by a kill is left out."""
     records = []
     try:
-        text = (folder / NAME).read_text(encoding="utf-8")
+        text = (folder / NAME).read_bytes()
     except FileNotFoundError:
         return []
-    for line in text.split("\n"):
+    for line in text.split(b"\n"):
         try:
-            records.append(json.loads(line))
-        except ValueError:
+            record = json.loads(line)
+        except ValueError:  # no JSON, or cut inside a character
             continue
+        if isinstance(record, dict):
+            records.append(record)
     return records
 
 

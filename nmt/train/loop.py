@@ -26,7 +26,7 @@ from nmt.config import Config
 from nmt.corpus import PackedSet
 from nmt.errors import NmtError
 from nmt.model.recurrence_cuda import path_taken
-from nmt.prepare.pipeline import load_manifest
+from nmt.prepare.pipeline import check_prepared, load_manifest
 from nmt.runtime import (
     Stop,
     Workers,
@@ -77,6 +77,7 @@ def train(
             the last checkpoint is written, or the loss is no longer a number.
     """
     manifest = load_manifest(config.data.dir)
+    check_prepared(config.data, manifest)
     corpus = open_corpus(config)
     config = settle(config, len(corpus))
     with joining_workers(device_name) as (device, workers):
@@ -141,6 +142,7 @@ class _Training:
         *,
         tensorboard: bool,
     ) -> None:
+        began = time.monotonic()  # the first pass of an aligner takes a minute
         self.run, self.corpus, self.device, self.workers = run, corpus, device, workers
         self.config = run.config.train
         torch.manual_seed(self.config.seed)
@@ -173,7 +175,7 @@ class _Training:
         total = self.config.epochs * len(self.plan)
         self.total = min(total, self.config.max_updates or total)
         self.validation = Validation(self.averaged, run, device, workers)
-        self.started = time.monotonic() - self.progress.seconds
+        self.started = began - self.progress.seconds
         self.saved_at, self.save_due, self.elapsed = time.monotonic(), False, 0.0
         self.window, self.draw_again_at, self.longest_update = Window(), 0.0, 0.0
         self.launched: _Launched | None = None
@@ -467,8 +469,12 @@ class _Training:
 
     def _revive(self) -> bool:
         """Whether there is more to do after the end, since a limit was raised."""
-        progress = self.progress
+        progress, before = self.progress, self.progress.stopped_by
         progress.stopped_by = reason_to_stop(self.config, progress, progress.seconds)
+        if progress.stopped_by is None and before == reason_to_stop(
+            self.config, progress, math.inf
+        ):
+            progress.stopped_by = before  # what is left of that time is too little for an update
         if progress.stopped_by is None and self.workers.first:
             self.run.drop_average()
             self.run.mark_finished(False)

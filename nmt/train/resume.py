@@ -11,14 +11,15 @@ from nmt.checkpoint import Run
 from nmt.config import Config
 from nmt.errors import NmtError
 from nmt.model import Seq2Seq
-from nmt.runtime import Workers, say
+from nmt.runtime import Workers, say, warn
 from nmt.text import file_sha256
 from nmt.train.step import MOMENTS
 
 # Keys that may change between parts of one training: how long, how often, where.
+_SENTENCES = "train.validate_sentences"
 SAFE_KEYS = {
     "train.epochs", "train.max_updates", "train.max_minutes", "train.patience",
-    "train.validate_every", "train.validate_sentences", "train.save_every", "train.samples",
+    "train.validate_every", _SENTENCES, "train.save_every", "train.samples",
     "train.keep_best", "train.average_best", "search.beam", "search.alpha", "search.max_ratio",
     "search.beta", "search.no_repeat",
 }  # fmt: skip
@@ -55,8 +56,11 @@ def _open_or_create(config: Config) -> Run:
         )
     if changed:
         shown = ", ".join(f"{key}: {old} -> {new}" for key, (old, new) in changed.items())
-        say(f"changed for the rest of the training: {shown}")
-        run.replace_config(config)
+        with run.locked():
+            say(f"changed for the rest of the training: {shown}")
+            if any(key.startswith("search.") for key in changed) or _SENTENCES in changed:
+                warn("dev BLEU from now on is not comparable with that before; the best is of both")
+            run.replace_config(config)
     return run
 
 

@@ -67,8 +67,8 @@ def reason_to_stop(config: TrainConfig, progress: Progress, seconds: float) -> s
     Args:
         config: its limits.
         progress: what was done.
-        seconds: of training so far. One more validation and save must still fit into
-            `max_minutes`; before the first one, a tenth of the time is kept for them.
+        seconds: of training so far. What ends it, validations and saves, must still fit into
+            `max_minutes`; before the first one, a tenth of the time is kept for each.
     """
     if progress.epoch >= config.epochs:
         return f"{config.epochs} epochs are done"
@@ -78,6 +78,7 @@ def reason_to_stop(config: TrainConfig, progress: Progress, seconds: float) -> s
         return f"dev BLEU has not risen in {config.patience} validations"
     if config.max_minutes is not None:
         reserve = progress.validation_seconds * 1.2 or config.max_minutes * 6
+        reserve *= 2 if config.average_best > 1 else 1  # the average is validated too
         if seconds + reserve >= config.max_minutes * 60:
             return f"{config.max_minutes:g} minutes are over"
     return None

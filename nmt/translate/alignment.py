@@ -27,8 +27,8 @@ class Alignment:
         characters: of the source as the user wrote it.
         words: of the translation, split at spaces.
         weights: `[words, characters]`, rows sum to 1 (a word is the mean of its
-            pieces; a piece's weight is shared evenly by its characters). What was
-            looked at when the sentence ended is left out.
+            pieces, without those of punctuation behind its letters; a piece's weight is shared
+            evenly by its characters). What was looked at when the sentence ended is left out.
     """
 
     characters: list[str]
@@ -160,5 +160,16 @@ def _pieces_to_words(ids: list[int], tokenizer: Tokenizer) -> tuple[list[str], M
             kept.append(group)
     matrix = np.zeros((len(words), len(ids)), dtype=np.float32)
     for row, group in enumerate(kept):
-        matrix[row, group] = 1 / len(group)
+        counted = _counted(group, ids, tokenizer)
+        matrix[row, counted] = 1 / len(counted)
     return words, matrix
+
+
+def _counted(group: list[int], ids: list[int], tokenizer: Tokenizer) -> list[int]:
+    """Of the pieces of a word those that say where it looked.
+
+    "China." looked for 中国; that its full stop looked at another, and more sharply, is no matter.
+    """
+    texts = {at: tokenizer.piece(ids[at]).strip(SPACE_MARK) for at in group}
+    lettered = {at for at, text in texts.items() if any(map(str.isalnum, text))}
+    return [at for at in group if at in lettered or not texts[at]] if lettered else group

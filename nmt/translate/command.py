@@ -13,12 +13,17 @@ from tqdm import tqdm
 
 from nmt.errors import NmtError
 from nmt.runtime import say
-from nmt.text import open_bytes
 from nmt.translate import output as formats
 from nmt.translate.alignment import Alignment
 from nmt.translate.page import Page
 from nmt.translate.request import Request
-from nmt.translate.streams import argument_lines, arriving_lines, file_lines, writing_lines
+from nmt.translate.streams import (
+    argument_lines,
+    arriving_lines,
+    file_lines,
+    replaced_lines,
+    writing_lines,
+)
 from nmt.translate.translator import Translation, Translator
 from nmt.translate.views import grid
 
@@ -101,8 +106,8 @@ def _alignment(
 
 
 def _notes(translator: Translator, request: Request, translation: Translation, at: int) -> None:
-    pieces = [len(translator.src.encode(part.source)) for part in translation.parts[:-1]]
-    if pieces and sum(pieces) > translator.max_pieces:
+    pieces = [len(translator.src.encode(part.source)) for part in translation.parts]
+    if len(pieces) > 1 and sum(pieces) > translator.max_pieces:
         say(
             f"note: line {at + 1:,} of {len(translation.source):,} characters was translated in "
             f"{len(translation.parts):,} parts"
@@ -126,7 +131,7 @@ def _progress(request: Request) -> tqdm[Any]:
     shown = shown and not (request.output is None and sys.stdout.isatty())
     shown = shown and not (request.input is None and sys.stdin.isatty())
     total = None
-    if shown and request.input is not None:
-        with open_bytes(request.input) as file:
-            total = sum(1 for _ in file)
+    # A pipe can be read only once.
+    if shown and request.input is not None and request.input.is_file():
+        total = sum(1 for _ in replaced_lines(request.input))
     return tqdm(total=total, unit=" lines", disable=not shown)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from nmt.errors import NmtError
-from nmt.text import decode_line, open_bytes, read_lines, replacing
+from nmt.text import damaged, decode_line, is_damage, open_bytes, read_lines, replacing, writing_to
 from nmt.translate.request import Errors
 
 Write = Callable[[str], object]
@@ -40,7 +40,7 @@ def file_lines(path: Path, errors: Errors) -> Iterator[list[str]]:
     Raises:
         NmtError: missing, damaged, or not UTF-8 and `errors` is strict.
     """
-    lines = read_lines(path) if errors == "strict" else _replaced_lines(path)
+    lines = read_lines(path) if errors == "strict" else replaced_lines(path)
     window: list[str] = []
     size = 0
     for line in lines:
@@ -53,12 +53,22 @@ def file_lines(path: Path, errors: Errors) -> Iterator[list[str]]:
         yield window
 
 
-def _replaced_lines(path: Path) -> Iterator[str]:
+def replaced_lines(path: Path) -> Iterator[str]:
+    """The lines of a file, U+FFFD in place of what is not UTF-8.
+
+    Raises:
+        NmtError: missing or damaged.
+    """
+    number = 0
     with open_bytes(path) as file:
-        for number, raw in enumerate(file, start=1):
-            yield _decode(
-                raw.removeprefix(_BOM) if number == 1 else raw, str(path), number, "replace"
-            )
+        try:
+            for number, raw in enumerate(file, start=1):
+                whole = raw.removeprefix(_BOM) if number == 1 else raw
+                yield _decode(whole, str(path), number, "replace")
+        except Exception as error:
+            if not is_damage(error):
+                raise
+            raise damaged(path, number, error) from error
 
 
 def arriving_lines(descriptor: int, errors: Errors) -> Iterator[list[str]]:
@@ -143,8 +153,9 @@ def writing_lines(
     if path is None:
         out = sys.stdout.buffer
         try:
-            yield lambda line: out.write(line.encode() + b"\n"), out.flush
-            out.flush()
+            with writing_to(Path("standard output")):
+                yield lambda line: out.write(line.encode() + b"\n"), out.flush
+                out.flush()
         except BrokenPipeError:
             # The reader went away (head, less): nothing is wrong. Python would complain
             # once more when it flushes stdout at exit.

@@ -1,10 +1,9 @@
-"""Text in, text out: one line for one line, in order, whatever the batches were.
+r"""Text in, text out: one line for one line, in order, whatever the batches were.
 
-from nmt import Translator
-
-translator = Translator.load("runs/tatoeba")
-for translation in translator.translate(["我爱中国。", "你好！"]):
-print(translation.text, translation.score)
+>>> from nmt import Translator
+>>> translator = Translator.load("runs/tatoeba")
+>>> for translation in translator.translate(["我爱中国。", "你好！"]):
+...     print(translation.text, translation.score)
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from nmt.translate.search import Hypothesis, beam_search, max_length
 
 _WINDOW = 2048  # lines sorted by length together
 _WINDOW_CHARACTERS = 1 << 20  # or fewer lines, if they are long
-_DEV_LINES = 1000  # whose lengths are looked at
+_DEV_LINES = 1000  # whose lengths are looked at, or some more
 _MOST_NUMBERS = 1 << 26  # in the largest tensors of all searches at a time: 256 MiB
 _LEAST_SHARE = 8  # sentences that are worth a core of their own
 _SENTENCE_END = re.compile(r"[^。！？!?]*[。！？!?]+[”’」』）)\"'…]*|[^。！？!?]+")
@@ -203,7 +202,7 @@ class Translator:
             n_best: candidates to return for each line, at most the beam.
 
         Raises:
-            NmtError: `n_best` is larger than the beam.
+            NmtError: `n_best` is larger than the beam, or `lines` is one string.
         """
         return list(self.stream(lines, batch_size, n_best))
 
@@ -211,6 +210,8 @@ class Translator:
         self, lines: Iterable[str], batch_size: int = 64, n_best: int = 1
     ) -> Iterator[Translation]:
         """As `translate`, window by window: memory does not grow with the lines."""
+        if isinstance(lines, str):
+            raise NmtError("one text was given, lines are translated", f"[{lines[:20]!r}]")
         if n_best > self.search.beam:
             raise NmtError(
                 f"{n_best} best translations asked of a beam of {self.search.beam}",
@@ -461,9 +462,15 @@ def _no_probabilities() -> NmtError:
 
 
 def usual_lengths(run: Run) -> UsualLengths | None:
-    """The lengths of a run's dev set; None if it has no pair with text on both sides."""
+    """The lengths of a run's dev set; None if it has no pair with text on both sides.
+
+    A run that was sent on without its dev set has none either.
+    """
+    if not all((run.folder / f"dev.{side}.txt").exists() for side in ("src", "trg")):
+        return None
     sides = ((run.src, run.text("dev", "src")), (run.trg, run.text("dev", "trg")))
-    src, trg = (map(len, side.encode_all(texts[:_DEV_LINES])) for side, texts in sides)
+    apart = max(1, len(sides[0][1]) // _DEV_LINES)  # the first ones alone would be the easy ones
+    src, trg = (map(len, side.encode_all(texts[::apart])) for side, texts in sides)
     pairs = [pair for pair in zip(src, trg, strict=True) if all(pair)]
     return UsualLengths.of(*zip(*pairs, strict=True)) if pairs else None
 

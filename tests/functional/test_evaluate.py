@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +19,8 @@ import sacrebleu
 from nmt import cli
 from nmt.aligner import Aligner
 from nmt.checkpoint import Run, open_corpus
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Answer(NamedTuple):
@@ -525,6 +530,36 @@ def test_a_baseline_of_another_test_set(nmt: Callable[..., Answer], tmp_path: Pa
     assert "hint: make a baseline on this test set with nmt evaluate" in answer.err
 
 
+def test_a_baseline_is_not_written_over(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+    baseline = evaluated(nmt, tmp_path, REFERENCES, "before")
+    before = baseline.read_bytes()
+    worse = write(tmp_path / "now", *WORSE)
+    words = ("--ref", tmp_path / "ref", "--baseline", baseline, "--output", baseline.parent)
+    answer = nmt("evaluate", worse, *words)
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.startswith(
+        f"error: --baseline {baseline}: this evaluation would write its own report over it\nhint: "
+    )
+    assert baseline.read_bytes() == before
+
+
+def test_a_drop_needs_what_it_is_measured_from(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+    ref = write(tmp_path / "ref", *REFERENCES)
+    answer = nmt("evaluate", ref, "--ref", ref, "--max-drop", 1)
+    assert (answer.code, answer.err) == (2, "error: --max-drop belongs to --baseline\n")
+
+
+def test_a_reader_that_goes_away_is_no_error(run: Path) -> None:
+    command = [sys.executable, "-m", "nmt", "evaluate", "--model", str(run), "--device", "cpu"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(timeout=120) == 0
+
+
 def test_a_baseline_that_is_not_a_number(nmt: Callable[..., Answer], tmp_path: Path) -> None:
     baseline = evaluated(nmt, tmp_path, WORSE, "before")
     report = json.loads(baseline.read_text())
@@ -665,7 +700,7 @@ def test_alignments_of_the_network_are_scored(
 ) -> None:
     src, trg = write(tmp_path / "src", "我们 喜欢 音乐"), write(tmp_path / "trg", "We like music")
     gold = write(tmp_path / "gold", "1-1 2-2 3-3")
-    command = ["evaluate", "--model", run, "--alignments", gold, "--src", src, "--ref", trg]
+    command = ["evaluate", run, "--alignments", gold, "--src", src, "--ref", trg]
     answer = nmt(*command, "--one-based", "--device", "cpu", "--output", tmp_path / "out")
     assert answer.code == 0
     assert answer.out.startswith("AER 0.00  precision 100.00  recall 100.00  (1 sentences, 3 links")
@@ -697,6 +732,11 @@ def test_links_of_another_aligner_are_scored(nmt: Callable[..., Answer], tmp_pat
         ),
         (["--alignments", "{two}", "--hypotheses", "{gold}"], "{two}:1: 'a' is no link"),
         (["--alignments", "{gold}", "--method", "magic"], "--method magic: unknown method"),
+        (["--alignments", "{gold}", "--max-drop", "5"], "--alignments takes no --max-drop: links"),
+        (["--alignments", "{gold}", "--min-bleu", "5"], "--alignments takes no --min-bleu: links"),
+        (["--alignments", "{gold}", "--html", "page"], "--alignments takes no --html: links get"),
+        (["a", "b", "--alignments", "{gold}"], "--alignments scores the links of one run"),
+        (["a", "--model", "b", "--alignments", "{gold}"], "--alignments scores the links of one"),
     ],
 )
 def test_mistaken_alignments(

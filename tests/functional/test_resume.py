@@ -126,11 +126,21 @@ def test_safe_keys_may_change_and_are_said(prepared: Path, tmp_path: Path) -> No
     result = nmt("train", "--config", prepared, "--device", "cpu", *words)
     assert result.code == 0, result.err
     assert "changed for the rest of the training: train.epochs: 1 -> 2" in result.err
+    assert "not comparable" not in result.err
     assert len(validations(run)) == 2
     assert Run.open(run).config.train.epochs == 2
     # Nothing but the length was different: the same as two epochs at once.
     whole = train(prepared, tmp_path / "whole", *first, "train.epochs=2")
     assert newest(fingerprint(run)) == newest(fingerprint(whole))
+
+
+def test_another_ruler_on_the_way_is_warned_of(prepared: Path, tmp_path: Path) -> None:
+    run = train(prepared, tmp_path / "run", "train.epochs=1")
+    keys = (f"run={run}", "train.epochs=1", "train.validate_sentences=5")
+    words = [word for key in keys for word in ("--set", key)]
+    result = nmt("train", "--config", prepared, "--device", "cpu", *words)
+    assert result.code == 0, result.err
+    assert "dev BLEU from now on is not comparable with that before" in result.err
 
 
 def validations(run: Path) -> list[dict[str, object]]:

@@ -143,6 +143,55 @@ def test_another_folder_in_the_way_is_left_alone(trained: tuple[Path, Result]) -
     assert [path.name for path in folder.iterdir()] == ["cat.jpg"]
 
 
+def test_a_file_in_the_way_is_left_alone(trained: tuple[Path, Result], tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    fails(
+        nmt("train", "--config", trained[0], "--device", "cpu", "--set", f"run={tmp_path}/notes"),
+        f"error: {tmp_path}/notes: is a file, run names a folder",
+        "hint: name another one in run",
+    )
+    assert (tmp_path / "notes").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        ("data.simplify=false", "data.simplify=True, the configuration says False"),
+        ("data.clean.max_pieces=50", "data.clean.max_pieces=100, the configuration says 50"),
+    ],
+)
+def test_text_is_treated_as_it_was_prepared(
+    trained: tuple[Path, Result], change: str, shown: str
+) -> None:
+    before = (trained[0].parent / "run" / "config.yaml").read_bytes()
+    more = ("--set", change, "--set", "train.epochs=9")
+    fails(
+        nmt("train", "--config", trained[0], "--device", "cpu", *more),
+        f"error: {trained[0].parent / 'corpus'}: was prepared with {shown}",
+        "hint: run nmt prepare with the same --config and --set, or put the key back",
+    )
+    assert (trained[0].parent / "run" / "config.yaml").read_bytes() == before
+
+
+def test_a_training_at_work_keeps_its_configuration(trained: tuple[Path, Result]) -> None:
+    run = Run.open(trained[0].parent / "run")
+    before = (run.folder / "config.yaml").read_bytes()
+    with run.locked():
+        fails(
+            nmt("train", "--config", trained[0], "--device", "cpu", "--set", "search.beam=1"),
+            f"error: {run.folder}: another nmt train is at work in it",
+            "hint: wait until it ends, or name another folder in run",
+        )
+    assert (run.folder / "config.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize("betas", ["[0.9, 1.5]", "[-0.1, 0.9]"])
+def test_betas_out_of_range_are_refused(trained: tuple[Path, Result], betas: str) -> None:
+    result = nmt("train", "--config", trained[0], "--set", f"train.adam_betas={betas}")
+    assert result.code == 2
+    assert "train.adam_betas" in result.err
+
+
 def test_keys_that_differ_are_refused_by_name(trained: tuple[Path, Result]) -> None:
     changes = ("train.learning_rate=1e-3", "model.dropout=0.5", "train.epochs=9")
     sets = [word for change in changes for word in ("--set", change)]

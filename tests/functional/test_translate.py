@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import os
 import shutil
@@ -184,6 +185,113 @@ def test_flags_are_told_on_stderr(toy_run: Path) -> None:
     notes = [line for line in result.err.splitlines() if line.startswith("flag: ")]
     assert notes[0].startswith("flag: line 2: ")
     assert any(": numbers: in the source 30; in the translation" in note for note in notes)
+
+
+@pytest.mark.parametrize("option", ["--output", "--attention-html", "--attention-svg"])
+def test_a_folder_is_no_file_to_write(toy_run: Path, tmp_path: Path, option: str) -> None:
+    result = in_process("translate", "--model", toy_run, option, tmp_path, "我爱中国。")
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith(f"error: {tmp_path}: is a directory, a file is to be written")
+
+
+def test_what_is_read_is_not_written_over(toy_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "zh").write_text("我爱中国。\n", encoding="utf-8")
+    (tmp_path / "link").symlink_to("zh")
+    for output in ("zh", "link"):
+        words = ("--input", tmp_path / "zh", "--output", tmp_path / output)
+        result = in_process("translate", "--model", toy_run, *words)
+        assert result.code == 2
+        assert "is what is read, and would be written over" in result.err
+    assert (tmp_path / "zh").read_text(encoding="utf-8") == "我爱中国。\n"
+
+
+def test_two_outputs_have_two_names(toy_run: Path, tmp_path: Path) -> None:
+    words = ("--attention-html", tmp_path / "x", "--output", tmp_path / "." / "x")
+    result = in_process("translate", "--model", toy_run, *words, "我爱中国。")
+    assert result.code == 2
+    assert result.err.startswith("error: two outputs have the same name")
+
+
+def test_links_and_pipes_stay_what_they_are(toy_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "old").write_text("old")
+    (tmp_path / "link").symlink_to("old")
+    words = ("translate", "--model", toy_run, "我爱中国。", "--output")
+    assert in_process(*words, tmp_path / "link").code == 0
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "old").read_text() == "I love China.\n"
+    os.mkfifo(tmp_path / "pipe")
+    found: list[str] = []
+    reader = threading.Thread(
+        target=lambda: found.append((tmp_path / "pipe").read_text()), daemon=True
+    )
+    reader.start()
+    assert in_process(*words, tmp_path / "pipe").code == 0
+    reader.join(timeout=60)
+    assert found == ["I love China.\n"]
+    assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_behind_stdout_is_said(toy_run: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        process = subprocess.run(
+            [sys.executable, "-m", "nmt", "translate", "--model", str(toy_run), "我爱中国。"],
+            stdout=full, stderr=subprocess.PIPE, check=False,
+            env={**os.environ, "PYTHONPATH": str(Path(nmt.__file__).parents[1])},
+        )  # fmt: skip
+    assert process.returncode == 2
+    assert b"error: standard output: the disk is full" in process.stderr
+
+
+def test_a_run_without_its_dev_text_translates(toy_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(toy_run, tmp_path / "run")
+    for path in (tmp_path / "run").glob("*.txt"):
+        path.unlink()
+    for path in (tmp_path / "run").glob("checkpoints/*/trainer.safetensors"):
+        path.unlink()
+    result = in_process("translate", "--model", tmp_path / "run", "我爱中国。")
+    assert (result.code, result.out) == (0, "I love China.\n")
+
+
+def test_one_text_is_no_list_of_lines(toy_run: Path) -> None:
+    with pytest.raises(nmt.NmtError, match="one text was given, lines are translated"):
+        Translator.load(toy_run, "cpu").translate("我爱中国。")
+
+
+def test_a_pipe_is_read_once_even_beside_a_bar(
+    toy_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    os.mkfifo(tmp_path / "lines")
+    writer = threading.Thread(
+        target=lambda: (tmp_path / "lines").write_text("我爱中国。\n他爱茶。\n", encoding="utf-8"),
+        daemon=True,
+    )
+    writer.start()
+    words = ("--input", tmp_path / "lines", "--output", tmp_path / "en")
+    assert in_process("translate", "--model", toy_run, *words).code == 0
+    writer.join()
+    assert (tmp_path / "en").read_text() == "I love China.\nHe loves tea.\n"
+
+
+@pytest.mark.parametrize("errors", ["strict", "replace"])
+def test_an_archive_cut_off_is_named(toy_run: Path, tmp_path: Path, errors: str) -> None:
+    whole = gzip.compress("".join(f"我爱中国{n}。\n" for n in range(5000)).encode())
+    (tmp_path / "cut.gz").write_bytes(whole[: len(whole) // 2])
+    words = ("--input", tmp_path / "cut.gz", "--errors", errors, "--beam", 1)
+    result = in_process("translate", "--model", toy_run, *words, "--output", tmp_path / "en")
+    assert result.code == 2
+    assert "compressed data is damaged or cut off" in result.err
+    assert not (tmp_path / "en").exists()
+
+
+def test_a_line_longer_than_training_had_is_noted(toy_run: Path) -> None:
+    translator = Translator.load(toy_run, "cpu")
+    half = translator.max_pieces * 2 // 3
+    lines = ["我爱中国" * half, "我" * half + "。" + "我" * half + "。"]
+    for line in lines:
+        result = in_process("translate", "--model", toy_run, "--beam", 1, line)
+        assert "characters was translated in" in result.err
 
 
 def test_several_sentences_on_a_line_are_translated_one_by_one(toy_run: Path) -> None:

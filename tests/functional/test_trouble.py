@@ -293,6 +293,12 @@ def test_minutes_end_with_a_validation_and_a_save_inside_them(
     last = Run.open(tmp_path / "run").checkpoints()[-1]
     assert last.dev_bleu is not None
     assert 260 < last.state["seconds"] <= 300
+    # The same time again leaves what there is.
+    files = fingerprint(tmp_path / "run")
+    clock[0] += 1000.0
+    again = train(prepared, tmp_path / "run", *keys)
+    assert "training is finished (5 minutes are over)" in again.err
+    assert fingerprint(tmp_path / "run") == files
     # More time, and it goes on.
     more = ("train.max_minutes=6", *keys[1:])
     assert "6 minutes are over" in train(prepared, tmp_path / "run", *more).err

@@ -69,7 +69,7 @@ def test_weights_move_to_characters_and_words_and_still_sum_to_one(source: str) 
 
 
 def test_a_word_is_the_mean_of_its_pieces_and_a_piece_is_shared_by_its_characters() -> None:
-    source, text = "我爱中国。", "I love China."
+    source, text = "我爱中国。", "I love China"
     one = hypothesis(source, text)
     found = align(source, one, SRC, TRG)
     pieces = SRC.pieces(source)
@@ -118,3 +118,22 @@ def test_parts_are_joined_where_they_stand() -> None:
     assert joined("", [], []).links() == []
     assert joined_links([first, second], [0, 3]) == [(0, 0), (1, 1), (3, 2), (4, 2)]
     assert joined_links([], []) == []
+
+
+def test_a_word_is_linked_by_its_letters_not_by_its_full_stop() -> None:
+    """A network is surer of punctuation than of anything else."""
+    ids = TRG.encode("China.")
+    assert any(TRG.piece(id_).strip("▁") == "." for id_ in ids)
+    stop = [TRG.piece(id_).strip("▁") == "." for id_ in ids]
+    attention = torch.zeros(len(ids) + 1, len(SRC.encode("中国。")))
+    for row, is_stop in enumerate(stop):
+        attention[row, 0], attention[row, -1] = (0.0, 1.0) if is_stop else (0.6, 0.4)
+    found = align("中国。", Hypothesis(ids, -1.0, -1.0, attention), SRC, TRG)
+    assert found.weights[0, :2].sum() == pytest.approx(0.6)
+    assert (2, 0) not in found.links()
+
+
+def test_a_word_of_punctuation_alone_is_linked() -> None:
+    ids = TRG.encode(".")
+    attention = torch.ones(len(ids) + 1, len(SRC.encode("。"))) / len(SRC.encode("。"))
+    assert align("。", Hypothesis(ids, -1.0, -1.0, attention), SRC, TRG).links() == [(0, 0)]

@@ -1,6 +1,8 @@
 import json
+import resource
 from pathlib import Path
 
+import pytest
 import torch
 
 from nmt.train.journal import NAME, Journal, environment, read_journal
@@ -40,6 +42,34 @@ def test_a_line_cut_off_by_a_kill_is_left_out_and_removed(tmp_path: Path) -> Non
     Journal(tmp_path, 50).write("log", update=100)
     text = (tmp_path / NAME).read_text(encoding="utf-8")
     assert [json.loads(line)["update"] for line in text.splitlines()] == [50, 100]
+
+
+@pytest.mark.parametrize("cut", range(2, 60, 7))
+def test_a_line_cut_inside_a_character_is_left_out(tmp_path: Path, cut: int) -> None:
+    journal = Journal(tmp_path, 0)
+    journal.write("log", update=50)
+    journal.write("validation", update=60, text="我爱中国我爱中国")
+    whole = (tmp_path / NAME).read_bytes()
+    (tmp_path / NAME).write_bytes(whole[:-cut])
+    assert [r["update"] for r in read_journal(tmp_path)] == [50]
+    Journal(tmp_path, 50).write("log", update=100)
+    assert [r["update"] for r in read_journal(tmp_path)] == [50, 100]
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    journal = Journal(tmp_path, 0)
+    journal.write("log", update=50)
+    size = (tmp_path / NAME).stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 61, before[1]))  # inside a character
+    try:
+        journal.write("validation", update=60, text="我爱中国" * 10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "a record of the journal is lost" in capsys.readouterr().err
+    assert (tmp_path / NAME).stat().st_size == size
+    journal.write("log", update=100)
+    assert [r["update"] for r in read_journal(tmp_path)] == [50, 100]
 
 
 def test_no_journal_is_an_empty_one(tmp_path: Path) -> None:
