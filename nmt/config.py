@@ -389,7 +389,8 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise NmtError(
-            f"{path}: no such configuration file", "configs/quickstart.yaml is one to start from"
+            f"{path}: no such configuration file",
+            "the ones to start from are in the folder configs/ of a clone",
         ) from None
     except UnicodeDecodeError:
         raise NmtError(f"{path}: not valid UTF-8, so not a configuration file") from None

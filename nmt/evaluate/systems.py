@@ -132,12 +132,15 @@ def _texts(runs: Sequence[Run], src: Path | None, refs: Sequence[Path]) -> Texts
     if runs and (src is None or not refs):
         raise NmtError("--src and --ref go together: source lines and their references")
     if not refs:
-        raise NmtError("--hypotheses needs --ref, the references to score against")
+        raise NmtError("hypotheses need --ref, the references to score against")
     source = None if src is None else read_texts(src)
     references = [read_texts(path) for path in refs]
     names = [str(path) for path in ([src] if src is not None else []) + list(refs)]
     texts = Texts(source, references, names)
     _check(texts)
+    for name, lines in zip(names[-len(references) :], references, strict=True):
+        if not any(map(str.strip, lines)):
+            raise NmtError(f"{name}: every line is blank, nothing to score against")
     return texts
 
 

@@ -129,6 +129,9 @@ def test_hypotheses_need_references(nmt: Callable[..., Answer], tmp_path: Path) 
     assert answer == (
         2, "", "error: --hypotheses needs --ref, the references to score against\n",
     )  # fmt: skip
+    assert nmt("evaluate", tmp_path / "hyp") == (
+        2, "", "error: hypotheses need --ref, the references to score against\n",
+    )  # fmt: skip
 
 
 def test_unequal_line_counts_name_both(nmt: Callable[..., Answer], tmp_path: Path) -> None:
@@ -541,6 +544,16 @@ def test_a_baseline_is_not_written_over(nmt: Callable[..., Answer], tmp_path: Pa
         f"error: --baseline {baseline}: this evaluation would write its own report over it\nhint: "
     )
     assert baseline.read_bytes() == before
+
+
+def test_blank_references_are_no_references(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+    ref, blank = (
+        write(tmp_path / "ref", *REFERENCES),
+        write(tmp_path / "blank", *[""] * len(REFERENCES)),
+    )
+    answer = nmt("evaluate", ref, "--ref", ref, "--ref", blank)
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err == f"error: {blank}: every line is blank, nothing to score against\n"
 
 
 def test_a_drop_needs_what_it_is_measured_from(nmt: Callable[..., Answer], tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import pytest
 
 import nmt
 from nmt import Translator
+from nmt.checkpoint import Run
 from tests.conftest import Nmt, toy_pairs
 from tests.toy import nmt as in_process
 
@@ -243,12 +244,14 @@ def test_a_full_disk_behind_stdout_is_said(toy_run: Path) -> None:
     assert b"error: standard output: the disk is full" in process.stderr
 
 
-def test_a_run_without_its_dev_text_translates(toy_run: Path, tmp_path: Path) -> None:
-    shutil.copytree(toy_run, tmp_path / "run")
-    for path in (tmp_path / "run").glob("*.txt"):
-        path.unlink()
-    for path in (tmp_path / "run").glob("checkpoints/*/trainer.safetensors"):
-        path.unlink()
+def test_what_is_sent_on_of_a_run_translates(toy_run: Path, tmp_path: Path) -> None:
+    best = Path("checkpoints") / Run.open(toy_run).best().folder.name
+    (tmp_path / "run" / best).mkdir(parents=True)
+    for name in (
+        "run.json", "config.yaml", "src.model", "trg.model",
+        best / "model.safetensors", best / "state.json",
+    ):  # fmt: skip
+        shutil.copyfile(toy_run / name, tmp_path / "run" / name)
     result = in_process("translate", "--model", tmp_path / "run", "我爱中国。")
     assert (result.code, result.out) == (0, "I love China.\n")
 

@@ -92,7 +92,7 @@ def test_not_a_mapping(tmp_path: Path) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     error = fails(tmp_path / "no.yaml")
     assert error.message == f"{tmp_path / 'no.yaml'}: no such configuration file"
-    assert error.hint == "configs/quickstart.yaml is one to start from"
+    assert error.hint == "the ones to start from are in the folder configs/ of a clone"
 
 
 def test_unknown_source(tmp_path: Path) -> None:
