@@ -24,7 +24,8 @@ class Forecast:
     """What a training is expected to need.
 
     Attributes:
-        seconds_per_epoch: without validations and saves.
+        seconds_per_epoch: of gradients alone: without what the optimizer does with them (a few
+            per cent), validations and saves.
         memory: bytes: the most that PyTorch took on a GPU, or this process on a CPU,
             with the largest block of the epoch.
         disk: bytes that all checkpoints kept will take at most.

@@ -155,18 +155,19 @@ class _Training:
         self.optimizer = self.step.optimizer
         self.progress = Progress(block_tokens=block_tokens(device))
         self._restore()
+        rounded = self.config.precision == "bfloat16"
         self.gradient = Gradient(
             self.model,
             corpus,
             self.config.label_smoothing,
             device,
             workers,
-            torch.bfloat16 if self.config.precision == "bfloat16" else torch.float32,
-            learn_alignment(run, corpus, workers),
-            self.config.guided_alignment,
-            make_sampler(run),
-            recorders[1],
-            _LOOK_AHEAD if is_launched(device) else 0,
+            precision=torch.bfloat16 if rounded else torch.float32,
+            align=learn_alignment(run, corpus, workers),
+            guided_alignment=self.config.guided_alignment,
+            sample=make_sampler(run),
+            recorder=recorders[1],
+            look_ahead=_LOOK_AHEAD if is_launched(device) else 0,
         )
         self.journal = None
         if workers.first:
