@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -326,7 +326,7 @@ def translate(
 ) -> None:
     """Translate: one line out for each line in, in order.
 
-    A line longer than most of those of dev is split at its sentence ends and joined again.
+    A line longer than half of those of dev is split at its sentence ends and joined again.
 
     \b
       nmt translate "我爱中国"
@@ -497,7 +497,7 @@ def evaluate(
         if systems and (model is not None or len(systems) > 1):
             raise NmtError("--alignments scores the links of one run", "name it with --model")
         model = systems[0] if systems else model
-        typer.echo(
+        _print(
             command.evaluate_alignments(
                 alignments,
                 one_based=one_based,
@@ -519,9 +519,9 @@ def evaluate(
         junit=junit, html=html, journal=journal,
     )  # fmt: skip
     answer, checks = command.evaluate(request)
-    typer.echo(answer)
+    _print(answer)
     for check in checks:
-        typer.echo(f"gate: {check.message}", err=True)
+        _print(f"gate: {check.message}", err=True)
     if not all(check.passed for check in checks):
         raise typer.Exit(3)
 
@@ -666,14 +666,8 @@ def main() -> None:
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         sys.exit(130)
-    except BrokenPipeError:
-        _leave_stdout()
     except typer.Abort:
         sys.exit(130)
-    except SystemExit as error:
-        if isinstance(error.__context__, BrokenPipeError):  # Typer makes it an exit with 1
-            _leave_stdout()
-        raise
     except Exception as error:
         # Typer's usage errors share a base class that it does not export.
         if not hasattr(error, "format_message"):
@@ -682,13 +676,17 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _leave_stdout() -> NoReturn:
-    """End well: the reader went away (head, less), and nothing is wrong.
+def _print(text: str, *, err: bool = False) -> None:
+    """Write to stdout, or to stderr; a reader that went away (head, less) has read enough.
 
-    Python would complain once more when it flushes stdout at exit.
+    What the command exits with does not depend on it.
     """
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(0)
+    try:
+        typer.echo(text, err=err)
+    except BrokenPipeError:
+        # Python would complain once more when it flushes the stream at exit.
+        gone = sys.stderr if err else sys.stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), gone.fileno())
 
 
 def _fail(message: str, hint: str | None) -> None:

@@ -49,6 +49,7 @@ def _open_zstd(file: Any) -> Any:
     return zstd.open(file)
 
 
+_DESCRIPTORS = ("/dev", "/dev/fd", "/proc/self/fd")  # names in them are of what is open already
 _REFUSED = (
     errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
     errno.ENOTEMPTY,
@@ -294,11 +295,11 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """
     refuse_folder(path)
     with writing_to(path):
-        path = path.resolve()
-        if path.exists() and not path.is_file():
-            with path.open("wb") as file:
+        if str(path.parent) in _DESCRIPTORS or (path.exists() and not path.is_file()):
+            with path.open("ab") as file:
                 yield file
             return
+        path = Path(os.path.realpath(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
@@ -320,8 +321,23 @@ def refuse_folder(path: Path | None) -> None:
     Raises:
         NmtError: it is one.
     """
-    if path is not None and path.is_dir():
-        raise NmtError(f"{path}: is a directory, a file is to be written", f"{path / 'NAME'}")
+    with contextlib.suppress(OSError):  # what may not be looked at says so when it is written
+        if path is not None and path.is_dir():
+            raise NmtError(f"{path}: is a directory, a file is to be written", f"{path / 'NAME'}")
+
+
+def is_pipe(path: Path) -> bool:
+    """Whether it is a pipe, which can be read only once."""
+    with contextlib.suppress(OSError):
+        return path.is_fifo()
+    return False
+
+
+def is_same_file(one: Path, other: Path) -> bool:
+    """Whether both are there and are one file, by whatever names."""
+    with contextlib.suppress(OSError):
+        return one.is_file() and one.samefile(other)
+    return False
 
 
 @contextlib.contextmanager
@@ -339,6 +355,7 @@ def replacing_folder(folder: Path, *, new: bool = False) -> Iterator[Path]:
         NmtError: the disk is full or the parent may not be written.
     """
     with writing_to(folder):
+        folder = Path(os.path.realpath(folder))  # a link keeps pointing where it did
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:

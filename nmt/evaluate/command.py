@@ -14,7 +14,7 @@ from nmt.evaluate.metrics import DEFAULT, RESAMPLES, Comparison, Kind, Score, co
 from nmt.evaluate.systems import Decoding, System, Texts, gather
 from nmt.evaluate.texts import check_same_length
 from nmt.runtime import say
-from nmt.text import replacing
+from nmt.text import is_same_file, replacing
 from nmt.translate.links import Linker
 
 Banded = tuple[list[lengths.Bucket], dict[str, list[Score]]]
@@ -195,8 +195,7 @@ def _check_request(request: Request) -> None:
 
 def _keep_baseline(baseline: Path, output: Path) -> None:
     """A report may not take the place of its own ruler: the next drop would be measured from it."""
-    report_path = output / "report.json"
-    if baseline.is_file() and report_path.is_file() and baseline.samefile(report_path):
+    if is_same_file(baseline, output / "report.json"):
         raise NmtError(
             f"--baseline {baseline}: this evaluation would write its own report over it",
             "keep a copy elsewhere, in your repository for example, or give --output DIR",

@@ -279,7 +279,8 @@ class _Training:
             if (stopped or asked) and not self._settle():
                 continue  # went back: there is more to do, or the same question again
             if stopped:
-                progress.stopped_by = progress.stopped_by or "another worker's time is over"
+                if progress.stopped_by is None:  # another worker's time is over
+                    progress.stopped_by = reason_to_stop(self.config, progress, math.inf)
                 return
             if asked:
                 return

@@ -19,7 +19,8 @@ from nmt.symbols import PAD
 # Numbers of the logits that exist at a time: enough for fast products, or to keep a GPU busy.
 _CHUNK = {"cpu": 1 << 23, "cuda": 1 << 27}
 
-_CACHED = 1 << 18  # of them that fit into the caches of two cores
+# Of them, turned into gradients at a time: what fits into the caches of two cores.
+_AT_ONCE = {"cpu": 1 << 18, "cuda": 1 << 25}
 
 _LEAST_ATTENTION = 1e-6  # no token is so far off that its gradient is infinite
 
@@ -168,7 +169,7 @@ def _into_gradient(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Turn scores into the gradient of the smoothed loss with respect to them, in place.
 
-    On a CPU a few rows at a time, which stay in the cache for all that is done to them.
+    A few rows at a time, which on a CPU stay in the cache for all that is done to them.
 
     Args:
         scores: without bias, `[tokens, vocab]`, in any precision.
@@ -181,7 +182,7 @@ def _into_gradient(
         gradient of the bias.
     """
     vocab, d_bias = len(bias), torch.zeros_like(bias)
-    size = max(1, _CACHED // vocab) if scores.device.type == "cpu" else max(1, len(scores))
+    size = max(1, _AT_ONCE.get(scores.device.type, _AT_ONCE["cpu"]) // vocab)
     counts = (reference != PAD).to(bias.dtype).unsqueeze(1)
     of_reference, mean = torch.empty_like(counts), torch.empty_like(counts)
     room = bias.new_empty(size, vocab)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -15,6 +16,7 @@ from nmt.tokenizer import Tokenizer
 from nmt.translate.search import Hypothesis
 
 _DIAGONAL = 4.0
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 Matrix = NDArray[np.float32]
 
@@ -27,8 +29,8 @@ class Alignment:
         characters: of the source as the user wrote it.
         words: of the translation, split at spaces.
         weights: `[words, characters]`, rows sum to 1 (a word is the mean of its
-            pieces, without those of punctuation behind its letters; a piece's weight is shared
-            evenly by its characters). What was looked at when the sentence ended is left out.
+            pieces, but for punctuation if there is more; a piece's weight is shared evenly
+            by its characters). What was looked at when the sentence ended is left out.
     """
 
     characters: list[str]
@@ -170,6 +172,21 @@ def _counted(group: list[int], ids: list[int], tokenizer: Tokenizer) -> list[int
 
     "China." looked for 中国; that its full stop looked at another, and more sharply, is no matter.
     """
-    texts = {at: tokenizer.piece(ids[at]).strip(SPACE_MARK) for at in group}
-    lettered = {at for at, text in texts.items() if any(map(str.isalnum, text))}
-    return [at for at in group if at in lettered or not texts[at]] if lettered else group
+    pieces = [tokenizer.piece(ids[at]).strip(SPACE_MARK) for at in group]
+    spelt: list[bytearray] = []  # of each piece, or of the character that it is a byte of
+    for piece in pieces:
+        byte = int(piece[3:5], 16) if _BYTE.fullmatch(piece) else None
+        if byte is not None and byte & 0xC0 == 0x80 and spelt:  # goes on with the last one's
+            spelt[-1].append(byte)
+            spelt.append(spelt[-1])
+        else:
+            spelt.append(bytearray(piece.encode() if byte is None else [byte]))
+    texts = [part.decode("utf-8", "replace") for part in spelt]
+    if all(_is_punctuation(text) for text in texts if text):
+        return group
+    return [at for at, text in zip(group, texts, strict=True) if not _is_punctuation(text)]
+
+
+def _is_punctuation(text: str) -> bool:
+    signs = (unicodedata.category(character)[0] == "P" for character in text)
+    return bool(text) and all(signs) and text != "%"

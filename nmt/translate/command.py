@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from nmt.errors import NmtError
 from nmt.runtime import say
+from nmt.text import is_pipe
 from nmt.translate import output as formats
 from nmt.translate.alignment import Alignment
 from nmt.translate.page import Page
@@ -131,7 +132,7 @@ def _progress(request: Request) -> tqdm[Any]:
     shown = shown and not (request.output is None and sys.stdout.isatty())
     shown = shown and not (request.input is None and sys.stdin.isatty())
     total = None
-    # A pipe can be read only once.
-    if shown and request.input is not None and request.input.is_file():
+    known = request.input is not None and not is_pipe(request.input) and str(request.input) != "-"
+    if shown and known and request.input is not None:
         total = sum(1 for _ in replaced_lines(request.input))
     return tqdm(total=total, unit=" lines", disable=not shown)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from nmt.errors import NmtError
-from nmt.text import open_bytes, refuse_folder
+from nmt.text import is_pipe, is_same_file, open_bytes, refuse_folder
 
 Errors = Literal["strict", "replace"]
 AlignFormat = Literal["pharaoh", "soft"]
@@ -53,14 +53,14 @@ def check(request: Request) -> None:
         raise NmtError("both TEXT and --input were given", "give one of them")
     if request.n_best is not None and request.align is not None and not request.json:
         raise NmtError("--n-best with --align needs --json", "add --json, or leave one of them out")
+    # A missing file is told of before seconds of loading; a pipe can be opened only once.
+    if request.input is not None and not is_pipe(request.input):
+        with open_bytes(request.input):
+            pass
     written = [p for p in (request.output, request.html, *request.pictures.values()) if p]
     for path in written:
         refuse_folder(path)
-        if request.input is not None and path.is_file() and path.samefile(request.input):
+        if request.input is not None and is_same_file(path, request.input):
             raise NmtError(f"{path}: is what is read, and would be written over", "another name")
     if len({path.resolve() for path in written}) < len(written):
         raise NmtError("two outputs have the same name", "give each its own")
-    # A missing file is told of before seconds of loading; a pipe can be opened only once.
-    if request.input is not None and not request.input.is_fifo():
-        with open_bytes(request.input):
-            pass

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from nmt.errors import NmtError
-from nmt.text import damaged, decode_line, is_damage, open_bytes, read_lines, replacing, writing_to
+from nmt.text import damaged, decode_line, is_damage, open_bytes, read_lines, replacing
 from nmt.translate.request import Errors
 
 Write = Callable[[str], object]
@@ -146,20 +146,39 @@ def _decode(raw: bytes, origin: str, number: int, errors: Errors) -> str:
 
 
 @contextlib.contextmanager
+def _to_stdout() -> Iterator[None]:
+    """Say what is wrong with stdout, once: Python would complain again at exit."""
+    try:
+        yield
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise NmtError(
+            f"standard output: cannot be written ({error.strerror}); what came before is there",
+            "--output FILE writes all lines or none",
+        ) from error
+
+
+@contextlib.contextmanager
 def writing_lines(
     path: Path | None,
 ) -> Iterator[tuple[Callable[[str], object], Callable[[], object]]]:
     """Functions that write a line and that send what is written on its way."""
     if path is None:
         out = sys.stdout.buffer
-        try:
-            with writing_to(Path("standard output")):
-                yield lambda line: out.write(line.encode() + b"\n"), out.flush
+
+        def write(line: str) -> None:
+            with _to_stdout():
+                out.write(line.encode() + b"\n")
+
+        def flush() -> None:
+            with _to_stdout():
                 out.flush()
-        except BrokenPipeError:
-            # The reader went away (head, less): nothing is wrong. Python would complain
-            # once more when it flushes stdout at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+        with contextlib.suppress(BrokenPipeError):  # the reader went away: nothing is wrong
+            yield write, flush
+            flush()
     else:
         with replacing(path) as file:
             yield lambda line: file.write(line.encode() + b"\n"), lambda: None

@@ -562,15 +562,21 @@ def test_a_drop_needs_what_it_is_measured_from(nmt: Callable[..., Answer], tmp_p
     assert (answer.code, answer.err) == (2, "error: --max-drop belongs to --baseline\n")
 
 
-def test_a_reader_that_goes_away_is_no_error(run: Path) -> None:
-    command = [sys.executable, "-m", "nmt", "evaluate", "--model", str(run), "--device", "cpu"]
+@pytest.mark.parametrize(("gate", "code"), [((), 0), (("--min-bleu", "100"), 3)])
+def test_a_reader_that_goes_away_changes_no_exit_code(
+    tmp_path: Path, gate: tuple[str, ...], code: int
+) -> None:
+    write(tmp_path / "hyp", *WORSE)
+    ref = write(tmp_path / "ref", *REFERENCES)
+    command = [sys.executable, "-m", "nmt", "evaluate", str(tmp_path / "hyp"), "--ref", str(ref)]
+    command += ["--output", str(tmp_path / "out"), *gate]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
     ) as process:
         assert process.stdout is not None
         process.stdout.close()
-        assert process.wait(timeout=120) == 0
+        assert process.wait(timeout=120) == code
 
 
 def test_a_baseline_that_is_not_a_number(nmt: Callable[..., Answer], tmp_path: Path) -> None:

@@ -153,6 +153,18 @@ def test_a_file_in_the_way_is_left_alone(trained: tuple[Path, Result], tmp_path:
     assert (tmp_path / "notes").read_text() == "mine"
 
 
+def test_a_link_to_an_empty_folder_is_a_place_for_a_run(
+    trained: tuple[Path, Result], tmp_path: Path
+) -> None:
+    (tmp_path / "large").mkdir()
+    (tmp_path / "run").symlink_to("large")
+    keys = ("--set", f"run={tmp_path}/run", "--set", "train.max_updates=1")
+    result = nmt("train", "--config", trained[0], "--device", "cpu", *keys)
+    assert result.code == 0, result.err
+    assert (tmp_path / "run").is_symlink()
+    assert (tmp_path / "large" / "run.json").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "shown"),
     [

@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+import types
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +24,7 @@ import pytest
 import nmt
 from nmt import Translator
 from nmt.checkpoint import Run
+from nmt.translate import command
 from tests.conftest import Nmt, toy_pairs
 from tests.toy import nmt as in_process
 
@@ -195,6 +198,34 @@ def test_a_folder_is_no_file_to_write(toy_run: Path, tmp_path: Path, option: str
     assert result.err.startswith(f"error: {tmp_path}: is a directory, a file is to be written")
 
 
+def test_a_mistyped_input_beside_an_old_output_is_named(toy_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "en").write_text("old")
+    words = ("--input", tmp_path / "zn", "--output", tmp_path / "en")
+    result = in_process("translate", "--model", toy_run, *words)
+    assert result.code == 2
+    assert result.err.startswith(f"error: {tmp_path / 'zn'}: no such file")
+    assert (tmp_path / "en").read_text() == "old"
+
+
+def test_open_descriptors_are_written_to(toy_run: Path, tmp_path: Path) -> None:
+    words = f"'{sys.executable}' -m nmt translate --model '{toy_run}' --device cpu 我爱中国。"
+    (tmp_path / "log").write_text("before\n")
+    for line in (
+        f"{words} --output /dev/stdout >> log",
+        f"{words} --output >(cat > piped; touch done)",
+        f"{words} --output /dev/stdout | cat > through",
+    ):
+        environment = {**os.environ, "PYTHONPATH": str(Path(nmt.__file__).parents[1])}
+        subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment, check=True)
+    for _ in range(100):
+        if (tmp_path / "done").exists():
+            break
+        time.sleep(0.1)
+    assert (tmp_path / "log").read_text() == "before\nI love China.\n"
+    assert (tmp_path / "piped").read_text() == "I love China.\n"
+    assert (tmp_path / "through").read_text() == "I love China.\n"
+
+
 def test_what_is_read_is_not_written_over(toy_run: Path, tmp_path: Path) -> None:
     (tmp_path / "zh").write_text("我爱中国。\n", encoding="utf-8")
     (tmp_path / "link").symlink_to("zh")
@@ -238,10 +269,15 @@ def test_a_full_disk_behind_stdout_is_said(toy_run: Path) -> None:
         process = subprocess.run(
             [sys.executable, "-m", "nmt", "translate", "--model", str(toy_run), "我爱中国。"],
             stdout=full, stderr=subprocess.PIPE, check=False,
-            env={**os.environ, "PYTHONPATH": str(Path(nmt.__file__).parents[1])},
+            env={**os.environ, "PYTHONPATH": str(Path(nmt.__file__).parents[1]),
+                 "PYTHONUNBUFFERED": ""},
         )  # fmt: skip
     assert process.returncode == 2
-    assert b"error: standard output: the disk is full" in process.stderr
+    assert process.stderr.decode().splitlines()[-2:] == [
+        "error: standard output: cannot be written (No space left on device); what came before is "
+        "there",
+        "hint: --output FILE writes all lines or none",
+    ]
 
 
 def test_what_is_sent_on_of_a_run_translates(toy_run: Path, tmp_path: Path) -> None:
@@ -264,7 +300,10 @@ def test_one_text_is_no_list_of_lines(toy_run: Path) -> None:
 def test_a_pipe_is_read_once_even_beside_a_bar(
     toy_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    seen = types.SimpleNamespace(isatty=lambda: True)
+    monkeypatch.setattr(
+        command, "sys", types.SimpleNamespace(stderr=seen, stdin=seen, stdout=sys.stdout)
+    )
     os.mkfifo(tmp_path / "lines")
     writer = threading.Thread(
         target=lambda: (tmp_path / "lines").write_text("我爱中国。\n他爱茶。\n", encoding="utf-8"),

@@ -133,6 +133,32 @@ def test_a_word_is_linked_by_its_letters_not_by_its_full_stop() -> None:
     assert (2, 0) not in found.links()
 
 
+@pytest.mark.parametrize(
+    ("word", "kept"),
+    [
+        ("China.", "China"),
+        ("China”.", "China"),  # ” in bytes
+        ("龘!", "龘"),  # a letter in bytes
+        ("$5.", "$5"),
+        ("C++,", "C++"),
+        ("5%", "5%"),
+        ("...", "..."),
+    ],
+)
+def test_letters_figures_and_signs_say_where_a_word_looked(word: str, kept: str) -> None:
+    ids = TRG.encode(word)
+    attention = torch.zeros(len(ids) + 1, 1)
+    weights = []
+    for at in range(len(ids)):
+        one = attention.clone()
+        one[at] = 1.0
+        found = align("我", Hypothesis(ids, -1.0, -1.0, one), SRC, TRG)
+        weights.append(float(found.weights.sum()))
+    counted = [id_ for id_, weight in zip(ids, weights, strict=True) if weight]
+    assert TRG.decode(counted) == kept
+    assert sum(weights) == pytest.approx(1)
+
+
 def test_a_word_of_punctuation_alone_is_linked() -> None:
     ids = TRG.encode(".")
     attention = torch.ones(len(ids) + 1, len(SRC.encode("。"))) / len(SRC.encode("。"))

@@ -109,3 +109,19 @@ def test_other_schedules_keep_the_rate_on_a_plateau() -> None:
 def test_reasons_to_stop(progress: Progress, seconds: float, reason: str | None) -> None:
     limits = config(epochs=20, max_updates=500, max_minutes=10, patience=10)
     assert reason_to_stop(limits, progress, seconds) == reason
+
+
+@pytest.mark.parametrize(
+    ("progress", "seconds", "reason"),
+    [
+        (Progress(), 479, None),
+        (Progress(), 480, "10 minutes are over"),
+        (Progress(validation_seconds=10), 575, None),
+        (Progress(validation_seconds=10), 576, "10 minutes are over"),
+    ],
+)
+def test_time_is_kept_for_the_average_too(
+    progress: Progress, seconds: float, reason: str | None
+) -> None:
+    limits = config(max_minutes=10, average_best=3, patience=10)
+    assert reason_to_stop(limits, progress, seconds) == reason
