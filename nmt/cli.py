@@ -247,7 +247,7 @@ def translate(
             "--max-ratio",
             min=0.01,
             max=100.0,
-            help="Most output pieces per source piece: --max-ratio 1.5 cuts long output off.",
+            help="Most output pieces per source piece, ten more at any length: --max-ratio 1.5.",
         ),
     ] = None,
     n_best: Annotated[
@@ -555,11 +555,13 @@ def align(
       nmt align --src tokens.zh --trg tokens.en --method attention --model runs/tatoeba
     """
     from nmt.evaluate.alignments import read_token_pairs
+    from nmt.evaluate.texts import check_has_chinese
     from nmt.translate.links import pharaoh
     from nmt.translate.streams import writing_lines
 
     link = _linker(method, model, device, batch_size)
     pairs = read_token_pairs(src, trg)
+    check_has_chinese(str(src), [" ".join(tokens) for tokens, _ in pairs], "--src and --trg")
     made, _ = link(pairs)
     with writing_lines(output) as (write, _):
         for links in made:

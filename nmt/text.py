@@ -32,10 +32,13 @@ _BOM = b"\xef\xbb\xbf"
 _SPACES = re.compile(r"\s+")
 # Neither line ends nor spaces, and nothing a reader would see: they only split
 # the vocabulary. U+200D and U+FE0F stay: they hold emoji together.
+# Ideographs of every extension, compatibility forms and the zero 〇.
+HAN = "[\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+_HAN = re.compile(HAN)
 _INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u200b\u2060\ufeff]")
 
 
-def _open_zstd(file: Any) -> Any:
+def _open_zstd(file: Any, mode: Any = "rb") -> Any:
     try:
         if sys.version_info >= (3, 14):
             from compression import zstd
@@ -46,7 +49,7 @@ def _open_zstd(file: Any) -> Any:
             f"{getattr(file, 'name', file)}: .zst needs the package backports.zstd",
             "pip install 'nmt-zh-en[formats]', or in a clone: pip install -e '.[formats]'",
         ) from None
-    return zstd.open(file)
+    return zstd.open(file, mode)
 
 
 _DESCRIPTORS = ("/dev", "/dev/fd", "/proc/self/fd")  # names in them are of what is open already
@@ -57,6 +60,15 @@ _REFUSED = (
 _OPENERS: dict[str, Callable[[Any], Any]] = {
     ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _open_zstd,
 }  # fmt: skip
+
+
+_WRITERS: dict[str, Callable[[IO[bytes]], Any]] = {
+    # Without name and time in it: the same text has the same bytes.
+    ".gz": lambda file: gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0),
+    ".bz2": lambda file: bz2.BZ2File(file, "wb"),
+    ".xz": lambda file: lzma.LZMAFile(file, "wb"),
+    ".zst": lambda file: _open_zstd(file, "wb"),
+}
 
 
 class Meter:
@@ -263,6 +275,11 @@ def normalise(text: str, *, simplify: bool) -> str:
     return _simplifier()(text) if simplify else text
 
 
+def has_han(text: str) -> bool:
+    """Whether a Chinese character is in it."""
+    return _HAN.search(text) is not None
+
+
 def fence_key(text: str) -> str:
     """What makes two sentences the same for the fence between train, dev and test.
 
@@ -280,6 +297,21 @@ def file_sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def compressing(path: Path, file: IO[bytes]) -> Iterator[IO[bytes]]:
+    """Compress what is written to `file`, if the name `path` asks for it.
+
+    Raises:
+        NmtError: the package for ``.zst`` is missing.
+    """
+    writer = _WRITERS.get(path.suffix)
+    if writer is None:
+        yield file
+    else:
+        with writer(file) as compressed:
+            yield compressed
 
 
 @contextlib.contextmanager

@@ -11,15 +11,13 @@ from tqdm import tqdm
 
 from nmt.errors import NmtError
 from nmt.symbols import SPACE_MARK
-from nmt.text import read_lines
+from nmt.text import HAN, has_han, read_lines
 from nmt.translate.translator import Translator
 
 Named = tuple[str, Sequence[object]]
 
-_HAN = r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f]"
-_HAN_CHARACTER = re.compile(_HAN)
-_HAN_PAIR = re.compile(f"{_HAN}(?= ?{_HAN})")
-_HAN_GAP = re.compile(f"{_HAN}(?= {_HAN})")
+_HAN_PAIR = re.compile(f"{HAN}(?= ?{HAN})")
+_HAN_GAP = re.compile(f"{HAN}(?= {HAN})")
 _MOST_GAPS = 0.25  # of neighbouring Han characters; words have under two characters each
 _FEWEST_PAIRS = 8  # neighbours before this is judged
 _PIECES = re.compile(rf"{SPACE_MARK}|@@(?: |$)")
@@ -84,13 +82,7 @@ def check_is_chinese(name: str, lines: Sequence[str]) -> None:
     Raises:
         NmtError: hardly a line holds a Han character, or they are spaced apart.
     """
-    with_han = sum(bool(_HAN_CHARACTER.search(line)) for line in lines)
-    if with_han * 2 < len(lines):
-        raise NmtError(
-            f"{name}: {with_han} of {len(lines)} lines hold a Chinese character: "
-            "not a Chinese source",
-            "are --src and --ref swapped?",
-        )
+    check_has_chinese(name, lines, "--src and --ref")
     pairs = sum(len(_HAN_PAIR.findall(line)) for line in lines)
     gaps = sum(len(_HAN_GAP.findall(line)) for line in lines)
     if pairs >= _FEWEST_PAIRS and gaps > _MOST_GAPS * pairs:
@@ -102,6 +94,21 @@ def check_is_chinese(name: str, lines: Sequence[str]) -> None:
         )
 
 
+def check_has_chinese(name: str, lines: Sequence[str], options: str) -> None:
+    """Refuse a source side that is hardly Chinese, cut into words or not.
+
+    Raises:
+        NmtError: with the `options` that may be swapped.
+    """
+    with_han = sum(has_han(line) for line in lines)
+    if with_han * 2 < len(lines):
+        raise NmtError(
+            f"{name}: {with_han} of {len(lines)} lines hold a Chinese character: "
+            "not a Chinese source",
+            f"are {options} swapped?",
+        )
+
+
 def check_is_english(name: str, lines: Sequence[str], hint: str) -> None:
     """Refuse hypotheses or references that are Chinese: the sides are swapped.
 
@@ -110,7 +117,7 @@ def check_is_english(name: str, lines: Sequence[str], hint: str) -> None:
     """
     text = "".join(lines)
     letters = sum(map(str.isalpha, text))
-    han = len(_HAN_CHARACTER.findall(text))
+    han = len(re.findall(HAN, text))
     if han * 2 > letters:
         raise NmtError(
             f"{name}: looks Chinese ({han} of {letters} letters), English is scored here", hint

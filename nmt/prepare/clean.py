@@ -15,9 +15,8 @@ from collections.abc import Callable
 from nmt.config import CleanConfig
 from nmt.prepare.numerals import numbers_differ
 from nmt.prepare.sources import Pair
+from nmt.text import has_han
 
-# Ideographs of every extension, compatibility forms and the zero 〇.
-_HAN = re.compile("[\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff\ue000-\uf8ff\ufffd]")
 # Letters of neither script: Greek to Cyrillic, Semitic, Indic, Thai …, then kana, Hangul.
 _FOREIGN = re.compile(
@@ -36,11 +35,6 @@ _MARKUP = re.compile(
 _DIGIT = re.compile(r"\d\d")
 
 Rule = Callable[[Pair], bool]
-
-
-def has_han(text: str) -> bool:
-    """Whether there is a Chinese character in it."""
-    return _HAN.search(text) is not None
 
 
 def empty(pair: Pair) -> bool:

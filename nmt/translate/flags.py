@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nmt.prepare.numerals import numbers_differ
+from nmt.text import has_han
 from nmt.tokenizer import Tokenizer
 from nmt.translate.lengths import UsualLengths, length_ratio
 
 if TYPE_CHECKING:  # the translator offers these flags, and so imports this file
     from nmt.translate.translator import Part, Translation
 
+_FEWEST_LETTERS = 4  # a name or OK may well stand alone
 _REPEATS = 3  # of a run of words, one after another
 _LONGEST_RUN = 8  # words
 _UNSEEN = 0.15  # attention that a piece got from all words together
@@ -34,7 +36,8 @@ class Flag:
     """One sign.
 
     Attributes:
-        name: ``repetition``, ``unattended``, ``numbers``, ``length`` or ``vocabulary``.
+        name: ``script``, ``repetition``, ``unattended``, ``numbers``, ``length`` or
+            ``vocabulary``.
         detail: what was seen, for people.
     """
 
@@ -53,6 +56,7 @@ def flags(translation: Translation, src: Tokenizer, usual: UsualLengths | None) 
     if not translation.parts:
         return []
     found = [
+        _script(translation),
         _repetition(translation),
         _unattended(src, translation.parts),
         _numbers(translation),
@@ -60,6 +64,14 @@ def flags(translation: Translation, src: Tokenizer, usual: UsualLengths | None) 
         _vocabulary(src, translation.parts),
     ]
     return [flag for flag in found if flag is not None]
+
+
+def _script(translation: Translation) -> Flag | None:
+    """A source of words, and none of them Chinese: whatever comes of it means nothing."""
+    letters = [character for character in translation.source if character.isalpha()]
+    if len(letters) < _FEWEST_LETTERS or has_han(translation.source):
+        return None
+    return Flag("script", f"no Chinese character among its {len(letters)} letters")
 
 
 def _repetition(translation: Translation) -> Flag | None:

@@ -62,5 +62,11 @@ def check(request: Request) -> None:
         refuse_folder(path)
         if request.input is not None and is_same_file(path, request.input):
             raise NmtError(f"{path}: is what is read, and would be written over", "another name")
+    for kind, path in request.pictures.items():
+        if path.suffix.lower() != f".{kind}":
+            raise NmtError(
+                f"--attention-{kind} {path}: a name that ends in .{kind} is needed",
+                f"{path.with_suffix(f'.{kind}')}",
+            )
     if len({path.resolve() for path in written}) < len(written):
         raise NmtError("two outputs have the same name", "give each its own")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from nmt.errors import NmtError
-from nmt.text import damaged, decode_line, is_damage, open_bytes, read_lines, replacing
+from nmt.text import compressing, damaged, decode_line, is_damage, open_bytes, read_lines, replacing
 from nmt.translate.request import Errors
 
 Write = Callable[[str], object]
@@ -180,5 +180,5 @@ def writing_lines(
             yield write, flush
             flush()
     else:
-        with replacing(path) as file:
+        with replacing(path) as whole, compressing(path, whole) as file:
             yield lambda line: file.write(line.encode() + b"\n"), lambda: None

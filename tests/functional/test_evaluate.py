@@ -767,6 +767,16 @@ def test_mistaken_alignments(
     assert answer.err.startswith("error: " + message.format(**named))
 
 
+def test_align_refuses_swapped_sides(nmt: Callable[..., Answer], run: Path, tmp_path: Path) -> None:
+    zh, en = write(tmp_path / "zh", "我们 喜欢 音乐"), write(tmp_path / "en", "We like music")
+    answer = nmt("align", "--model", run, "--src", en, "--trg", zh)
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.endswith(
+        f"error: {en}: 0 of 1 lines hold a Chinese character: not a Chinese source\n"
+        "hint: are --src and --trg swapped?\n"
+    )
+
+
 def test_align_wants_as_many_lines_on_both_sides(
     nmt: Callable[..., Answer], tmp_path: Path
 ) -> None:

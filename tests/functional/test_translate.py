@@ -24,6 +24,7 @@ import pytest
 import nmt
 from nmt import Translator
 from nmt.checkpoint import Run
+from nmt.text import read_lines
 from nmt.translate import command
 from tests.conftest import Nmt, toy_pairs
 from tests.toy import nmt as in_process
@@ -191,7 +192,7 @@ def test_flags_are_told_on_stderr(toy_run: Path) -> None:
     assert any(": numbers: in the source 30; in the translation" in note for note in notes)
 
 
-@pytest.mark.parametrize("option", ["--output", "--attention-html", "--attention-svg"])
+@pytest.mark.parametrize("option", ["--output", "--attention-html"])
 def test_a_folder_is_no_file_to_write(toy_run: Path, tmp_path: Path, option: str) -> None:
     result = in_process("translate", "--model", toy_run, option, tmp_path, "我爱中国。")
     assert (result.code, result.out) == (2, "")
@@ -235,6 +236,34 @@ def test_what_is_read_is_not_written_over(toy_run: Path, tmp_path: Path) -> None
         assert result.code == 2
         assert "is what is read, and would be written over" in result.err
     assert (tmp_path / "zh").read_text(encoding="utf-8") == "我爱中国。\n"
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz"])
+def test_output_is_compressed_as_its_name_says(toy_run: Path, tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"en{suffix}"
+    words = ("translate", "--model", toy_run, "我爱中国。", "", "--output", out)
+    assert in_process(*words).code == 0
+    assert list(read_lines(out)) == ["I love China.", ""]
+    first = out.read_bytes()
+    in_process(*words)
+    assert out.read_bytes() == first
+
+
+def test_a_picture_has_the_name_of_its_kind(toy_run: Path, tmp_path: Path) -> None:
+    words = (
+        "translate",
+        "--model",
+        toy_run,
+        "--attention-svg",
+        tmp_path / "look.jpg",
+        "我爱中国。",
+    )
+    result = in_process(*words)
+    assert (result.code, result.out) == (2, "")
+    assert result.err == (
+        f"error: --attention-svg {tmp_path}/look.jpg: a name that ends in .svg is needed\n"
+        f"hint: {tmp_path}/look.svg\n"
+    )
 
 
 def test_two_outputs_have_two_names(toy_run: Path, tmp_path: Path) -> None:

@@ -42,6 +42,14 @@ def test_a_good_translation_and_a_blank_line_have_none() -> None:
 
 
 @pytest.mark.parametrize(
+    ("source", "found"),
+    [("This is a pen.", True), ("Привет", True), ("OK", False), ("2026!!", False), ("T恤", False)],
+)
+def test_a_source_without_chinese(source: str, found: bool) -> None:
+    assert ("script" in names(translation(source, "It is."), None)) == found
+
+
+@pytest.mark.parametrize(
     ("source", "text", "found"),
     [
         ("我爱中国。", "I love, love, love China.", True),
