@@ -66,7 +66,7 @@ _WRITERS: dict[str, Callable[[IO[bytes]], Any]] = {
     # Without name and time in it: the same text has the same bytes.
     ".gz": lambda file: gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0),
     ".bz2": lambda file: bz2.BZ2File(file, "wb"),
-    ".xz": lambda file: lzma.LZMAFile(file, "wb"),
+    ".xz": lambda file: lzma.LZMAFile(file, "wb"),  # noqa: SIM115 (closed by `compressing`)
     ".zst": lambda file: _open_zstd(file, "wb"),
 }
 
