@@ -8,7 +8,6 @@ torch is imported inside the commands: `nmt --help` must answer at once.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ import typer
 
 import nmt
 from nmt.errors import NmtError
-from nmt.runtime import starting
+from nmt.runtime import leave, starting
 
 if TYPE_CHECKING:
     from nmt.config import Config
@@ -686,9 +685,7 @@ def _print(text: str, *, err: bool = False) -> None:
     try:
         typer.echo(text, err=err)
     except BrokenPipeError:
-        # Python would complain once more when it flushes the stream at exit.
-        gone = sys.stderr if err else sys.stdout
-        os.dup2(os.open(os.devnull, os.O_WRONLY), gone.fileno())
+        leave(sys.stderr if err else sys.stdout)
 
 
 def _fail(message: str, hint: str | None) -> None:

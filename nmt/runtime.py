@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from nmt.errors import NmtError
 
@@ -52,6 +52,14 @@ def say(message: str) -> None:
     if os.environ.get("RANK", "0") == "0":
         with contextlib.suppress(OSError):
             tqdm.write(message, file=sys.stderr)
+
+
+def leave(stream: TextIO) -> None:
+    """Write nothing more to stdout or stderr, whose reader is gone or whose disk is full.
+
+    Python would complain at exit of what it still holds.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def warn(message: str) -> None:

@@ -28,7 +28,7 @@ from typing import IO, Any
 
 from nmt.errors import NmtError, where
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 _SPACES = re.compile(r"\s+")
 # Neither line ends nor spaces, and nothing a reader would see: they only split
 # the vocabulary. U+200D and U+FE0F stay: they hold emoji together.
@@ -136,7 +136,7 @@ def _similar_file(path: Path) -> str:
 
 
 def read_lines(
-    path: Path, encoding: str | None = None, meter: Meter | None = None
+    path: Path, encoding: str | None = None, meter: Meter | None = None, errors: str = "strict"
 ) -> Generator[str, None, None]:
     r"""Yield the lines of a file without their final ``\n``.
 
@@ -147,6 +147,7 @@ def read_lines(
         path: the file, or ``-``.
         encoding: of a corpus source, whose key it is; None is UTF-8 for all else.
         meter: told how far the file has been read.
+        errors: ``replace`` puts U+FFFD in the place of what is not in the encoding.
 
     Raises:
         NmtError: missing file, wrong encoding (with the line), damaged compression.
@@ -156,9 +157,9 @@ def read_lines(
         try:
             raw_lines = _utf16_lines(file) if encoding == "utf-16" else file
             for number, raw in enumerate(raw_lines, start=1):
-                if number == 1 and raw.startswith(_BOM):
-                    raw = raw[len(_BOM) :]
-                yield decode_line(raw, path, number, encoding)
+                if number == 1:
+                    raw = raw.removeprefix(BOM)
+                yield decode_line(raw, path, number, encoding, errors)
         except UnicodeDecodeError as error:
             raise NmtError(
                 f"{where(path, number + 1)}: not valid UTF-16 ({error.reason})"
@@ -191,7 +192,9 @@ def _utf16_lines(file: IO[bytes]) -> Iterator[bytes]:
             yield line.encode()
 
 
-def decode_line(raw: bytes, path: object, number: int, encoding: str | None = None) -> str:
+def decode_line(
+    raw: bytes, path: object, number: int, encoding: str | None = None, errors: str = "strict"
+) -> str:
     r"""Decode one line of bytes, its ``\n`` or ``\r\n`` removed.
 
     Args:
@@ -199,6 +202,7 @@ def decode_line(raw: bytes, path: object, number: int, encoding: str | None = No
         path: for the message.
         number: of the line, for the message.
         encoding: as in `read_lines`.
+        errors: likewise.
 
     Raises:
         NmtError: the bytes are not in the encoding; names file, line and, for Chinese
@@ -210,7 +214,7 @@ def decode_line(raw: bytes, path: object, number: int, encoding: str | None = No
         raw = raw[:-1]
     codec = encoding if encoding in ("gb18030", "big5") else "utf-8"
     try:
-        return raw.decode(codec)
+        return raw.decode(codec, errors)
     except UnicodeDecodeError as error:
         looks_like = _guess_encoding(raw, codec)
         reads = f"; it reads as {looks_like[0]}: {looks_like[1]}" if looks_like else ""

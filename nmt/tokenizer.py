@@ -153,7 +153,7 @@ class Tokenizer:
         for id_ in self.encode(text):
             surface = self.piece(id_)
             begin = at
-            if not _BYTE.fullmatch(surface):
+            if byte_of(surface) is None:
                 at += len(surface)
             elif pending:
                 begin, pending = at - 1, pending - 1
@@ -187,6 +187,12 @@ class Tokenizer:
         """Whether this model writes a mark before the first word, in one piece or in bytes."""
         first = self.piece(self._processor.encode("a")[0])
         return first.startswith(symbols.SPACE_MARK) or first == "<0xE2>"
+
+
+def byte_of(piece: str) -> int | None:
+    """The byte that a piece such as ``<0xE4>`` stands for; None for all others."""
+    match = _BYTE.fullmatch(piece)
+    return int(match[1], 16) if match else None
 
 
 def train_tokenizer(

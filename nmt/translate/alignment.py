@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -12,11 +11,10 @@ from numpy.typing import NDArray
 
 from nmt.symbols import EOS, SPACE_MARK
 from nmt.text import normalise
-from nmt.tokenizer import Tokenizer
+from nmt.tokenizer import Tokenizer, byte_of
 from nmt.translate.search import Hypothesis
 
 _DIAGONAL = 4.0
-_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 Matrix = NDArray[np.float32]
 
@@ -175,7 +173,7 @@ def _counted(group: list[int], ids: list[int], tokenizer: Tokenizer) -> list[int
     pieces = [tokenizer.piece(ids[at]).strip(SPACE_MARK) for at in group]
     spelt: list[bytearray] = []  # of each piece, or of the character that it is a byte of
     for piece in pieces:
-        byte = int(piece[3:5], 16) if _BYTE.fullmatch(piece) else None
+        byte = byte_of(piece)
         if byte is not None and byte & 0xC0 == 0x80 and spelt:  # goes on with the last one's
             spelt[-1].append(byte)
             spelt.append(spelt[-1])

@@ -13,18 +13,12 @@ from tqdm import tqdm
 
 from nmt.errors import NmtError
 from nmt.runtime import say
-from nmt.text import is_pipe
+from nmt.text import read_lines
 from nmt.translate import output as formats
 from nmt.translate.alignment import Alignment
 from nmt.translate.page import Page
 from nmt.translate.request import Request
-from nmt.translate.streams import (
-    argument_lines,
-    arriving_lines,
-    file_lines,
-    replaced_lines,
-    writing_lines,
-)
+from nmt.translate.streams import argument_lines, arriving_lines, file_lines, writing_lines
 from nmt.translate.translator import Translation, Translator
 from nmt.translate.views import grid
 
@@ -132,7 +126,7 @@ def _progress(request: Request) -> tqdm[Any]:
     shown = shown and not (request.output is None and sys.stdout.isatty())
     shown = shown and not (request.input is None and sys.stdin.isatty())
     total = None
-    known = request.input is not None and not is_pipe(request.input) and str(request.input) != "-"
-    if shown and known and request.input is not None:
-        total = sum(1 for _ in replaced_lines(request.input))
+    # What is no file can be read only once.
+    if shown and request.input is not None and request.input.is_file():
+        total = sum(1 for _ in read_lines(request.input, errors="replace"))
     return tqdm(total=total, unit=" lines", disable=not shown)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from nmt.prepare.numerals import numbers_differ
 from nmt.text import has_han
-from nmt.tokenizer import Tokenizer
+from nmt.tokenizer import Tokenizer, byte_of
 from nmt.translate.lengths import UsualLengths, length_ratio
 
 if TYPE_CHECKING:  # the translator offers these flags, and so imports this file
@@ -28,7 +28,6 @@ _UNSEEN = 0.15  # attention that a piece got from all words together
 _UNSEEN_SHARE = 0.34  # of a part's pieces, before it is worth a flag
 _FAR = 1.25  # times the ratios of 98 % of the pairs
 _UNKNOWN_SHARE = 0.34  # of a part's characters
-_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
 @dataclass(frozen=True)
@@ -156,7 +155,7 @@ def _vocabulary(src: Tokenizer, parts: list[Part]) -> Flag | None:
         spelled = {
             piece.begin
             for piece in pieces
-            if _BYTE.fullmatch(src.piece(piece.id)) and not normalised[piece.begin].isspace()
+            if byte_of(src.piece(piece.id)) is not None and not normalised[piece.begin].isspace()
         }
         unknown += [normalised[at] for at in sorted(spelled)]
     if not characters or len(unknown) < _UNKNOWN_SHARE * characters:

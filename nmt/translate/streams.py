@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from nmt.errors import NmtError
-from nmt.text import compressing, damaged, decode_line, is_damage, open_bytes, read_lines, replacing
+from nmt.runtime import leave
+from nmt.text import BOM, compressing, decode_line, read_lines, replacing
 from nmt.translate.request import Errors
 
 Write = Callable[[str], object]
@@ -18,7 +19,6 @@ Flush = Callable[[], object]
 
 _MOST_LINES = 2048
 _MOST_BYTES = 1 << 22
-_BOM = b"\xef\xbb\xbf"
 
 
 def argument_lines(texts: list[str], errors: Errors) -> Iterator[list[str]]:
@@ -40,10 +40,9 @@ def file_lines(path: Path, errors: Errors) -> Iterator[list[str]]:
     Raises:
         NmtError: missing, damaged, or not UTF-8 and `errors` is strict.
     """
-    lines = read_lines(path) if errors == "strict" else replaced_lines(path)
     window: list[str] = []
     size = 0
-    for line in lines:
+    for line in read_lines(path, errors=errors):
         window.append(line)
         size += len(line)
         if len(window) == _MOST_LINES or size >= _MOST_BYTES:
@@ -51,24 +50,6 @@ def file_lines(path: Path, errors: Errors) -> Iterator[list[str]]:
             window, size = [], 0
     if window:
         yield window
-
-
-def replaced_lines(path: Path) -> Iterator[str]:
-    """The lines of a file, U+FFFD in place of what is not UTF-8.
-
-    Raises:
-        NmtError: missing or damaged.
-    """
-    number = 0
-    with open_bytes(path) as file:
-        try:
-            for number, raw in enumerate(file, start=1):
-                whole = raw.removeprefix(_BOM) if number == 1 else raw
-                yield _decode(whole, str(path), number, "replace")
-        except Exception as error:
-            if not is_damage(error):
-                raise
-            raise damaged(path, number, error) from error
 
 
 def arriving_lines(descriptor: int, errors: Errors) -> Iterator[list[str]]:
@@ -91,7 +72,7 @@ def arriving_lines(descriptor: int, errors: Errors) -> Iterator[list[str]]:
         for raw in raw_lines:
             number += 1
             if number == 1:
-                raw = raw.removeprefix(_BOM)
+                raw = raw.removeprefix(BOM)
             try:
                 window.append(_decode(raw, "standard input", number, errors))
             except NmtError:
@@ -142,16 +123,16 @@ def _decode(raw: bytes, origin: str, number: int, errors: Errors) -> str:
         except NmtError as error:
             hint = f"{error.hint}; or put U+FFFD in their place: --errors replace"
             raise NmtError(error.message, hint) from None
-    return decode_line(raw.decode("utf-8", "replace").encode(), origin, number)
+    return decode_line(raw, origin, number, errors=errors)
 
 
 @contextlib.contextmanager
 def _to_stdout() -> Iterator[None]:
-    """Say what is wrong with stdout, once: Python would complain again at exit."""
+    """Say what is wrong with stdout, and leave it."""
     try:
         yield
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        leave(sys.stdout)
         if isinstance(error, BrokenPipeError):
             raise
         raise NmtError(

@@ -1,4 +1,4 @@
-r"""Text in, text out: one line for one line, in order, whatever the batches were.
+"""Text in, text out: one line for one line, in order, whatever the batches were.
 
 >>> from nmt import Translator
 >>> translator = Translator.load("runs/tatoeba")
