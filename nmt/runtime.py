@@ -146,8 +146,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
-    text = str(error)
-    return "DefaultCPUAllocator" in text or "CUDA error: out of memory" in text
+    said = ("DefaultCPUAllocator", "CUDA error: out of memory", "[CUDA]: out of memory",
+            "CUBLAS_STATUS_ALLOC_FAILED")  # fmt: skip
+    return any(each in str(error) for each in said)
 
 
 @dataclass(frozen=True)

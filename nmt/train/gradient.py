@@ -89,6 +89,7 @@ class Gradient:
         self.recorded = None
         if recorder is not None:
             self.recorded = RecordedGradient(self.loss, list(model.parameters()), recorder)
+        self._forgot = False  # for want of memory, since parts were made smaller last
         self._beside = ThreadPoolExecutor(look_ahead) if look_ahead else None
         self._expected: dict[int, tuple[Blocks, Future[_Gathered]]] = {}
 
@@ -104,15 +105,18 @@ class Gradient:
         Raises:
             NmtError: a single sentence does not fit into memory.
         """
-        gathered, failed = self._take(blocks, draw), False
+        gathered = self._take(blocks, draw)
         while (computed := self._compute(gathered, seed)) is None:
-            if self.recorded is not None:
-                self.recorded.forget()  # what is recorded may be what fills the memory
-            if failed or self.recorded is None:
+            if self.recorded is None or self._forgot:
                 sentences = gathered.sentences
                 self._smaller(sentences, max(gathered.parts, key=sentences.cells))
+            # What is recorded may be what fills the memory. If it fills it again, a part
+            # that is launched and what is recorded of others don't fit side by side.
+            self._forgot = not self._forgot
+            if self.recorded is not None:
+                self.recorded.forget()
             self._empty()
-            gathered, failed = self._gather(blocks, draw), True
+            gathered = self._gather(blocks, draw)
         if not alone:
             self.workers.add_up([_gradient(parameter) for parameter in self.model.parameters()])
         return computed

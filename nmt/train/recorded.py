@@ -27,7 +27,8 @@ from nmt.runtime import is_out_of_memory
 LAUNCH = "NMT_LAUNCH"  # set in the environment: nothing is recorded
 
 _ROWS, _LENGTHS = 8, 4  # sizes of a bucket from one power of two to the next
-_LARGE = 4096  # target tokens from which there are twice as many
+# Target tokens from which there are twice as many; blocks of a usual size are not on either side.
+_LARGE = 3584
 
 
 class Recorder:
@@ -88,8 +89,11 @@ class Recorder:
             graph.capture_begin(self._pool, capture_error_mode="thread_local")
             try:
                 function()
-            finally:
-                graph.capture_end()
+            except BaseException:
+                with contextlib.suppress(RuntimeError):  # about what the first error spoiled
+                    graph.capture_end()
+                raise
+            graph.capture_end()
         self._begun = True
         return graph.replay
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -207,5 +208,12 @@ def attempt(name: str, function: Callable[[], Any]) -> Found:
         yield name, function()
     except Exception:  # the next variant may work, and this one's error is worth knowing
         yield name, {"error": traceback.format_exc(limit=-6)[-3000:]}
+    empty_gpu()
+
+
+def empty_gpu() -> None:
+    """Give back what dropped networks held; recordings hold theirs in cycles."""
     if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+        gc.collect()
+        with contextlib.suppress(RuntimeError):  # after a recording that failed
+            torch.cuda.empty_cache()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from shapes import SHAPES
 
-from gpu.bench import Bench, Found, Loop, Trainer, attempt
+from gpu.bench import Bench, Found, Loop, Trainer, attempt, empty_gpu
 from gpu.device import ceilings
 from gpu.work import counted
 from nmt.batches import make_batch
@@ -29,8 +29,8 @@ def measured(
     """Speed of updates, batches gathered beside them, and its share of the ceilings."""
     settings = bench.settings
     top = ceilings(bench)
+    empty_gpu()
     if bench.device.type == "cuda":
-        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     trainer = Trainer(bench.model(shape), precision, loop, recorded=recorded)
     parts = bench.plan(tokens)

@@ -105,6 +105,8 @@ def test_every_sentence_is_in_one_part_of_one_worker() -> None:
         (torch.cuda.OutOfMemoryError("CUDA out of memory."), True),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), True),
         (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), True),
         (MemoryError(), True),
         (RuntimeError("shapes cannot be multiplied"), False),
     ],

@@ -252,6 +252,19 @@ def test_memory_that_is_full_while_recording(
     torch.testing.assert_close(gradients(gradient.model), halves, rtol=1e-4, atol=1e-6)
 
 
+def test_memory_that_is_full_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is recorded and forgotten in turn would never be replayed."""
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    failing = Failing(torch.cuda.OutOfMemoryError("CUDA out of memory."), 0)
+    gradient = Gradient(model(), corpus(12), 0.1, CPU, Workers(), recorder=failing)
+    cut = []
+    for sentences in (12, 10, 8):
+        failing.times = 2  # once more when the cache is empty
+        gradient.compute([np.arange(sentences)] * 2, 1)
+        cut.append(gradient.most_cells)
+    assert cut[0] == float("inf") > cut[1] == cut[2]
+
+
 def test_workers_shares_are_recorded_too() -> None:
     whole = Gradient(model(), corpus(12), 0.1, CPU, Workers())
     whole.compute([np.arange(12)], 1)
