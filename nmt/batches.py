@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 
 from nmt.corpus import PackedSet, Side
 from nmt.symbols import BOS, EOS, PAD
@@ -187,10 +188,8 @@ def make_batch(corpus: PackedSet, sentences: Indices, align: Align | None = None
 
 def pad_sources(sources: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """Source ids and their mask, for translation; no sentence may be empty."""
+    src = _padded(sources)
     lengths = torch.tensor([len(ids) for ids in sources])
-    src = torch.full((len(sources), int(lengths.max())), PAD)
-    for row, ids in enumerate(sources):
-        src[row, : len(ids)] = torch.as_tensor(ids)
     # By length, not by id: PAD may stand inside, for a token whose vector is left out.
     return src, torch.arange(src.shape[1]) < lengths.unsqueeze(1)
 
@@ -198,16 +197,15 @@ def pad_sources(sources: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
 def pad_pairs(sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> Batch:
     """Pairs of ids as a batch, for forced decoding; no source may be empty, a target may."""
     src, src_mask = pad_sources(sources)
-    longest = max(map(len, targets))
-    trg_in = torch.full((len(targets), longest + 1), PAD)
-    trg_out = torch.full((len(targets), longest + 1), PAD)
-    trg_in[:, 0] = BOS
-    for row, ids in enumerate(targets):
-        trg_in[row, 1 : len(ids) + 1] = trg_out[row, : len(ids)] = torch.as_tensor(
-            ids, dtype=torch.long
-        )
-        trg_out[row, len(ids)] = EOS
+    trg_in = _padded([[BOS, *ids] for ids in targets])
+    trg_out = _padded([[*ids, EOS] for ids in targets])
     return Batch(src, src_mask, trg_in, trg_out, sum(map(len, targets)) + len(targets))
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
+    """`[rows, longest]`, PAD behind."""
+    tensors = [torch.tensor(row, dtype=torch.long) for row in rows]
+    return pad_sequence(tensors, batch_first=True, padding_value=PAD)
 
 
 def gather(

@@ -38,17 +38,18 @@ from torch import Tensor
 
 import nmt
 from nmt.config import Config, build_config, dump_config
-from nmt.corpus import PackedSet
+from nmt.corpus import SIDES, PackedSet
 from nmt.errors import NmtError
 from nmt.model import Seq2Seq
 from nmt.runtime import say, warn
-from nmt.text import file_sha256, read_lines, replacing, replacing_folder
-from nmt.tokenizer import Tokenizer
+from nmt.text import file_sha256, read_lines, replacing_folder, write_whole
+from nmt.tokenizer import load_both
 
 FORMAT = 1
 _TEXTS = ("dev.src.txt", "dev.trg.txt", "test.src.txt", "test.trg.txt")
 _AVERAGE = "average"
 _LOCK = ".lock"
+JOURNAL = "train.jsonl"
 # What `nmt.text.replacing` and its like call a file or folder until it is whole.
 _HALF_WRITTEN = re.compile(
     r"\.(\d{8}|average|run\.json|state\.json|config\.yaml|train\.jsonl|curves\.svg|aligner\.safetensors)\."
@@ -74,6 +75,11 @@ class Checkpoint:
     def update(self) -> int:
         """Optimizer steps done when it was saved."""
         return int(self.state["update"])
+
+    @property
+    def is_average(self) -> bool:
+        """Whether it is the mean of others."""
+        return self.folder.name == _AVERAGE
 
     @property
     def dev_bleu(self) -> float | None:
@@ -114,9 +120,8 @@ class Run:
         self.folder = folder
         self.config = config
         self.info = info
-        self.src = Tokenizer.load(folder / "src.model", simplify=config.data.simplify)
-        self.trg = Tokenizer.load(folder / "trg.model", simplify=False)
-        for side, tokenizer in (("src", self.src), ("trg", self.trg)):
+        self.src, self.trg = load_both(folder, simplify=config.data.simplify)
+        for side, tokenizer in zip(SIDES, (self.src, self.trg), strict=True):
             if tokenizer.sha256 != info["tokenizers"][side]:
                 raise NmtError(
                     f"{folder / side}.model: is not the tokenizer this run was trained with",
@@ -148,9 +153,7 @@ class Run:
                 "program": nmt.__version__,
                 "created": _now(),
                 "finished": None,
-                "tokenizers": {
-                    side: file_sha256(scratch / f"{side}.model") for side in ("src", "trg")
-                },
+                "tokenizers": {side: file_sha256(scratch / f"{side}.model") for side in SIDES},
                 "corpus": file_sha256(corpus / "manifest.json"),
             }
             (scratch / "run.json").write_text(_json(info), encoding="utf-8")
@@ -241,16 +244,25 @@ class Run:
             )
         return max(saved, key=lambda c: (-1.0 if c.dev_bleu is None else c.dev_bleu, c.update))
 
-    def load_best(self, device: torch.device) -> Seq2Seq:
-        """The network with its best weights, ready to translate.
+    def load_best(self, device: torch.device) -> tuple[int, Seq2Seq]:
+        """The network with its best weights, ready to translate, and their update.
+
+        A training at work may replace them by better ones meanwhile: those are taken then.
 
         Raises:
             NmtError: no checkpoint, or a damaged one.
         """
-        best = self.best()
-        model = self.build_model(initialise=False)
-        model.load_state_dict(best.load("model", device))
-        return model.to(device).eval()
+        while True:
+            best = self.best()
+            try:
+                weights = best.load("model", device)
+            except NmtError:
+                if best.folder.exists():
+                    raise
+                continue
+            model = self.build_model(initialise=False)
+            model.load_state_dict(weights)
+            return best.update, model.to(device).eval()
 
     def save(
         self,
@@ -290,8 +302,7 @@ class Run:
             NmtError: the disk is full; the old state stays.
         """
         state = {**checkpoint.state, **changes}
-        with replacing(checkpoint.folder / "state.json") as file:
-            file.write(_json(state).encode())
+        write_whole(checkpoint.folder / "state.json", _json(state).encode())
         self._prune()
         return Checkpoint(checkpoint.folder, state)
 
@@ -303,7 +314,7 @@ class Run:
         """
         updates: list[int] = []
         total: dict[str, Tensor] = {}
-        for checkpoint in self._scored()[:count]:
+        for checkpoint in _by_score(self.checkpoints())[:count]:
             try:
                 tensors = checkpoint.load("model", torch.device("cpu"))
             except NmtError as error:
@@ -341,17 +352,16 @@ class Run:
             (scratch / "state.json").write_text(_json(full), encoding="utf-8")
         return Checkpoint(folder, full)
 
-    def last_good(
-        self, device: torch.device
-    ) -> tuple[Checkpoint, dict[str, dict[str, Tensor]]] | None:
-        """The newest checkpoint that can be read, with its tensors; None without any.
+    def last_good(self) -> tuple[Checkpoint, dict[str, dict[str, Tensor]]] | None:
+        """The newest checkpoint that can be read, its tensors on the CPU; None without any.
 
         Raises:
             NmtError: there are some, and none is whole.
         """
+        cpu = torch.device("cpu")  # a GPU may have no room for all of it a second time
         for checkpoint in reversed(self.checkpoints()):
             try:
-                tensors = {name: checkpoint.load(name, device) for name in ("model", "trainer")}
+                tensors = {name: checkpoint.load(name, cpu) for name in ("model", "trainer")}
             except NmtError as error:
                 warn(f"{error.message}; going back to the checkpoint before")
                 continue
@@ -384,11 +394,8 @@ class Run:
         Raises:
             NmtError: another one is at it.
         """
-        try:
-            import fcntl
-        except ImportError:  # Windows: go without
-            yield
-            return
+        import fcntl  # not on Windows, where runs are read but not trained
+
         with (self.folder / _LOCK).open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -403,30 +410,46 @@ class Run:
 
     def replace_config(self, config: Config) -> None:
         """Record keys that were changed for the rest of the training."""
-        with replacing(self.folder / "config.yaml") as file:
-            file.write(dump_config(config).encode())
+        write_whole(self.folder / "config.yaml", dump_config(config).encode())
         self.config = config
 
     def mark_finished(self, finished: bool = True) -> None:
         """Record that training ended by itself (or goes on after all)."""
         self.info = {**self.info, "finished": _now() if finished else None}
-        with replacing(self.folder / "run.json") as file:
-            file.write(_json(self.info).encode())
-
-    def _scored(self) -> list[Checkpoint]:
-        """Validated checkpoints, best first, of equals the later one."""
-        scored = [c for c in self.checkpoints() if c.dev_bleu is not None]
-        return sorted(scored, key=lambda c: (c.dev_bleu, c.update), reverse=True)
+        write_whole(self.folder / "run.json", _json(self.info).encode())
 
     def _prune(self) -> None:
         saved = self.checkpoints()
         train = self.config.train
-        best = self._scored()[: max(train.keep_best, train.average_best)]
+        best = _by_score(saved)[: max(train.keep_best, train.average_best)]
         # Two of the newest: if the last one is found damaged there is one before it.
         keep = {checkpoint.update for checkpoint in [*saved[-2:], *best]}
         for checkpoint in saved:
             if checkpoint.update not in keep:
                 _remove(checkpoint.folder)
+
+
+def read_journal(folder: Path) -> list[dict[str, Any]]:
+    """All whole records of a run's journal; a last line cut off by a kill is left out."""
+    records = []
+    try:
+        text = (folder / JOURNAL).read_bytes()
+    except FileNotFoundError:
+        return []
+    for line in text.split(b"\n"):
+        try:
+            record = json.loads(line)
+        except ValueError:  # no JSON, or cut inside a character
+            continue
+        if isinstance(record, dict):
+            records.append(record)
+    return records
+
+
+def _by_score(saved: list[Checkpoint]) -> list[Checkpoint]:
+    """Those that were validated, best first, of equals the later one."""
+    scored = [checkpoint for checkpoint in saved if checkpoint.dev_bleu is not None]
+    return sorted(scored, key=lambda c: (c.dev_bleu, c.update), reverse=True)
 
 
 def newest_run(parent: Path) -> Path:

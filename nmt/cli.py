@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 
 import typer
 
@@ -477,7 +477,6 @@ def evaluate(
     from nmt.evaluate import command
     from nmt.evaluate.systems import Decoding
     from nmt.text import refuse_folder
-    from nmt.train.journal import read_journal
 
     decoding = Decoding(device, beam, alpha, batch_size)
     for path in (markdown, junit, html, chart):
@@ -488,11 +487,13 @@ def evaluate(
             "--max-drop": max_drop,
             "--compare": compare or None, "--by-length": by_length or None, "--buckets": buckets,
             "--chart": chart, "--metric": metric, "--markdown": markdown, "--junit": junit,
-            "--html": html,
+            "--html": html, "--beam": beam, "--alpha": alpha,
         }  # fmt: skip
         for option, value in other.items():
             if value is not None:
-                raise NmtError(f"--alignments takes no {option}: links get no BLEU, and no gate")
+                raise NmtError(
+                    f"--alignments takes no {option}: links need no search, and get no BLEU or gate"
+                )
         if systems and (model is not None or len(systems) > 1):
             raise NmtError("--alignments scores the links of one run", "name it with --model")
         model = systems[0] if systems else model
@@ -508,14 +509,15 @@ def evaluate(
             )
         )
         return
+    if method != LINK_METHOD or one_based:
+        raise NmtError(f"{'--one-based' if one_based else '--method'} belongs to --alignments")
     paths = _systems(systems, model, hypotheses, ref)
-    journal = read_journal(paths[0]) if html is not None and paths[0].is_dir() else []
     request = command.Request(
         systems=paths, src=src, refs=list(ref or []), decoding=decoding,
         metrics=list(metric or []), compare=compare, by_length=by_length, buckets=buckets,
         chart=chart, min_bleu=min_bleu, min_chrf=min_chrf, baseline=baseline,
         max_drop=max_drop, output=output or _evaluation_folder(paths), markdown=markdown,
-        junit=junit, html=html, journal=journal,
+        junit=junit, html=html,
     )  # fmt: skip
     answer, checks = command.evaluate(request)
     _print(answer)
@@ -573,12 +575,6 @@ def _load_config(path: Path, overrides: list[str] | None) -> Config:
     return load_config(path, overrides)
 
 
-def _translator(
-    model: Path | None, device: str, beam: int | None, alpha: float | None
-) -> Translator:
-    return _loaded([] if model is None else [model], device, {"beam": beam, "alpha": alpha})
-
-
 def _loaded(
     models: list[Path] | None,
     device: str,
@@ -590,8 +586,7 @@ def _loaded(
     from nmt.translate.translator import Translator
 
     translator = Translator.load(models or [newest_run(RUNS)], device, int8=int8)
-    update = {key: value for key, value in given.items() if value is not None}
-    translator.search = translator.search.model_copy(update=update)
+    translator.change_search(given)
     return translator
 
 
@@ -609,13 +604,15 @@ def _systems(
 ) -> list[Path]:
     """What to evaluate, however it was named."""
     from nmt.checkpoint import Run, newest_run
+    from nmt.text import open_bytes
 
     if hypotheses is not None and model is not None:
         raise NmtError("--hypotheses takes no --model: nothing is translated")
     if hypotheses is not None and not ref:
         raise NmtError("--hypotheses needs --ref, the references to score against")
-    if hypotheses is not None and hypotheses.is_dir():
-        raise NmtError(f"{hypotheses}: is a directory, a file is needed")
+    if hypotheses is not None and (hypotheses.is_dir() or not hypotheses.exists()):
+        with open_bytes(hypotheses):
+            pass  # for its message; - is there, whatever it is called
     if model is not None and not model.is_dir():
         Run.open(model)  # for its message
     named = [path for path in (model, hypotheses) if path is not None]
@@ -651,7 +648,7 @@ def _linker(method: str, model: Path | None, device: str, batch_size: int) -> Li
         how = _LINK_METHODS[chosen]
         if chosen == "lexical":
             return run_links(Run.open(run), pairs), how
-        translator = _translator(model, device, None, None)
+        translator = _loaded([run], device, {})
         weights: Method = "attention" if chosen == "attention" else "occlusion"
         return stream_links(translator, pairs, method=weights, batch_size=batch_size), how
 
@@ -660,8 +657,13 @@ def _linker(method: str, model: Path | None, device: str, batch_size: int) -> Li
 
 def main() -> None:
     """Run the command line and exit."""
+    run(app)
+
+
+def run(program: typer.Typer) -> NoReturn:
+    """Run a program of ours and exit, with a message if it is used wrongly."""
     try:
-        code = app(standalone_mode=False)
+        code = program(standalone_mode=False)
     except NmtError as error:
         _fail(error.message, error.hint)
     except KeyboardInterrupt:
@@ -688,7 +690,7 @@ def _print(text: str, *, err: bool = False) -> None:
         leave(sys.stderr if err else sys.stdout)
 
 
-def _fail(message: str, hint: str | None) -> None:
+def _fail(message: str, hint: str | None) -> NoReturn:
     typer.echo(f"error: {message}", err=True)
     if hint:
         typer.echo(f"hint: {hint}", err=True)

@@ -32,7 +32,10 @@ class _Source(_Section):
         description="how often a training pair is packed: 2 twice, 0.5 every second one",
     )
     cap: int | None = Field(
-        None, ge=1, description="most pairs used of it, drawn at random after cleaning"
+        None,
+        ge=1,
+        description="most pairs used of it, drawn at random after cleaning; of hsk "
+        "most sentences, and most glosses",
     )
 
 
@@ -248,9 +251,7 @@ class ModelConfig(_Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] | Literal["auto"] = Field(
         "auto", description="embeddings, encoder states, readout; auto: by the corpus size"
     )
-    word_dropout: Annotated[float, Field(ge=0, lt=1)] | Literal["auto"] = Field(
-        "auto", description="whole tokens, both sides; auto: by the corpus size"
-    )
+    word_dropout: float = Field(0.1, ge=0, lt=1, description="whole tokens, both sides")
 
 
 _Beta = Annotated[float, Field(ge=0, lt=1)]

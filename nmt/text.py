@@ -30,11 +30,11 @@ from nmt.errors import NmtError, where
 
 BOM = b"\xef\xbb\xbf"
 _SPACES = re.compile(r"\s+")
-# Neither line ends nor spaces, and nothing a reader would see: they only split
-# the vocabulary. U+200D and U+FE0F stay: they hold emoji together.
 # Ideographs of every extension, compatibility forms and the zero 〇.
 HAN = "[\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 _HAN = re.compile(HAN)
+# Neither line ends nor spaces, and nothing a reader would see: they only split
+# the vocabulary. U+200D and U+FE0F stay: they hold emoji together.
 _INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u200b\u2060\ufeff]")
 
 
@@ -349,6 +349,12 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file of these bytes, as `replacing` does."""
+    with replacing(path) as file:
+        file.write(data)
 
 
 def refuse_folder(path: Path | None) -> None:

@@ -102,13 +102,13 @@ class Tokenizer:
         ids: list[int] = self._processor.encode(self.normalise(text))
         return ids
 
-    def encode_all(self, texts: Iterable[str], threads: int = 1) -> list[list[int]]:
-        """`encode` of many texts, on several threads; the same ids in the same order."""
-        return self.encode_normalised([self.normalise(text) for text in texts], threads)
+    def encode_all(self, texts: Iterable[str]) -> list[list[int]]:
+        """`encode` of many texts."""
+        return self.encode_normalised([self.normalise(text) for text in texts])
 
-    def encode_normalised(self, texts: list[str], threads: int = 1) -> list[list[int]]:
+    def encode_normalised(self, texts: list[str]) -> list[list[int]]:
         """`encode_all` of texts that went through `normalise` already."""
-        ids: list[list[int]] = self._processor.encode(texts, num_threads=threads)
+        ids: list[list[int]] = self._processor.encode(texts, num_threads=1)
         return ids
 
     def segmentations(self, ids: list[int], most: int) -> list[list[int]]:
@@ -187,6 +187,16 @@ class Tokenizer:
         """Whether this model writes a mark before the first word, in one piece or in bytes."""
         first = self.piece(self._processor.encode("a")[0])
         return first.startswith(symbols.SPACE_MARK) or first == "<0xE2>"
+
+
+def load_both(folder: Path, *, simplify: bool) -> tuple[Tokenizer, Tokenizer]:
+    """The tokenizers of a prepared corpus or a run, source first; only that one simplifies.
+
+    Raises:
+        NmtError: one is missing, damaged, or not made by this program.
+    """
+    src = Tokenizer.load(folder / "src.model", simplify=simplify)
+    return src, Tokenizer.load(folder / "trg.model", simplify=False)
 
 
 def byte_of(piece: str) -> int | None:

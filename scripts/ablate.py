@@ -17,13 +17,13 @@ from __future__ import annotations
 import json
 import re
 import statistics
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import torch
 import typer
 
+from nmt import cli
 from nmt.checkpoint import Run
 from nmt.config import Config, load_config
 from nmt.errors import NmtError
@@ -31,7 +31,7 @@ from nmt.evaluate.metrics import score
 from nmt.evaluate.tables import table
 from nmt.prepare.pipeline import prepare
 from nmt.runtime import say
-from nmt.text import replacing
+from nmt.text import write_whole
 from nmt.train.journal import environment
 from nmt.train.loop import train
 from nmt.translate.forced import force
@@ -80,8 +80,7 @@ def ablate(
     typer.echo(text, nl=False)
     record = {"config": str(config), "set": set_ or [], "trainings": records}
     for suffix, content in ((".md", text), (".json", json.dumps(record, indent=1) + "\n")):
-        with replacing(output.with_name(output.name + suffix)) as file:
-            file.write(content.encode())
+        write_whole(output.with_name(output.name + suffix), content.encode())
     say(f"written: {output}.md, {output}.json")
 
 
@@ -103,20 +102,20 @@ def _config(path: Path, overrides: list[str] | None, change: str, seed: int) -> 
 def _train(config: Config, device: str) -> dict[str, Any]:
     """Train one, or go on with it; what it came to on the dev set."""
     prepare(config)
-    run, progress = train(config, device)
+    trained, progress = train(config, device)
     if progress.stopped_by is None:
         raise typer.Exit(130)
-    translator = Translator.load(run.folder, device)
-    sources, references = (run.text("dev", side) for side in ("src", "trg"))
+    translator = Translator.load(trained.folder, device)
+    sources, references = (trained.text("dev", side) for side in ("src", "trg"))
     texts = [translation.text for translation in translator.translate(sources)]
     bleu, chrf = score(texts, references)
     return {
-        "run": str(run.folder),
+        "run": str(trained.folder),
         "seed": config.train.seed,
         "bleu": round(bleu.value, 2),
         "chrf": round(chrf.value, 2),
         "signature": bleu.signature,
-        "dev_loss": round(_dev_loss(run, translator.model, translator.device), 4),
+        "dev_loss": round(_dev_loss(trained, translator.model, translator.device), 4),
         "minutes": round(progress.seconds / 60, 1),
         "updates": progress.update,
         "parameters": sum(p.numel() for p in translator.model.parameters()),
@@ -149,8 +148,4 @@ def _row(name: str, found: list[dict[str, Any]]) -> list[str]:
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except NmtError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+    cli.run(app)

@@ -12,7 +12,6 @@ learned from as long as they are not in the corpus (`data.keep_out`).
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -20,12 +19,13 @@ from typing import Annotated
 
 import typer
 
+from nmt import cli
 from nmt.aligner import Aligner
 from nmt.batches import Align
 from nmt.corpus import PackedSet
-from nmt.errors import NmtError
 from nmt.evaluate.alignments import alignment_score, check_in_range, read_gold, read_token_pairs
-from nmt.tokenizer import Tokenizer
+from nmt.prepare.pipeline import load_manifest
+from nmt.tokenizer import load_both
 from nmt.translate.links import lexical_links
 
 VARIANTS: dict[str, dict[str, int]] = {
@@ -44,7 +44,11 @@ def directions(aligner: Aligner) -> dict[str, Align]:
     }
 
 
-def main(
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command()
+def aligner_aer(
     data: Annotated[Path, typer.Option(help="Folder of a prepared corpus.")],
     gold: Annotated[Path, typer.Option(help="Links made by hand, zero-based.")],
     src: Annotated[Path, typer.Option(help="Their Chinese tokens.")],
@@ -55,9 +59,7 @@ def main(
     """Print AER, precision and recall of each variant."""
     links, sentences = read_gold(gold, one_based=False), read_token_pairs(src, ref)
     check_in_range(str(gold), links, sentences)
-    manifest = json.loads((data / "manifest.json").read_text(encoding="utf-8"))
-    zh = Tokenizer.load(data / "src.model", simplify=manifest["config"]["simplify"])
-    en = Tokenizer.load(data / "trg.model", simplify=False)
+    zh, en = load_both(data, simplify=load_manifest(data)["config"]["simplify"])
     corpus = PackedSet.open(data, "train")
     print("| learned | asked | AER | precision | recall | links |")
     print("| --- | --- | ---: | ---: | ---: | ---: |")
@@ -75,7 +77,4 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except NmtError as error:
-        sys.exit(f"error: {error}")
+    cli.run(app)

@@ -13,24 +13,23 @@ Run again, it goes on where it was stopped. Needs the extra `plots`.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
+from nmt import cli
 from nmt.checkpoint import Run
 from nmt.config import Config, load_config
-from nmt.errors import NmtError
 from nmt.evaluate import lengths
-from nmt.evaluate.charts import check_chart_name, length_chart, write_picture
+from nmt.evaluate.charts import check_chart_name, length_chart
 from nmt.evaluate.metrics import RESAMPLES, Score, score
 from nmt.evaluate.tables import length_table, score_table
 from nmt.evaluate.texts import translate_all
 from nmt.prepare.pipeline import prepare
 from nmt.prepare.report import summary
 from nmt.runtime import say
-from nmt.text import replacing
+from nmt.text import write_whole
 from nmt.train.loop import train
 from nmt.translate.translator import Translator
 
@@ -64,9 +63,10 @@ def attention_vs_fixed(
     references: list[str] = []
     hypotheses: dict[str, list[str]] = {}
     for kind, folder in folders.items():
-        run = Run.open(folder)
-        sources, references = run.text("test", "src"), run.text("test", "trg")
-        hypotheses[NAMES[kind]] = translate_all(Translator.load(folder, device), sources, 64)
+        trained = Run.open(folder)
+        sources, references = trained.text("test", "src"), trained.text("test", "trg")
+        translations = translate_all(Translator.load(folder, device), sources, str(folder))
+        hypotheses[NAMES[kind]] = [translation.text for translation in translations]
 
     chosen = lengths.parse_bounds(buckets) if buckets else None
     bands = lengths.make_buckets(sources, chosen)
@@ -82,9 +82,8 @@ def attention_vs_fixed(
         # What the fixed vector can't have belongs under the table.
         table += f"\n\nAttention was guided: train.guided_alignment {loaded.train.guided_alignment}"
     typer.echo(table)
-    write_picture(output / "by_length.svg", length_chart(bands, banded, "svg"))
-    with replacing(output / "by_length.md") as file:
-        file.write((table + "\n").encode())
+    write_whole(output / "by_length.svg", length_chart(bands, banded, "svg"))
+    write_whole(output / "by_length.md", f"{table}\n".encode())
     say(f"written: {output / 'by_length.svg'}, {output / 'by_length.md'}")
 
 
@@ -99,8 +98,4 @@ def _train(loaded: Config, path: Path, overrides: list[str] | None, kind: str, d
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except NmtError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+    cli.run(app)

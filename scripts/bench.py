@@ -33,6 +33,7 @@ import torch
 import typer
 from shapes import SHAPES
 
+from nmt import cli
 from nmt.batches import Batch, Blocks, make_batch, plan_epoch
 from nmt.checkpoint import Run
 from nmt.config import ModelConfig
@@ -191,16 +192,21 @@ def padding_of_plans(corpus: Annotated[Path, typer.Option(help="a prepared corpu
 
 
 def padding_of_plan(packed: PackedSet, batch_tokens: int, kind: str) -> dict[str, float]:
-    """Share of cells without a token in the first epoch of a training, as `padding`."""
+    """Share of cells without a token in the first epoch of a training, as `padding`.
+
+    On a GPU also how many sizes of a batch there are, each of which is recorded.
+    """
     src, trg = packed.src.lengths, packed.trg.lengths
     blocks_of = block_tokens(torch.device(kind))
     plan = plan_epoch(src, trg, batch_tokens, 1, 0, block_tokens=blocks_of)
-    cells = [0, 0]
+    cells, buckets = [0, 0], set()
     for block in itertools.chain.from_iterable(plan):
         sizes = len(block), int(src[block].max()), int(trg[block].max()) + 1  # EOS
         rows, src_len, trg_len = bucket_sizes(*sizes) if kind == "cuda" else sizes
         cells = [cells[0] + rows * src_len, cells[1] + rows * trg_len]
-    return shares_of_padding([int(src.sum()), int(trg.sum()) + len(trg)], cells)
+        buckets.add((rows, src_len, trg_len))
+    shares = shares_of_padding([int(src.sum()), int(trg.sum()) + len(trg)], cells)
+    return {**shares, "buckets": len(buckets)} if kind == "cuda" else shares
 
 
 def time_split(profile: torch.profiler.profile) -> dict[str, float]:
@@ -574,8 +580,4 @@ def write(name: str, record: dict[str, Any], device: torch.device | None = None)
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except NmtError as error:
-        print(f"error: {error.message}", f"hint: {error.hint}", sep="\n", file=sys.stderr)
-        sys.exit(2)
+    cli.run(app)

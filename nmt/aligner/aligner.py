@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from nmt.aligner.hmm import Floats, Ids, Mask
 from nmt.aligner.learn import Learner, draw
@@ -27,7 +27,7 @@ from nmt.aligner.lexicon import Lexicon, PairBatch, expect, pair_keys
 from nmt.corpus import PackedSet
 from nmt.errors import NmtError
 from nmt.symbols import BOS, EOS, PAD
-from nmt.text import replacing
+from nmt.text import write_whole
 
 FORMAT = 1
 _AGAIN = "remove it: nmt train learns it again from the same corpus"
@@ -55,7 +55,6 @@ class Aligner:
         *,
         pairs: int = 200_000,
         seed: int = 1,
-        model1_rounds: int = 5,
         hmm_rounds: int = 5,
         agree: bool = True,
     ) -> Aligner:
@@ -65,8 +64,7 @@ class Aligner:
             corpus: packed ids.
             pairs: at most so many pairs are drawn, fewer if they are long.
             seed: of the draw.
-            model1_rounds: rounds of EM without positions.
-            hmm_rounds: rounds with jumps; 0 leaves model 1.
+            hmm_rounds: rounds of EM with jumps, after those of model 1; 0 leaves that.
             agree: whether, once there are jumps, each direction counts only what the other
                 believes as well.
 
@@ -74,7 +72,7 @@ class Aligner:
             NmtError: no pair is short enough to learn from.
         """
         learner = Learner(draw(corpus, pairs, seed), agree)
-        learner.run(model1_rounds, hmm_rounds)
+        learner.run(hmm_rounds)
         return cls(learner.lexicon, learner.jumps)
 
     def posteriors(self, src: Ids, src_mask: Mask, trg: Ids, trg_mask: Mask) -> Floats:
@@ -131,9 +129,8 @@ class Aligner:
         if self.jumps is not None:
             tensors["jumps"] = self.jumps
         head = {"format": FORMAT, "sha256": _digest(tensors)}
-        with replacing(path) as file:
-            # One entry only: safetensors writes several in no fixed order.
-            file.write(save(tensors, {"nmt": json.dumps(head)}))
+        # One entry only: safetensors writes several in no fixed order.
+        write_whole(path, save(tensors, {"nmt": json.dumps(head)}))
 
     @classmethod
     def load(cls, path: Path) -> Aligner:
@@ -143,9 +140,9 @@ class Aligner:
             NmtError: missing, damaged, or of another format.
         """
         try:
-            data = path.read_bytes()
-            tensors = load(data)
-            head = _metadata(data)
+            with safe_open(path, framework="numpy") as file:
+                head = json.loads((file.metadata() or {}).get("nmt", "{}"))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, ValueError, SafetensorError) as error:
             raise NmtError(f"{path}: missing or damaged ({error})", _AGAIN) from error
         if head.get("format") != FORMAT:
@@ -157,14 +154,6 @@ class Aligner:
             raise NmtError(f"{path}: damaged: it does not have the checksum recorded", _AGAIN)
         jumps = tensors.pop("jumps", None)
         return cls(Lexicon(**tensors), jumps)
-
-
-def _metadata(data: bytes) -> dict[str, Any]:
-    """What `Aligner.save` noted in the head; empty for a file of something else."""
-    length = int.from_bytes(data[:8], "little")
-    noted = json.loads(data[8 : 8 + length]).get("__metadata__", {}).get("nmt", "{}")
-    found: dict[str, Any] = json.loads(noted)
-    return found
 
 
 def _digest(tensors: dict[str, NDArray[Any]]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from nmt.aligner.hmm import JUMP_RANGE, Floats, Ids, Mask
@@ -13,6 +14,7 @@ from nmt.batches import gather
 from nmt.corpus import PackedSet
 from nmt.errors import NmtError
 
+_MODEL1_ROUNDS = 5  # of EM without positions
 _LONGEST = 80  # pieces; longer pairs teach little for what they cost
 _BATCH_CELLS = 1 << 18  # target x source pieces worked on at once: small enough for the cache
 _MOST_CELLS = 90_000_000  # of all pairs together; 4 bytes each are held
@@ -34,7 +36,7 @@ def draw(corpus: PackedSet, pairs: int, seed: int) -> list[PairBatch]:
             f"no pair to learn word alignment from: none has 1 to {_LONGEST} pieces on both sides"
         )
     chosen = np.random.default_rng(seed).permutation(chosen)[:pairs]
-    chosen = chosen[np.cumsum(src[chosen] * trg[chosen]) <= max(_MOST_CELLS, _LONGEST**2)]
+    chosen = chosen[np.cumsum(src[chosen] * trg[chosen]) <= _MOST_CELLS]
     chosen = chosen[np.lexsort((chosen, src[chosen], trg[chosen]))]
     return [_pad(corpus, part) for part in _cut(chosen, src[chosen], trg[chosen])]
 
@@ -81,9 +83,9 @@ class Learner:
         )
         self.jumps: Floats | None = None
 
-    def run(self, model1_rounds: int, hmm_rounds: int) -> None:
+    def run(self, hmm_rounds: int) -> None:
         """Model 1 first, then the HMMs from what it found."""
-        for _ in range(model1_rounds):
+        for _ in range(_MODEL1_ROUNDS):
             # Two models this vague agree on little: what they'd both drop is missed later.
             self._round(agree=False)
             self._forget()
@@ -232,12 +234,5 @@ def _nulls(counts: NDArray[np.float64]) -> Floats:
 
 
 def _digamma(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The derivative of log gamma for x > 0, to about 1e-8: recurrence, then a series."""
-    shift = np.zeros_like(x)
-    for step in range(6):
-        shift += 1 / (x + step)
-    y = x + 6
-    square = 1 / (y * y)
-    series = square * (1 / 12 - square * (1 / 120 - square / 252))
-    found: NDArray[np.float64] = np.log(y) - 0.5 / y - series - shift
+    found: NDArray[np.float64] = torch.special.digamma(torch.from_numpy(x)).numpy()
     return found

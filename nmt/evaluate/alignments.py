@@ -10,8 +10,7 @@ from pathlib import Path
 from nmt.errors import NmtError, where
 from nmt.evaluate.texts import check_same_length, read_texts
 from nmt.text import read_lines
-
-Links = set[tuple[int, int]]
+from nmt.translate.links import Links
 
 # i-j and i-j-S are sure, i-j-P, i?j and ipj possible: the ways they are written.
 _LINK = re.compile(r"(\d+)(-|\?|p)(\d+)(?:-([SP]))?")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from nmt.errors import NmtError
 from nmt.evaluate import alignments, charts, gate, lengths, report, tables
@@ -14,7 +13,7 @@ from nmt.evaluate.metrics import DEFAULT, RESAMPLES, Comparison, Kind, Score, co
 from nmt.evaluate.systems import Decoding, System, Texts, gather
 from nmt.evaluate.texts import check_same_length
 from nmt.runtime import say
-from nmt.text import is_same_file, replacing
+from nmt.text import is_same_file, write_whole
 from nmt.translate.links import Linker
 
 Banded = tuple[list[lengths.Bucket], dict[str, list[Score]]]
@@ -25,11 +24,7 @@ _EXTRA: dict[str, Kind] = {"chrf++": "chrf++", "ter": "ter"}
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for; the fields are the command's options.
-
-    `journal` is that of the run shown in `html`: training stands above this room, so the
-    command line reads it.
-    """
+    """What the user asked for; the fields are the command's options."""
 
     systems: list[Path]
     src: Path | None
@@ -48,7 +43,6 @@ class Request:
     markdown: Path | None
     junit: Path | None
     html: Path | None
-    journal: list[dict[str, Any]]
 
 
 def evaluate(request: Request) -> tuple[str, list[gate.Check]]:
@@ -223,8 +217,7 @@ def _compare(systems: Sequence[System], texts: Texts, kinds: Sequence[Kind]) -> 
 
 
 def _by_length(systems: Sequence[System], texts: Texts, bounds: Sequence[int] | None) -> Banded:
-    if texts.source is None:
-        raise NmtError("--by-length needs the source: --src FILE")
+    assert texts.source is not None  # `_check_request` saw to it
     bands = lengths.make_buckets(texts.source, bounds)
     return bands, {
         system.name: lengths.score_buckets(bands, system.hypotheses, texts.references)
@@ -257,20 +250,16 @@ def _write(
         say(f"report: {out / 'comparison.json'}")
     if banded is not None and request.chart is not None:
         kind = charts.check_chart_name(request.chart)
-        charts.write_picture(request.chart, charts.length_chart(*banded, kind))
+        write_whole(request.chart, charts.length_chart(*banded, kind))
         say(f"chart: {request.chart}")
     text = report.markdown(systems, texts, scores, checks, banded, compared)
-    _write_text(request.markdown, text.encode())
+    if request.markdown is not None:
+        write_whole(request.markdown, text.encode())
     report.append_to_job_summary(text)
-    _write_text(request.junit, gate.junit(checks))
+    if request.junit is not None:
+        write_whole(request.junit, gate.junit(checks))
     if request.html is not None:
         bands = banded or (None if texts.source is None else _by_length(systems, texts, None))
-        page = report_page(systems[0], texts, scores[0], checks, bands, request.journal)
-        _write_text(request.html, page.encode())
+        page = report_page(systems[0], texts, scores[0], checks, bands)
+        write_whole(request.html, page.encode())
         say(f"page: {request.html}")
-
-
-def _write_text(path: Path | None, text: bytes) -> None:
-    if path is not None:
-        with replacing(path) as file:
-            file.write(text)

@@ -55,11 +55,6 @@ def floors(scores: Sequence[Score], wanted: Mapping[str, float | None]) -> list[
     return checks
 
 
-def failures(scores: Sequence[Score], wanted: Mapping[str, float | None]) -> list[str]:
-    """One message for each score below its floor; none means the gate is open."""
-    return [check.message for check in floors(scores, wanted) if not check.passed]
-
-
 def read_baseline(path: Path, texts: Texts) -> list[str]:
     """The hypotheses that an earlier report holds, for the same test set.
 

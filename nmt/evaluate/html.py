@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nmt
+from nmt.checkpoint import read_journal
 from nmt.config import dump_config
 from nmt.errors import NmtError
 from nmt.evaluate import charts
@@ -56,7 +57,6 @@ def report_page(
     scores: Sequence[Score],
     checks: Sequence[Check],
     banded: Banded | None,
-    journal: Sequence[Mapping[str, Any]],
 ) -> str:
     """The page; nothing in it is fetched from elsewhere, and no script runs.
 
@@ -66,13 +66,12 @@ def report_page(
         scores: of the system.
         checks: of the gate.
         banded: scores by source length, None without a source.
-        journal: of the run's training; may be empty.
     """
     parts = [_scores(scores, texts, checks)]
     if banded is not None:
         parts.append(_lengths(banded))
     if system.run is not None:
-        parts.append(_training(journal))
+        parts.append(_training(read_journal(system.run.folder)))
     parts.append(_sentences(system, texts))
     if system.run is not None:
         parts.append(_data(system.run.folder))
@@ -121,7 +120,9 @@ def _training(journal: Sequence[Mapping[str, Any]]) -> str:
     picture = charts.curves(journal)
     if picture is None:
         return "<h2>Training</h2>\n<p>The run has no journal.</p>"
-    return "<h2>Training</h2>\n" + _figure(picture, "training loss and dev scores over updates")
+    return "<h2>Training</h2>\n" + _figure(
+        picture, "training loss, dev BLEU, learning rate and speed over updates"
+    )
 
 
 def _sentences(system: System, texts: Texts) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nmt.errors import NmtError
-from nmt.evaluate.metrics import RESAMPLES, Kind, Score, score
+from nmt.evaluate.metrics import RESAMPLES, Score, score
 
 LEAST = 30  # segments in a bucket: below, an interval says nothing
 _BOUNDS = [5, 10, 15, 20, 25, 30, 40, 50, 60, 80, 100, 150, 200, 300, 400]
@@ -53,17 +53,14 @@ def parse_bounds(text: str) -> list[int]:
         raise _bad_bounds(text) from None
 
 
-def make_buckets(
-    sources: Sequence[str], bounds: Sequence[int] | None = None, least: int = LEAST
-) -> list[Bucket]:
+def make_buckets(sources: Sequence[str], bounds: Sequence[int] | None = None) -> list[Bucket]:
     """Sort segments into buckets of source length.
 
     Args:
         sources: raw lines.
         bounds: the longest length of each bucket but the last, rising. Left out, round
-            numbers are taken, and buckets with fewer than `least` segments joined to
+            numbers are taken, and buckets with fewer than `LEAST` segments joined to
             their longer neighbour (the last one to its shorter).
-        least: see `bounds`.
 
     Returns:
         Buckets that hold every segment once, shortest first; with given bounds, those
@@ -83,7 +80,7 @@ def make_buckets(
         for low, high in zip(lows, highs, strict=True)
     ]
     if bounds is None:
-        buckets = _join_small(buckets, least)
+        buckets = _join_small(buckets)
     filled = [bucket for bucket in buckets if bucket.members]
     if filled and filled[0].low == 0:  # nobody counts from 0; blank lines go here too
         filled[0] = Bucket(1, filled[0].high, filled[0].members)
@@ -94,15 +91,13 @@ def score_buckets(
     buckets: Sequence[Bucket],
     hypotheses: Sequence[str],
     references: Sequence[Sequence[str]],
-    kind: Kind = "bleu",
 ) -> list[Score]:
-    """One corpus score with its interval for each bucket.
+    """BLEU with its interval for each bucket.
 
     Args:
         buckets: from `make_buckets`.
         hypotheses: of all segments.
         references: complete sets of references, at least one.
-        kind: the metric.
     """
 
     def pick(lines: Sequence[str], bucket: Bucket) -> list[str]:
@@ -112,7 +107,7 @@ def score_buckets(
     for bucket in buckets:
         first, *others = (pick(lines, bucket) for lines in references)
         mine = pick(hypotheses, bucket)
-        found += score(mine, first, others, kinds=[kind], resamples=RESAMPLES)
+        found += score(mine, first, others, kinds=["bleu"], resamples=RESAMPLES)
     return found
 
 
@@ -126,14 +121,14 @@ def _within(length: int, low: int, high: int | None) -> bool:
     return low <= length and (high is None or length <= high)
 
 
-def _join_small(buckets: list[Bucket], least: int) -> list[Bucket]:
+def _join_small(buckets: list[Bucket]) -> list[Bucket]:
     joined: list[Bucket] = []
     low: int | None = None
     waiting: list[int] = []
     for bucket in buckets:
         low = bucket.low if low is None else low
         waiting = waiting + bucket.members
-        if len(waiting) >= least:
+        if len(waiting) >= LEAST:
             joined.append(Bucket(low, bucket.high, sorted(waiting)))
             low, waiting = None, []
     if joined and (waiting or joined[-1].high is not None):

@@ -15,7 +15,7 @@ from nmt.evaluate.metrics import Comparison, Score, sentence_scores
 from nmt.evaluate.systems import System, Texts
 from nmt.evaluate.tables import comparison_table, length_table, table, with_interval
 from nmt.evaluate.texts import texts_sha256
-from nmt.text import replacing, writing_to
+from nmt.text import write_whole, writing_to
 
 if TYPE_CHECKING:
     from nmt.evaluate.gate import Check
@@ -169,9 +169,8 @@ def write_json(path: Path, report: Report) -> None:
     Raises:
         NmtError: it can't be written.
     """
-    with replacing(path) as file:
-        text = json.dumps(report, ensure_ascii=False, indent=1, allow_nan=False)
-        file.write((text + "\n").encode())
+    text = json.dumps(report, ensure_ascii=False, indent=1, allow_nan=False)
+    write_whole(path, f"{text}\n".encode())
 
 
 def write_lines(path: Path, lines: Sequence[str]) -> None:
@@ -180,8 +179,7 @@ def write_lines(path: Path, lines: Sequence[str]) -> None:
     Raises:
         NmtError: it can't be written.
     """
-    with replacing(path) as file:
-        file.writelines(f"{line}\n".encode() for line in lines)
+    write_whole(path, b"".join(f"{line}\n".encode() for line in lines))
 
 
 def append_to_job_summary(text: str) -> None:

@@ -7,10 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from nmt.checkpoint import Run
-from nmt.config import SearchConfig
 from nmt.errors import NmtError
 from nmt.evaluate.texts import (
     check_is_chinese,
@@ -19,6 +16,7 @@ from nmt.evaluate.texts import (
     check_same_length,
     read_texts,
     texts_sha256,
+    translate_all,
 )
 from nmt.translate.translator import Translation, Translator
 
@@ -84,11 +82,6 @@ class Decoding:
     alpha: float | None
     batch_size: int
 
-    def search(self, own: SearchConfig) -> SearchConfig:
-        """A run's search with what the user changed."""
-        given = {"beam": self.beam, "alpha": self.alpha}
-        return own.model_copy(update={k: v for k, v in given.items() if v is not None})
-
 
 def gather(
     paths: Sequence[Path], src: Path | None, refs: Sequence[Path], decoding: Decoding
@@ -123,7 +116,8 @@ def gather(
 
 def _is_run(path: Path) -> bool:
     # A path that is not there reads as a run if it has no ending: the message fits then.
-    return path.is_dir() or (not path.exists() and not path.suffix)
+    missing = not path.exists() and str(path) != "-"
+    return path.is_dir() or (missing and not path.suffix)
 
 
 def _texts(runs: Sequence[Run], src: Path | None, refs: Sequence[Path]) -> Texts:
@@ -186,19 +180,13 @@ def _check(texts: Texts) -> None:
 
 
 def _translate(path: Path, run: Run, texts: Texts, decoding: Decoding) -> System:
-    if texts.source is None:
-        raise NmtError(f"{path}: is a run and needs --src, lines to translate")
-    update = run.best().update  # a training at work may save a better one meanwhile
+    assert texts.source is not None  # `_texts` saw to it
     translator = Translator.load(path, decoding.device)
-    translator.search = decoding.search(translator.search)
-    stream = translator.stream(texts.source, decoding.batch_size)
-    bar = tqdm(
-        stream, total=texts.segments, desc=f"translating, {path}", unit=" lines", disable=None
-    )
-    translations = list(bar)
+    translator.change_search({"beam": decoding.beam, "alpha": decoding.alpha})
+    translations = translate_all(translator, texts.source, str(path), decoding.batch_size)
     details = {
         "model": str(path),
-        "update": update,
+        "update": translator.updates[0],
         "identity": run.identity,
         "texts": texts.names,
         "search": translator.search.model_dump(),

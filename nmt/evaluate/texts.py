@@ -12,7 +12,7 @@ from tqdm import tqdm
 from nmt.errors import NmtError
 from nmt.symbols import SPACE_MARK
 from nmt.text import HAN, has_han, read_lines
-from nmt.translate.translator import Translator
+from nmt.translate.translator import Translation, Translator
 
 Named = tuple[str, Sequence[object]]
 
@@ -23,11 +23,13 @@ _FEWEST_PAIRS = 8  # neighbours before this is judged
 _PIECES = re.compile(rf"{SPACE_MARK}|@@(?: |$)")
 
 
-def translate_all(translator: Translator, sources: Sequence[str], batch_size: int) -> list[str]:
+def translate_all(
+    translator: Translator, sources: Sequence[str], name: str, batch_size: int = 64
+) -> list[Translation]:
     """Translate for evaluation, with a progress bar."""
     stream = translator.stream(sources, batch_size)
-    bar = tqdm(stream, total=len(sources), desc="translating", unit=" lines", disable=None)
-    return [translation.text for translation in bar]
+    title = f"translating, {name}"
+    return list(tqdm(stream, total=len(sources), desc=title, unit=" lines", disable=None))
 
 
 def read_texts(path: Path) -> list[str]:

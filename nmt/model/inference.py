@@ -29,7 +29,7 @@ from nmt.model.seq2seq import Seq2Seq
 _LARGEST_TABLE = 1 << 26  # numbers; words are multiplied at each step if it would be larger
 _CHUNK = 1 << 21  # numbers of the attention's inner tensor at a time: what caches hold
 
-Linear = Callable[[Tensor], Tensor]
+Product = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ def _tanh_of_half(twice: Tensor) -> Tensor:
     return twice.sigmoid_().mul_(2.0).sub_(1.0)
 
 
-def _linear(weight: Tensor, bias: Tensor | None, *, int8: bool = False) -> Linear:
+def _linear(weight: Tensor, bias: Tensor | None, *, int8: bool = False) -> Product:
     """X W^T + b, in float32 or with W and x rounded to 8 bits.
 
     What is rounded must lie in -1 to 1, as GRU states and tanh do. Its scale is therefore

@@ -241,9 +241,9 @@ class _Recurrence(torch.autograd.Function):
         return None, *of_inputs
 
 
-def is_for(tensor: Tensor | None) -> bool:
+def is_for(tensor: Tensor) -> bool:
     """Whether this loop is the one for a tensor's device; other devices have their own."""
-    return tensor is not None and tensor.is_cuda
+    return tensor.is_cuda
 
 
 def path_taken(device: torch.device) -> str:

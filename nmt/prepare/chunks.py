@@ -30,7 +30,7 @@ from nmt.prepare.keys import sentence_key, text_key
 from nmt.prepare.sources import Pair
 from nmt.prepare.statistics import Statistics
 from nmt.text import normalise
-from nmt.tokenizer import Tokenizer
+from nmt.tokenizer import load_both
 
 CHUNK = 4000  # pairs handed to a worker at once
 EXAMPLES = 5  # shown for each drop reason
@@ -194,7 +194,7 @@ def encode_chunk(
         limits: fewest and most pieces of a side.
         chunk: the lines, and how many times each is wanted.
     """
-    tokenizers = _tokenizers(folder, simplify)
+    tokenizers = _tokenizers(folder, simplify=simplify)
     lines, copies = chunk
     sides: list[list[str]] = [list(side) for side in zip(*map(normalised_pair, lines), strict=True)]
     encoded = [t.encode_normalised(side) for t, side in zip(tokenizers, sides, strict=True)]
@@ -220,12 +220,7 @@ def encode_chunk(
     )
 
 
-@functools.lru_cache(maxsize=1)
-def _tokenizers(folder: Path, simplify: bool) -> tuple[Tokenizer, Tokenizer]:
-    return (
-        Tokenizer.load(folder / "src.model", simplify=simplify),
-        Tokenizer.load(folder / "trg.model", simplify=False),
-    )
+_tokenizers = functools.lru_cache(maxsize=1)(load_both)
 
 
 def _flat(sentences: list[list[int]]) -> NDArray[np.int32]:
@@ -243,7 +238,7 @@ def chunked(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
         yield chunk
 
 
-class Workers:
+class Pool:
     """Processes that share the work of one pass. Use as a context manager.
 
     Args:
@@ -256,7 +251,7 @@ class Workers:
         self._at_once = count is not None and count > 1
         self._pool: ProcessPoolExecutor | None = None
 
-    def __enter__(self) -> Workers:
+    def __enter__(self) -> Pool:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -11,7 +11,7 @@ from nmt.corpus import PackedSet
 from nmt.errors import NmtError
 from nmt.prepare.keys import Keys, member, sentence_key
 from nmt.text import normalise, read_lines
-from nmt.tokenizer import Tokenizer
+from nmt.tokenizer import load_both
 
 _BLOCK = 20_000
 _SHOWN = 3
@@ -49,10 +49,7 @@ def refuse(folder: Path, keys: dict[Path, Keys], *, simplify: bool) -> None:
     packed = PackedSet.open(folder, "train")
     counts = dict.fromkeys(keys, 0)
     shown: list[str] = []
-    tokenizers = [
-        Tokenizer.load(folder / "src.model", simplify=simplify),
-        Tokenizer.load(folder / "trg.model", simplify=False),
-    ]
+    tokenizers = load_both(folder, simplify=simplify)
     for start in range(0, len(packed), _BLOCK):
         stop = min(start + _BLOCK, len(packed))
         texts = [
@@ -65,8 +62,8 @@ def refuse(folder: Path, keys: dict[Path, Keys], *, simplify: bool) -> None:
             counts[path] += len(meets)
             shown += [f"{texts[0][i]} | {texts[1][i]}" for i in meets[: _SHOWN - len(shown)]]
     if shown:
-        where = ", ".join(f"{count} meet {path}" for path, count in counts.items() if count)
+        met = ", ".join(f"{count} meet {path}" for path, count in counts.items() if count)
         raise NmtError(
-            f"of {len(packed)} training pairs {where}; for example {'; '.join(shown)}",
+            f"of {len(packed)} training pairs {met}; for example {'; '.join(shown)}",
             "name the file under data.keep_out to have such pairs removed",
         )

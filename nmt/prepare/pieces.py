@@ -6,14 +6,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
-from nmt.prepare.chunks import Workers, normalised_pair
+from nmt.corpus import SIDES
+from nmt.prepare.chunks import Pool, normalised_pair
 from nmt.text import read_lines
 from nmt.tokenizer import Tokenizer, train_tokenizer
 
 # Pieces hardly change with more text than this, time and memory do.
 _MOST_PAIRS = 250_000
 _MOST_CHARACTERS = 25_000_000  # of a side
-_SIDES = ("src", "trg")
 
 
 class Sample:
@@ -29,7 +29,7 @@ class Sample:
 
     def __init__(self, folder: Path, total: int) -> None:
         self.total = total
-        self.paths = [folder / f"{side}.sample.tmp" for side in _SIDES]
+        self.paths = [folder / f"{side}.sample.tmp" for side in SIDES]
         self._offered = 0
         self._room = [_MOST_CHARACTERS, _MOST_CHARACTERS]
         self._stack = ExitStack()
@@ -66,7 +66,7 @@ def train_both(
     """
     jobs = [(sample.paths[side], side, sizes[side], simplify) for side in (0, 1)]
     large = sample.total > 20_000 or (workers or 0) > 1
-    with Workers(min(workers or 2, 2) if large else 1) as pool:
+    with Pool(min(workers or 2, 2) if large else 1) as pool:
         (src, src_warning), (trg, trg_warning) = pool.map(_train, jobs)
     for path in sample.paths:
         path.unlink()
@@ -82,6 +82,6 @@ def _train(job: tuple[Path, int, int, bool]) -> tuple[bytes, str | None]:
         simplify=simplify and side == 0,
         character_coverage=0.9995 if side == 0 else 0.9999,
         space_first=side == 1,
-        name=f"data.{_SIDES[side]}_vocab",
+        name=f"data.{SIDES[side]}_vocab",
     )
     return tokenizer.model, warning

@@ -16,7 +16,6 @@ import itertools
 import json
 import platform
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,7 +28,7 @@ from nmt.config import Config, DataConfig, Source
 from nmt.corpus import PackedWriter
 from nmt.errors import NmtError
 from nmt.prepare import chunks, leaks, report, split
-from nmt.prepare.chunks import Cleaned, Drops, Encoded, Workers, chunked
+from nmt.prepare.chunks import Cleaned, Drops, Encoded, Pool, chunked
 from nmt.prepare.decide import CorpusKeys, Decisions, Span, nothing_left
 from nmt.prepare.keys import BLOCK, scatter
 from nmt.prepare.pieces import Sample, train_both
@@ -42,7 +41,7 @@ from nmt.prepare.sources import (
 )
 from nmt.prepare.statistics import Statistics
 from nmt.runtime import say, warn
-from nmt.text import Meter, file_sha256, open_bytes, replacing_folder
+from nmt.text import Meter, file_sha256, is_pipe, open_bytes, replacing_folder
 from nmt.tokenizer import Tokenizer
 
 FORMAT = 2
@@ -149,7 +148,7 @@ def _all_sources(data: DataConfig) -> list[Source]:
 def _hash_source(path: Path) -> str | None:
     if str(path) == "-":
         return None
-    if path.is_fifo():
+    if is_pipe(path):
         raise NmtError(
             f"{path}: is a pipe, which can be read only once; a file is needed",
             "for one source, path: - reads what is piped into the command",
@@ -172,14 +171,6 @@ def _read_if_current(folder: Path, identity: Manifest) -> Manifest | None:
         for name, digest in manifest.get("files", {}).items()
     )
     return manifest if same and intact else None
-
-
-@dataclass
-class _Kept:
-    """What is taken out of the scratch file in one reading, besides the training pairs."""
-
-    dev: list[Pair] = field(default_factory=list)
-    test: list[Pair] = field(default_factory=list)
 
 
 class _Preparation:
@@ -212,12 +203,12 @@ class _Preparation:
         places = decisions.places
         held, sample = self._gather(places, decisions.examples)
         for name, pairs in files.items():
-            _write_text(self.folder, name, pairs or getattr(held, name))
+            _write_text(self.folder, name, pairs or held[name])
         tokenizers = self._train_tokenizers(sample)
         train = self._pack(places, tokenizers)
         self.scratch.unlink()
         self.keys.remove()
-        sizes = {name: len(files[name] or getattr(held, name)) for name in files}
+        sizes = {name: len(files[name] or held[name]) for name in files}
         self._check_counts(train, {n: c for n, c in sizes.items() if not files[n]})
         return self._write_manifest(identity, tokenizers, train, sizes)
 
@@ -241,7 +232,7 @@ class _Preparation:
         with (
             self.scratch.open("wb") as kept,
             self.keys,
-            Workers(self.workers) as workers,
+            Pool(self.workers) as workers,
             tqdm(desc="cleaning", unit=" pairs", unit_scale=True, disable=None, leave=False) as bar,
         ):
             for source in self.data.sources:
@@ -256,7 +247,7 @@ class _Preparation:
 
     def _collect(
         self, source: Source, name: str, pairs: Iterable[Pair], kept: IO[bytes],
-        workers: Workers, bar: tqdm[Any], meter: Meter,
+        workers: Pool, bar: tqdm[Any], meter: Meter,
     ) -> None:  # fmt: skip
         work = functools.partial(
             chunks.clean_chunk, self.data.clean, self.data.simplify, self.data.unmarked
@@ -276,9 +267,11 @@ class _Preparation:
             self.read[name] = self.read.get(name, 0) + count
         self.spans.append(Span(begin, len(self.keys), source.weight, source.cap))
 
-    def _gather(self, places: split.Places, examples: dict[int, str]) -> tuple[_Kept, Sample]:
+    def _gather(
+        self, places: split.Places, examples: dict[int, str]
+    ) -> tuple[dict[str, list[Pair]], Sample]:
         """Read the scratch file once for dev, test, examples and the tokenizers' sample."""
-        held = _Kept()
+        held: dict[str, list[Pair]] = {"dev": [], "test": []}
         train = int(np.count_nonzero(places == split.TRAIN))
         sample = Sample(self.folder, train)
         with self.scratch.open("rb") as lines, sample:
@@ -290,9 +283,9 @@ class _Preparation:
                 if place == split.TRAIN:
                     sample.offer(line)
                 elif place == split.DEV:
-                    held.dev.append(chunks.raw_pair(line))
+                    held["dev"].append(chunks.raw_pair(line))
                 elif place == split.TEST:
-                    held.test.append(chunks.raw_pair(line))
+                    held["test"].append(chunks.raw_pair(line))
                 elif position in examples:
                     self.drops.drop(examples[position], chunks.raw_pair(line), 0)
         return held, sample
@@ -322,7 +315,7 @@ class _Preparation:
         total = int(np.count_nonzero(places == split.TRAIN))
         with (
             PackedWriter(self.folder, "train", (len(tokenizers[0]), len(tokenizers[1]))) as out,
-            Workers(self.workers) as workers,
+            Pool(self.workers) as workers,
             tqdm(
                 total=total, desc="packing", unit=" pairs", unit_scale=True, disable=None,
                 leave=False,
@@ -386,7 +379,7 @@ class _Preparation:
     ) -> Manifest:
         by_side = dict(zip(("src", "trg"), tokenizers, strict=True))
         dropped = {reason: n for reason, n in self.drops.counts.most_common() if n}
-        manifest = identity | {
+        known = identity | {
             "read": self.read,
             "train": train,
             "dev": {"pairs": held["dev"]},
@@ -402,13 +395,13 @@ class _Preparation:
             },
             "python": platform.python_version(),
         }
-        report.write_html(self.folder, json.loads(json.dumps(manifest)))
+        # Through JSON once, so that a fresh manifest equals one read back.
+        manifest: Manifest = json.loads(json.dumps(known))
+        report.write_html(self.folder, manifest)
         manifest["files"] = {p.name: file_sha256(p) for p in sorted(self.folder.iterdir())}
         text = json.dumps(manifest, ensure_ascii=False, indent=1)
         (self.folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
-        # Through JSON once, so that a fresh manifest equals one read back.
-        again: Manifest = json.loads(text)
-        return again
+        return manifest
 
 
 def _plain(places: split.Places) -> Iterator[int]:

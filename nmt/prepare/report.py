@@ -233,7 +233,10 @@ def _chinese(manifest: Manifest) -> str:
         ("Full-width punctuation", _share(counts["full-width punctuation"], marks)),
         ("Half-width punctuation", _share(counts["half-width punctuation"], marks)),
         ("Sentences with Latin letters", _share(counts["sources with Latin"], counts["pairs"])),
-        ("Latin among all characters", _share(counts["Latin letters"], _characters(counts))),
+        (
+            "Latin among all characters",
+            _share(counts["Latin letters"], counts["source characters"]),
+        ),
     ]
     simplify = manifest["tokenizers"]["src"]["simplify"]
     note = (
@@ -243,10 +246,6 @@ def _chinese(manifest: Manifest) -> str:
     )
     table = _table(("", "share"), ((_text(name), _text(share)) for name, share in rows))
     return f"<p class=note>{note} References stay as they were.</p>{table}"
-
-
-def _characters(counts: dict[str, int]) -> int:
-    return counts["source characters"]
 
 
 def _lengths(manifest: Manifest) -> str:
@@ -309,7 +308,9 @@ def _pieces(manifest: Manifest) -> str:
         top = statistics["pieces"].get(side, [])[:40]
         chips = "".join(f"<li>{_text(piece)} <small>{n:,}</small></li>" for piece, n in top)
         kinds, times = statistics["byte characters in all"].get(side, [0, 0])
-        share = _share(times, sum(n * i for i, n in enumerate(statistics["lengths"][_key(side)])))
+        share = _share(
+            times, sum(n * i for i, n in enumerate(statistics["lengths"][f"{side} characters"]))
+        )
         fallen = "".join(
             f"<li>{_visible(c) if c.strip() else 'space'} <small>{n:,}</small></li>"
             for c, n in statistics["byte characters"].get(side, [])[:40]
@@ -321,10 +322,6 @@ def _pieces(manifest: Manifest) -> str:
             f"{share} of all characters</p><ul class=chips>{fallen}</ul>"
         )
     return "".join(parts)
-
-
-def _key(side: str) -> str:
-    return f"{side} characters"
 
 
 def _sources(manifest: Manifest) -> str:

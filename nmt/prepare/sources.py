@@ -28,6 +28,7 @@ from nmt.config import (
     XliffSource,
 )
 from nmt.errors import NmtError, where
+from nmt.prepare import catalogues
 from nmt.text import Meter, read_lines
 
 
@@ -49,8 +50,6 @@ def read_pairs(source: Source, meter: Meter | None = None) -> Generator[Pair, No
         NmtError: missing or malformed file, with the line; a package that reads this
             kind of source is not installed.
     """
-    from nmt.prepare import catalogues
-
     if isinstance(source, TsvSource):
         return _read_tsv(source, meter)
     if isinstance(source, ParallelSource):
@@ -74,17 +73,13 @@ def read_pairs(source: Source, meter: Meter | None = None) -> Generator[Pair, No
 
 def read_extra_pairs(source: Source) -> Generator[Pair, None, None]:
     """Stream the pairs of a source that may only be trained on, never held out."""
-    from nmt.prepare import catalogues
-
     if isinstance(source, HskSource) and source.glosses:
-        return (Pair(*row) for row in catalogues.hsk_glosses())
-    return (pair for pair in list[Pair]())
+        for row in catalogues.hsk_glosses():
+            yield Pair(*row)
 
 
 def source_files(source: Source) -> list[Path]:
     """The files a source reads, for checksums; downloads those of a catalogue."""
-    from nmt.prepare import catalogues
-
     if isinstance(source, ParallelSource):
         return [source.src, source.trg]
     if isinstance(source, MtdataSource):

@@ -21,19 +21,18 @@ class _Advice:
     pairs: float
     batch_tokens: int
     dropout: float
-    word_dropout: float
 
 
 # A small corpus lacks updates before it lacks tokens, so its batches are small (Sennrich &
 # Zhang 2019); a large one needs less protection from being learned by heart.
 _ADVICE = (
-    _Advice(15_000, 512, 0.2, 0.1),
-    _Advice(50_000, 1024, 0.25, 0.1),
-    _Advice(200_000, 2048, 0.25, 0.1),
-    _Advice(1_000_000, 4096, 0.2, 0.1),
-    _Advice(float("inf"), 8192, 0.1, 0.1),
+    _Advice(15_000, 512, 0.2),
+    _Advice(50_000, 1024, 0.25),
+    _Advice(200_000, 2048, 0.25),
+    _Advice(1_000_000, 4096, 0.2),
+    _Advice(float("inf"), 8192, 0.1),
 )
-_KEYS = (("model", "dropout"), ("model", "word_dropout"), ("train", "batch_tokens"))
+_KEYS = (("model", "dropout"), ("train", "batch_tokens"))
 
 
 def settle(config: Config, pairs: int) -> Config:

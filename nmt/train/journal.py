@@ -18,17 +18,17 @@ import json
 import os
 import platform
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import nmt
+from nmt.checkpoint import JOURNAL, read_journal
 from nmt.errors import NmtError
 from nmt.runtime import Workers, warn
-from nmt.text import replacing, writing_to
-
-NAME = "train.jsonl"
+from nmt.text import write_whole, writing_to
 
 
 class Journal:
@@ -47,14 +47,13 @@ class Journal:
     """
 
     def __init__(self, folder: Path, update: int, *, tensorboard: bool = False) -> None:
-        self.path = folder / NAME
+        self.path = folder / JOURNAL
         self._board = _board(folder / "tensorboard", update) if tensorboard else None
         if self.path.exists():
             kept = [r for r in read_journal(folder) if r.get("update", 0) <= update]
             text = b"".join(map(_line, kept))
             if text != self.path.read_bytes():
-                with replacing(self.path) as file:
-                    file.write(text)
+                write_whole(self.path, text)
 
     def write(self, kind: str, update: int, **values: Any) -> None:
         """Append one record."""
@@ -90,23 +89,6 @@ def _board(folder: Path, update: int) -> Any:
             "pip install 'nmt-zh-en[tensorboard]'",
         ) from None
     return SummaryWriter(str(folder), purge_step=update + 1)
-
-
-def read_journal(folder: Path) -> list[dict[str, Any]]:
-    """All whole records of a run's journal; a last line cut off by a kill is left out."""
-    records = []
-    try:
-        text = (folder / NAME).read_bytes()
-    except FileNotFoundError:
-        return []
-    for line in text.split(b"\n"):
-        try:
-            record = json.loads(line)
-        except ValueError:  # no JSON, or cut inside a character
-            continue
-        if isinstance(record, dict):
-            records.append(record)
-    return records
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -146,16 +128,27 @@ def _line(record: dict[str, Any]) -> bytes:
     return (json.dumps(record, ensure_ascii=False) + "\n").encode()
 
 
+@dataclass
 class Window:
-    """What happened since the last log record."""
+    """What happened since the last log record, in sums over updates.
 
-    def __init__(self) -> None:
-        self._reset()
+    Attributes:
+        updates: how many.
+        loss: without smoothing, over this worker's tokens.
+        tokens: this worker's target tokens, EOS counted.
+        cells: that they took with their padding.
+        seconds: validations and saves not counted.
+        norm: of the last gradient.
+        rate: the last learning rate.
+    """
 
-    def _reset(self) -> None:
-        self.updates = 0
-        self.loss, self.tokens, self.norm, self.cells, self.rate = 0.0, 0, 0.0, 0, 0.0
-        self.seconds = 0.0
+    updates: int = 0
+    loss: float = 0.0
+    tokens: int = 0
+    cells: int = 0
+    seconds: float = 0.0
+    norm: float = 0.0
+    rate: float = 0.0
 
     def add(
         self, loss: float, tokens: int, norm: float, cells: int, rate: float, seconds: float
@@ -168,20 +161,13 @@ class Window:
         self.norm, self.rate = norm, rate
         self.seconds += seconds
 
-    def close(self, workers: Workers) -> dict[str, Any]:
-        """Numbers of all workers together; begins anew.
-
-        Returns:
-            Loss in nats per token, last gradient norm and rate, speed in target tokens a
-            second (validations and saves not counted), padding as a share of the target.
-        """
+    def values(self, workers: Workers) -> dict[str, Any]:
+        """Of all workers together: loss in nats and speed in target tokens a second."""
         loss, tokens, cells = workers.total([self.loss, self.tokens, self.cells])
-        values = {
+        return {
             "loss": round(loss / max(tokens, 1), 4),
             "gradient_norm": round(self.norm, 4),
             "learning_rate": self.rate,
             "tokens_per_second": round(tokens / max(self.seconds, 1e-9)),
             "padding": round(1 - tokens / max(cells, 1), 4),
         }
-        self._reset()
-        return values

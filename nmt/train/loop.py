@@ -36,7 +36,6 @@ from nmt.runtime import (
     stopping_on_signals,
     warn,
 )
-from nmt.train.alignment import learn_alignment
 from nmt.train.auto import settle, settle_precision
 from nmt.train.curves import draw_curves, plots_are_possible
 from nmt.train.forecast import make_forecast
@@ -48,6 +47,7 @@ from nmt.train.resume import open_or_create, put_back, trainer_tensors
 from nmt.train.sampling import make_sampler
 from nmt.train.schedule import after_validation, learning_rate, reason_to_stop
 from nmt.train.step import Step
+from nmt.train.teacher import learn_alignment
 from nmt.train.validation import Validation
 
 _LOG_EVERY = 50  # updates
@@ -459,7 +459,7 @@ class _Training:
 
     def _restore(self) -> None:
         """Take up the last good checkpoint, if there is one."""
-        found = self.run.last_good(self.device)
+        found = self.run.last_good()
         self.workers.wait()  # all have chosen before anything is removed or written
         if found is None:
             return
@@ -499,7 +499,7 @@ class _Training:
         self._draw(at_the_end=True)
         self.run.mark_finished()
         best = self.run.best()
-        name = "the average" if best.folder.name == "average" else f"update {best.update:,}"
+        name = "the average" if best.is_average else f"update {best.update:,}"
         say(
             f"finished: {self.progress.stopped_by}; best dev BLEU {best.dev_bleu:.2f} at "
             f"{name}, {self._elapsed() / 60:.1f} min in all"
@@ -517,7 +517,7 @@ class _Training:
             self.run.save_average(state, tensors)
 
     def _log(self, bar: tqdm[Any]) -> None:
-        values = self.window.close(self.workers)
+        values, self.window = self.window.values(self.workers), Window()
         self._write(
             "log",
             epoch=round(self._epochs_done(), 3),

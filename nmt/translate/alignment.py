@@ -38,16 +38,13 @@ class Alignment:
     def links(self) -> list[tuple[int, int]]:
         """The characters each word stands for: (character, word), both from 0, sorted.
 
-        For each word the strongest piece, after weights were multiplied by exp(-4 |i/I -
-        j/J|): translations run along their source (Dyer et al. 2013), and a network's
-        weights are the less certain the longer the sentence is. Spaces are never linked.
+        For each word the strongest piece, after weights were multiplied by `near_diagonal`.
+        Spaces are never linked.
         """
-        targets, sources = self.weights.shape
         if not self.weights.any():
             return []
-        down = (np.arange(targets)[:, None] + 0.5) / targets
-        across = (np.arange(sources)[None, :] + 0.5) / sources
-        near = np.exp(-_DIAGONAL * np.abs(down - across))
+        sources = len(self.characters)
+        near = near_diagonal(*self.weights.shape)
         spaces = np.array([character.isspace() for character in self.characters])
         scored = np.where(spaces, 0.0, self.weights * near)
         found = []
@@ -63,6 +60,21 @@ class Alignment:
                 last += 1
             found += [(at, word) for at in range(first, last + 1)]
         return sorted(found)
+
+
+def near_diagonal(targets: int, sources: int) -> NDArray[np.float64]:
+    """What weights are multiplied by before the largest is taken: exp(-4 |i/I - j/J|).
+
+    Translations run along their source (Dyer et al. 2013), and a network's weights are the
+    less certain the longer the sentence is.
+
+    Returns:
+        `[targets, sources]`.
+    """
+    down = (np.arange(targets)[:, None] + 0.5) / targets
+    across = (np.arange(sources)[None, :] + 0.5) / sources
+    prior: NDArray[np.float64] = np.exp(-_DIAGONAL * np.abs(down - across))
+    return prior
 
 
 def joined(source: str, alignments: list[Alignment], begins: list[int]) -> Alignment:

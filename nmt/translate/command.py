@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tqdm import tqdm
@@ -62,11 +62,11 @@ def run(translator: Translator, request: Request) -> None:
             draw(drawn, path, kind)
 
 
-def _windows(request: Request) -> Iterator[list[str]]:
+def _windows(request: Request) -> Iterator[Iterable[str]]:
     if request.texts:
         return argument_lines(request.texts, request.errors)
     if request.input is not None:
-        return file_lines(request.input, request.errors)
+        return iter([file_lines(request.input, request.errors)])
     if sys.stdin.isatty():
         say("one sentence a line, Ctrl-D to end")
     return arriving_lines(sys.stdin.fileno(), request.errors)
@@ -101,8 +101,8 @@ def _alignment(
 
 
 def _notes(translator: Translator, request: Request, translation: Translation, at: int) -> None:
-    pieces = [len(translator.src.encode(part.source)) for part in translation.parts]
-    if len(pieces) > 1 and sum(pieces) > translator.max_pieces:
+    parts = [part.source for part in translation.parts]
+    if len(parts) > 1 and sum(map(len, translator.src.encode_all(parts))) > translator.max_pieces:
         say(
             f"note: line {at + 1:,} of {len(translation.source):,} characters was translated in "
             f"{len(translation.parts):,} parts"

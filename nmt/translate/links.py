@@ -21,7 +21,7 @@ from nmt.checkpoint import Run
 from nmt.errors import NmtError
 from nmt.symbols import PAD
 from nmt.tokenizer import Tokenizer
-from nmt.translate.alignment import character_origins
+from nmt.translate.alignment import character_origins, near_diagonal
 from nmt.translate.forced import Forced, force
 from nmt.translate.translator import Translator
 
@@ -36,7 +36,6 @@ _TREEBANK = {
     "-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{", "-RCB-": "}",
     "``": '"', "''": '"',
 }  # fmt: skip
-_DIAGONAL = 4.0
 _SURE = 0.5  # an aligner's posterior from which two tokens are linked
 _WINDOW = 32  # pairs decoded together; with occlusion each is many
 _NO_SPACE_BEFORE = set(".,;:!?%)]}’”") | {"n't"}
@@ -110,21 +109,16 @@ def stream_links(
 def best_links(weights: Matrix) -> Links:
     """Each target token is linked to the source token with the largest weight.
 
-    The weights are first multiplied by exp(-4 |i/I - j/J|), which prefers the diagonal
-    as fast_align does (Dyer et al. 2013): translations run along their source, and a
-    network's weights are the less certain the longer the sentence is.
+    The weights are first multiplied by `near_diagonal`.
 
     Args:
         weights: `[target tokens, source tokens]`; a token without any gets no link.
     """
-    targets, sources = weights.shape
     if not weights.any():
         return set()
-    down = (np.arange(targets)[:, None] + 0.5) / targets
-    across = (np.arange(sources)[None, :] + 0.5) / sources
-    scored = weights * np.exp(-_DIAGONAL * np.abs(down - across))
+    scored = weights * near_diagonal(*weights.shape)
     best = scored.argmax(axis=1)
-    return {(int(best[j]), j) for j in range(targets) if scored[j, best[j]] > 0}
+    return {(int(at), j) for j, at in enumerate(best) if scored[j, at] > 0}
 
 
 def lexical_links(

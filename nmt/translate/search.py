@@ -86,7 +86,6 @@ def beam_search(
     beam: int,
     alpha: float,
     max_lengths: Tensor,
-    min_length: int = 1,
     n_best: int = 1,
     beta: float = 0.0,
     no_repeat: int = 0,
@@ -101,7 +100,6 @@ def beam_search(
         beam: hypotheses followed for each sentence.
         alpha: exponent of the length penalty; 0 ranks by log-probability.
         max_lengths: most tokens for each sentence, EOS not counted, `[batch]`.
-        min_length: fewest tokens, EOS not counted.
         n_best: hypotheses returned for each sentence, at most `beam`.
         beta: weight of the coverage penalty; it ranks finished hypotheses only.
         no_repeat: no run of so many ids stands twice in a hypothesis; 0 allows all.
@@ -149,7 +147,7 @@ def beam_search(
             covered = covered + attention.flatten(0, 1)[place]
 
         # The best continuations of each sentence.
-        _forbid(follow, sentence, limits <= length, may_end=length >= min_length)
+        _forbid(follow, sentence, limits <= length, may_end=length > 0)
         if no_repeat and length >= no_repeat:
             _forbid_repeats(follow, history, no_repeat)
         best, token = follow.topk(min(beam, follow.shape[1]), dim=1)

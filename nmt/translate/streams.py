@@ -30,26 +30,19 @@ def argument_lines(texts: list[str], errors: Errors) -> Iterator[list[str]]:
     lines = []
     for number, text in enumerate(texts, start=1):
         raw = text.replace("\n", " ").encode("utf-8", "surrogateescape")
-        lines.append(_decode(raw, "TEXT", number, errors))
+        with _offering_replacement():
+            lines.append(decode_line(raw, "TEXT", number, errors=errors))
     yield lines
 
 
-def file_lines(path: Path, errors: Errors) -> Iterator[list[str]]:
-    """The lines of a file, some at a time.
+def file_lines(path: Path, errors: Errors) -> Iterator[str]:
+    """The lines of a file, as they are asked for.
 
     Raises:
         NmtError: missing, damaged, or not UTF-8 and `errors` is strict.
     """
-    window: list[str] = []
-    size = 0
-    for line in read_lines(path, errors=errors):
-        window.append(line)
-        size += len(line)
-        if len(window) == _MOST_LINES or size >= _MOST_BYTES:
-            yield window
-            window, size = [], 0
-    if window:
-        yield window
+    with _offering_replacement():
+        yield from read_lines(path, errors=errors)
 
 
 def arriving_lines(descriptor: int, errors: Errors) -> Iterator[list[str]]:
@@ -74,7 +67,8 @@ def arriving_lines(descriptor: int, errors: Errors) -> Iterator[list[str]]:
             if number == 1:
                 raw = raw.removeprefix(BOM)
             try:
-                window.append(_decode(raw, "standard input", number, errors))
+                with _offering_replacement():
+                    window.append(decode_line(raw, "standard input", number, errors=errors))
             except NmtError:
                 if window:
                     yield window
@@ -116,14 +110,16 @@ def _more_now(descriptor: int) -> bool:
     return bool(select.select([descriptor], [], [], 0)[0])
 
 
-def _decode(raw: bytes, origin: str, number: int, errors: Errors) -> str:
-    if errors == "strict":
-        try:
-            return decode_line(raw, origin, number)
-        except NmtError as error:
-            hint = f"{error.hint}; or put U+FFFD in their place: --errors replace"
-            raise NmtError(error.message, hint) from None
-    return decode_line(raw, origin, number, errors=errors)
+@contextlib.contextmanager
+def _offering_replacement() -> Iterator[None]:
+    """Name the option that lets bytes pass which are not UTF-8."""
+    try:
+        yield
+    except NmtError as error:
+        if not isinstance(error.__cause__, UnicodeDecodeError):
+            raise
+        hint = f"{error.hint}; or put U+FFFD in their place: --errors replace"
+        raise NmtError(error.message, hint) from error.__cause__
 
 
 @contextlib.contextmanager

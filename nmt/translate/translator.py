@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,6 +117,7 @@ class Translator:
             sentences that is longer than typical is translated sentence by sentence.
         frozen: the weights will not change any more, so that what the search makes of
             them is made once and not at each call.
+        updates: of the checkpoints that the networks were loaded from.
 
     Raises:
         NmtError: `int8` on a GPU.
@@ -134,6 +135,7 @@ class Translator:
         int8: bool = False,
         usual: UsualLengths | None = None,
         frozen: bool = False,
+        updates: Sequence[int] = (),
     ) -> None:
         if int8 and device.type != "cpu":
             raise NmtError("--int8 runs on the CPU only", "add --device cpu, or leave --int8 out")
@@ -145,6 +147,7 @@ class Translator:
         self.max_pieces = max_pieces
         self.int8 = int8
         self.usual = usual
+        self.updates = list(updates)
         self._frozen = frozen
         self._ready: list[Inference] | None = None
 
@@ -185,11 +188,17 @@ class Translator:
                     "an ensemble needs runs trained on one prepared corpus (data.dir)",
                 )
         chosen = choose_device(device)
+        updates, models = zip(*(one.load_best(chosen) for one in opened), strict=True)
         return cls(
-            [_load_best(one, chosen) for one in opened], first.src, first.trg,
-            search or first.config.search, chosen, first.config.data.clean.max_pieces,
-            int8=int8, usual=usual_lengths(first), frozen=True,
+            models, first.src, first.trg, search or first.config.search, chosen,
+            first.config.data.clean.max_pieces,
+            int8=int8, usual=usual_lengths(first), frozen=True, updates=updates,
         )  # fmt: skip
+
+    def change_search(self, changes: Mapping[str, float | None]) -> None:
+        """Replace settings of the search by name; None leaves one as it is."""
+        given = {name: value for name, value in changes.items() if value is not None}
+        self.search = self.search.model_copy(update=given)
 
     def translate(
         self, lines: Iterable[str], batch_size: int = 64, n_best: int = 1
@@ -270,8 +279,9 @@ class Translator:
         of_part: list[list[int]] = []
         for line, (source, its_ids) in enumerate(zip(texts, ids, strict=True)):
             if len(its_ids) <= self._longest_line():
-                parts += [(line, 0, source)] * bool(its_ids)
-                of_part += [its_ids] * bool(its_ids)
+                if its_ids:
+                    parts.append((line, 0, source))
+                    of_part.append(its_ids)
                 continue
             for begin, text in self._split(source):
                 parts.append((line, begin, text))
@@ -440,18 +450,6 @@ class Translator:
                 length = max(1, min(length - 1, length * self.max_pieces // count))
             yield text[begin : begin + length]
             begin += length
-
-
-def _load_best(run: Run, device: torch.device) -> Seq2Seq:
-    """The best weights, also while a training that goes on replaces them by better ones."""
-    while True:
-        best = run.best()
-        try:
-            return run.load_best(device)
-        except NmtError:
-            if best.folder.exists():
-                raise
-            # It was there a moment ago: training has saved a better one and removed it.
 
 
 def _no_probabilities() -> NmtError:

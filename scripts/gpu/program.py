@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from gpu.bench import Bench, Found, attempt
-from nmt.train.journal import read_journal
+from nmt.checkpoint import read_journal
+from nmt.prepare.pipeline import load_manifest
 
 
 def section_train(bench: Bench) -> Found:
@@ -23,11 +24,14 @@ def section_train(bench: Bench) -> Found:
         most, half = settings.train_updates, settings.train_updates // 2
         pair = folder / "unread.tsv"  # the corpus is prepared; a configuration names a source
         pair.write_text("一\tone\n", encoding="utf-8")
+        prepared = load_manifest(Path(settings.corpus))["config"]
+        known = {"simplify": prepared["simplify"], "clean": prepared["clean"]}
 
         def train(run: str, updates: int) -> float:
             tree = {
                 "run": str(folder / run),
-                "data": {"dir": settings.corpus, "sources": [{"source": "tsv", "path": str(pair)}]},
+                "data": {**known, "dir": settings.corpus,
+                         "sources": [{"source": "tsv", "path": str(pair)}]},
                 "model": settings.shape(settings.main),
                 "train": {
                     "batch_tokens": settings.tokens // 2, "max_updates": updates, "epochs": 1000,

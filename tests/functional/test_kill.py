@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nmt.train.journal import read_journal
+from nmt.checkpoint import read_journal
 from tests.functional.test_resume import fingerprint
 from tests.toy import nmt, write_config
 

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nmt.checkpoint import Run
+from nmt.checkpoint import Run, read_journal
 from nmt.train import loop
-from nmt.train.journal import read_journal
 from tests.functional import test_trouble
 from tests.functional.test_resume import fingerprint, stopped_by_signal, train
 from tests.functional.test_trouble import events, spoil

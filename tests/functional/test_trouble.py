@@ -15,10 +15,9 @@ from safetensors.torch import load_file
 
 from nmt import checkpoint
 from nmt.batches import Batch
-from nmt.checkpoint import Run
+from nmt.checkpoint import Run, read_journal
 from nmt.model import Seq2Seq
 from nmt.train import gradient, loop, validation
-from nmt.train.journal import read_journal
 from nmt.train.loss import Loss, batch_loss
 from tests.functional.test_resume import fingerprint, newest
 from tests.toy import Result, nmt, write_config
@@ -221,7 +220,7 @@ def test_disk_full_at_the_end_is_an_error_and_the_last_good_files_stay(
         f"error: {folder}: the disk is full; nothing was left half-written",
         "hint: free some space and run the same command again",
     ]
-    found = Run.open(tmp_path / "run").last_good(torch.device("cpu"))
+    found = Run.open(tmp_path / "run").last_good()
     assert found is not None
     assert found[0].update == 25
     monkeypatch.undo()

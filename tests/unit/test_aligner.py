@@ -18,7 +18,7 @@ from nmt.errors import NmtError
 from nmt.prepare.pipeline import prepare
 from nmt.runtime import Workers
 from nmt.symbols import BOS, EOS, PAD
-from nmt.train.alignment import learn_alignment
+from nmt.train.teacher import learn_alignment
 
 WORDS = 60
 FIRST = 10  # ids below are no words
@@ -200,13 +200,6 @@ def test_nothing_short_enough(tmp_path: Path) -> None:
     corpus = pack(tmp_path, [([FIRST] * 81, [FIRST], set())])
     with pytest.raises(NmtError, match="none has 1 to 80 pieces on both sides"):
         Aligner.learn(corpus)
-
-
-def test_digamma() -> None:
-    found = learn._digamma(np.array([1.0, 0.5, 10.0]))
-    euler = 0.5772156649015329
-    expected = [-euler, -euler - 2 * np.log(2), sum(1 / k for k in range(1, 10)) - euler]
-    np.testing.assert_allclose(found, expected, atol=1e-8)
 
 
 @pytest.mark.parametrize("attention", ["additive", "none"])

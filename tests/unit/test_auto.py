@@ -28,15 +28,13 @@ def test_larger_corpora_get_larger_batches(pairs: int, batch_tokens: int) -> Non
 def test_it_says_what_it_chose_and_why(capsys: pytest.CaptureFixture[str]) -> None:
     settled = settle(config(), 12_509)
     assert settled.model.dropout == 0.2
-    assert settled.model.word_dropout == 0.1
     assert capsys.readouterr().err == (
-        "auto, for 12,509 training pairs: model.dropout 0.2, model.word_dropout 0.1, "
-        "train.batch_tokens 512\n"
+        "auto, for 12,509 training pairs: model.dropout 0.2, train.batch_tokens 512\n"
     )
 
 
 def test_what_is_given_stays_and_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    given = config(model={"dropout": 0.4, "word_dropout": 0}, train={"batch_tokens": 77})
+    given = config(model={"dropout": 0.4}, train={"batch_tokens": 77})
     assert settle(given, 100) == given
     assert settle(settle(config(), 100), 10**7) == settle(config(), 100)
     assert "77" not in capsys.readouterr().err

@@ -47,7 +47,7 @@ def names(run: Run) -> list[str]:
 
 def test_tensors_and_state_come_back(run: Run) -> None:
     save(run, 5, fill=0.25)
-    found = run.last_good(CPU)
+    found = run.last_good()
     assert found is not None
     checkpoint, tensors = found
     assert checkpoint.update == 5
@@ -56,7 +56,7 @@ def test_tensors_and_state_come_back(run: Run) -> None:
 
 
 def test_no_checkpoint_is_none_to_go_on_from(run: Run) -> None:
-    assert run.last_good(CPU) is None
+    assert run.last_good() is None
 
 
 def test_last_two_and_the_best_are_kept(run: Run) -> None:
@@ -109,7 +109,7 @@ def test_full_disk_leaves_the_earlier_checkpoints(
     with pytest.raises(NmtError, match="the disk is full; nothing was left half-written"):
         save(run, 2)
     assert names(run) == ["00000001"]
-    assert run.last_good(CPU) is not None
+    assert run.last_good() is not None
 
 
 @pytest.mark.parametrize("call", ["fsync", "rename"])
@@ -139,7 +139,7 @@ def test_damaged_newest_falls_back_with_a_warning(
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    found = run.last_good(CPU)
+    found = run.last_good()
     assert found is not None
     assert found[0].update == 1
     assert (
@@ -154,7 +154,7 @@ def test_nothing_but_damage_is_refused_and_not_begun_anew(run: Run) -> None:
     for path in run.folder.glob("checkpoints/*/model.safetensors"):
         path.unlink()
     with pytest.raises(NmtError, match="none of the checkpoints in it is whole"):
-        run.last_good(CPU)
+        run.last_good()
 
 
 @pytest.mark.parametrize("state", ["", "{", "[]", "3", "{}", '{"update": 2}'])
@@ -213,9 +213,9 @@ def test_better_average_is_the_best_and_never_gone_on_from(run: Run) -> None:
     updates, tensors = run.average_of_best(2)
     run.save_average({"update": 2, "dev_bleu": 6.5, "average_of": updates}, tensors)
     assert run.best().folder.name == "average"
-    assert run.load_best(CPU) is not None
+    assert run.load_best(CPU)[0] == run.best().update
     assert kept(run) == [1, 2]
-    found = run.last_good(CPU)
+    found = run.last_good()
     assert found is not None
     assert found[0].update == 2
     assert found[0].folder.name == "00000002"

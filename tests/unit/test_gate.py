@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from nmt.errors import NmtError
-from nmt.evaluate.gate import Check, failures, junit, no_drop, read_baseline
+from nmt.evaluate.gate import Check, floors, junit, no_drop, read_baseline
 from nmt.evaluate.metrics import Score, score
 from nmt.evaluate.report import make_report
 from nmt.evaluate.systems import System, Texts
@@ -19,19 +19,21 @@ SCORES = [Score("BLEU", 20.0, "signature", "detail"), Score("chrF2", 45.5, "sign
 
 
 def test_no_floor_is_always_met() -> None:
-    assert failures(SCORES, {"BLEU": None, "chrF2": None}) == []
-    assert failures(SCORES, {}) == []
+    assert floors(SCORES, {"BLEU": None, "chrF2": None}) == []
+    assert floors(SCORES, {}) == []
 
 
 @pytest.mark.parametrize("floor", [0.0, 19.99, 20.0])
 def test_a_score_at_its_floor_passes(floor: float) -> None:
-    assert failures(SCORES, {"BLEU": floor}) == []
+    assert [check.passed for check in floors(SCORES, {"BLEU": floor})] == [True]
 
 
 def test_each_missed_floor_has_its_message() -> None:
-    assert failures(SCORES, {"BLEU": 20.01, "chrF2": 50}) == [
-        "BLEU 20.00 is below the floor of 20.01",
-        "chrF2 45.50 is below the floor of 50",
+    assert [
+        (check.passed, check.message) for check in floors(SCORES, {"BLEU": 20.01, "chrF2": 50})
+    ] == [
+        (False, "BLEU 20.00 is below the floor of 20.01"),
+        (False, "chrF2 45.50 is below the floor of 50"),
     ]
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nmt.train.journal import NAME, Journal, environment, read_journal
+from nmt.checkpoint import JOURNAL, read_journal
+from nmt.train.journal import Journal, environment
 
 
 def test_records_come_back_in_order(tmp_path: Path) -> None:
@@ -20,7 +21,7 @@ def test_records_come_back_in_order(tmp_path: Path) -> None:
 
 def test_each_record_is_one_line_of_readable_text(tmp_path: Path) -> None:
     Journal(tmp_path, 0).write("log", update=1, text="一\n二\u2028三")
-    lines = (tmp_path / NAME).read_text(encoding="utf-8").split("\n")
+    lines = (tmp_path / JOURNAL).read_text(encoding="utf-8").split("\n")
     assert len(lines) == 2
     assert lines[1] == ""
     assert "一" in lines[0]
@@ -36,11 +37,11 @@ def test_going_on_removes_what_will_come_again(tmp_path: Path) -> None:
 
 def test_a_line_cut_off_by_a_kill_is_left_out_and_removed(tmp_path: Path) -> None:
     Journal(tmp_path, 0).write("log", update=50)
-    with (tmp_path / NAME).open("a", encoding="utf-8") as file:
+    with (tmp_path / JOURNAL).open("a", encoding="utf-8") as file:
         file.write('{"kind": "log", "upd')
     assert [r["update"] for r in read_journal(tmp_path)] == [50]
     Journal(tmp_path, 50).write("log", update=100)
-    text = (tmp_path / NAME).read_text(encoding="utf-8")
+    text = (tmp_path / JOURNAL).read_text(encoding="utf-8")
     assert [json.loads(line)["update"] for line in text.splitlines()] == [50, 100]
 
 
@@ -49,8 +50,8 @@ def test_a_line_cut_inside_a_character_is_left_out(tmp_path: Path, cut: int) -> 
     journal = Journal(tmp_path, 0)
     journal.write("log", update=50)
     journal.write("validation", update=60, text="我爱中国我爱中国")
-    whole = (tmp_path / NAME).read_bytes()
-    (tmp_path / NAME).write_bytes(whole[:-cut])
+    whole = (tmp_path / JOURNAL).read_bytes()
+    (tmp_path / JOURNAL).write_bytes(whole[:-cut])
     assert [r["update"] for r in read_journal(tmp_path)] == [50]
     Journal(tmp_path, 50).write("log", update=100)
     assert [r["update"] for r in read_journal(tmp_path)] == [50, 100]
@@ -59,7 +60,7 @@ def test_a_line_cut_inside_a_character_is_left_out(tmp_path: Path, cut: int) -> 
 def test_a_full_disk_leaves_whole_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     journal = Journal(tmp_path, 0)
     journal.write("log", update=50)
-    size = (tmp_path / NAME).stat().st_size
+    size = (tmp_path / JOURNAL).stat().st_size
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + 61, before[1]))  # inside a character
     try:
@@ -67,7 +68,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path, capsys: pytest.CaptureFi
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "a record of the journal is lost" in capsys.readouterr().err
-    assert (tmp_path / NAME).stat().st_size == size
+    assert (tmp_path / JOURNAL).stat().st_size == size
     journal.write("log", update=100)
     assert [r["update"] for r in read_journal(tmp_path)] == [50, 100]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nmt.errors import NmtError
-from nmt.evaluate.lengths import make_buckets, parse_bounds, score_buckets, source_length
+from nmt.evaluate.lengths import LEAST, make_buckets, parse_bounds, score_buckets, source_length
 from nmt.evaluate.metrics import score
 
 
@@ -27,9 +27,9 @@ def test_given_bounds_are_kept_and_empty_buckets_left_out() -> None:
 
 @pytest.mark.parametrize("lengths", [[3] * 10, [3] * 100, [1, 700], list(range(300)), [0, 0, 5]])
 def test_every_segment_stands_in_one_bucket(lengths: list[int]) -> None:
-    buckets = make_buckets(sources(*lengths), least=30)
+    buckets = make_buckets(sources(*lengths))
     assert sorted(n for b in buckets for n in b.members) == list(range(len(lengths)))
-    assert all(len(b.members) >= 30 for b in buckets) or len(buckets) == 1
+    assert all(len(b.members) >= LEAST for b in buckets) or len(buckets) == 1
     for bucket in buckets:
         for number in bucket.members:
             assert lengths[number] <= (bucket.high or 10**9)

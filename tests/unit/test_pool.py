@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from nmt.config import Source
 from nmt.errors import NmtError
-from nmt.prepare.chunks import Workers
+from nmt.prepare.chunks import Pool
 from nmt.prepare.sources import read_pairs
 from nmt.text import Meter, read_lines
 
@@ -31,7 +31,7 @@ def die(_: int) -> None:
 def test_results_come_in_order_and_input_is_not_read_ahead() -> None:
     taken = itertools.count()
     items = ((next(taken), number)[1] for number in range(40))
-    with Workers(2) as workers:
+    with Pool(2) as workers:
         for number, result in enumerate(workers.map(square_slowly, items)):
             assert result == number * number
             assert next(taken) <= 2 * (number + 1) + 8  # `next` counts as well
@@ -40,13 +40,13 @@ def test_results_come_in_order_and_input_is_not_read_ahead() -> None:
 
 @pytest.mark.parametrize("count", [1, None])
 def test_a_short_stream_stays_in_this_process(count: int | None) -> None:
-    with Workers(count) as workers:
+    with Pool(count) as workers:
         assert set(workers.map(lambda _: os.getpid(), range(5))) == {os.getpid()}
 
 
 def test_a_killed_worker_is_told_to_the_user() -> None:
     with (
-        Workers(2) as workers,
+        Pool(2) as workers,
         pytest.raises(NmtError, match="a worker process was killed") as caught,
     ):
         list(workers.map(die, range(3)))

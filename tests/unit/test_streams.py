@@ -41,8 +41,8 @@ def test_lines_end_at_line_feeds_only(
     assert flat(arriving_lines(pipe[0], "strict")) == LINES
     path = tmp_path / "lines.txt"
     path.write_bytes(b"\xef\xbb\xbf" + data)
-    assert flat(file_lines(path, "strict")) == LINES
-    assert flat(file_lines(path, "replace")) == LINES
+    assert list(file_lines(path, "strict")) == LINES
+    assert list(file_lines(path, "replace")) == LINES
 
 
 def test_a_line_is_there_as_soon_as_it_has_arrived(pipe: tuple[int, int]) -> None:
@@ -123,9 +123,9 @@ def test_what_is_not_utf8_names_its_line_after_the_lines_before_it(
     assert "--errors replace" in str(caught.value.hint)
     path = tmp_path / "bad.txt"
     path.write_bytes(data)
-    assert flat(file_lines(path, "replace")) == ["好", "好", "好", "x\ufffdy", "好"]
+    assert list(file_lines(path, "replace")) == ["好", "好", "好", "x\ufffdy", "好"]
     with pytest.raises(NmtError, match=r"bad\.txt:4: not valid UTF-8"):
-        flat(file_lines(path, "strict"))
+        list(file_lines(path, "strict"))
 
 
 def test_an_argument_is_one_line_whatever_it_holds() -> None:

@@ -65,7 +65,7 @@ def test_pieces_cover_the_normalised_text_without_gaps(
 
 def test_many_at_once_are_each_alone(zh: Tokenizer) -> None:
     texts = [*ZH, "", "龘"]
-    assert zh.encode_all(texts, threads=2) == [zh.encode(text) for text in texts]
+    assert zh.encode_all(texts) == [zh.encode(text) for text in texts]
 
 
 def test_special_ids_and_broken_bytes_vanish(zh: Tokenizer) -> None:
