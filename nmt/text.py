@@ -11,6 +11,7 @@ import bz2
 import contextlib
 import errno
 import functools
+import glob
 import gzip
 import hashlib
 import io
@@ -20,6 +21,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 import unicodedata
 import zlib
 from collections.abc import Callable, Generator, Iterator
@@ -52,6 +54,8 @@ def _open_zstd(file: Any, mode: Any = "rb") -> Any:
     return zstd.open(file, mode)
 
 
+_UNFINISHED = ".part"
+_JUST_MADE = 60.0  # seconds
 _DESCRIPTORS = ("/dev", "/dev/fd", "/proc/self/fd")  # names in them are of what is open already
 _REFUSED = (
     errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
@@ -387,7 +391,8 @@ def replacing_folder(folder: Path, *, new: bool = False) -> Iterator[Path]:
     """Fill a folder so that it appears whole or not at all, replacing an older one.
 
     Yields a scratch folder beside `folder`; on success its files are fsynced and
-    it takes the name, on any error it is removed and the old folder stays.
+    it takes the name, on any error it is removed and the old folder stays. What a kill left
+    of an earlier one is removed first.
 
     Args:
         folder: its name.
@@ -399,7 +404,9 @@ def replacing_folder(folder: Path, *, new: bool = False) -> Iterator[Path]:
     with writing_to(folder):
         folder = Path(os.path.realpath(folder))  # a link keeps pointing where it did
         folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        _remove_left_behind(folder)
+        scratch = Path(tempfile.mkdtemp(_UNFINISHED, f".{folder.name}.", folder.parent))
+        held = _lock(scratch)
         try:
             yield scratch
             for path in (*scratch.rglob("*"), scratch):
@@ -417,6 +424,33 @@ def replacing_folder(folder: Path, *, new: bool = False) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
+        finally:
+            if held is not None:
+                os.close(held)
+
+
+def _remove_left_behind(folder: Path) -> None:
+    """Remove scratch folders of `replacing_folder` that no process fills any more."""
+    for scratch in folder.parent.glob(f".{glob.escape(folder.name)}.*{_UNFINISHED}"):
+        if time.time() - scratch.stat().st_mtime < _JUST_MADE:
+            continue  # perhaps not locked yet
+        held = _lock(scratch)
+        if held is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+            os.close(held)
+
+
+def _lock(folder: Path) -> int | None:
+    """Lock a folder until the descriptor is closed or the process ends; None if it can't be."""
+    import fcntl  # not on Windows, where folders are read but not made
+
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # another process has it, or the file system knows no locks
+        os.close(held)
+        return None
+    return held
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import bz2
 import errno
 import gzip
 import lzma
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import nmt.text
 from nmt.errors import NmtError
 from nmt.text import (
     decode_line,
@@ -142,6 +144,24 @@ def test_replacing_a_folder_is_all_or_nothing(tmp_path: Path) -> None:
         (scratch / "f").write_text("three" * (1 // 0), encoding="utf-8")
     assert (folder / "f").read_text(encoding="utf-8") == "two"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_a_kill_left_of_a_folder_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    killed, busy, new, own = (
+        tmp_path / name for name in (".out.a.part", ".out.b.part", ".out.c.part", ".out.original")
+    )
+    for folder in (killed, busy, new, own):
+        folder.mkdir()
+        (folder / "f").write_bytes(b"x")
+    for folder in (killed, busy, own):
+        os.utime(folder, (0, 0))
+    at_work = nmt.text._lock(busy)
+    assert at_work is not None
+    with replacing_folder(tmp_path / "out") as scratch:
+        assert nmt.text._lock(scratch) is None
+        there = {path.name for path in tmp_path.iterdir()}
+    assert there == {busy.name, new.name, own.name, scratch.name}
+    os.close(at_work)
 
 
 def test_a_full_disk_is_the_users_to_mend(tmp_path: Path) -> None:
