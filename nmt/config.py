@@ -211,6 +211,8 @@ class DataConfig(_Section):
             value = getattr(self, key)
             if isinstance(value, int) and value < 1:
                 raise ValueError(f"data.{key}: must be at least 1, not {value}")
+            if not isinstance(value, int) and value.cap is not None:
+                raise ValueError(f"data.{key}: takes no cap, it is used whole")
         for key in ("src_vocab", "trg_vocab"):
             value = getattr(self, key)
             if isinstance(value, int) and not 300 <= value <= 1_000_000:
@@ -359,6 +361,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue  # <<: *name, which is replaced by what stands there
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
                 raise yaml.constructor.ConstructorError(
@@ -458,13 +462,14 @@ def _override(tree: dict[str, Any], override: str) -> None:
         else:
             raise NmtError(f"--set {override}: {'.'.join(parts[:depth])} has no keys under it")
         if last:
-            node[index] = _parse(value, f"--set {override}")
+            # Alone, a dash would begin a list.
+            node[index] = value if value == "-" else _parse(value, f"--set {override}")
         else:
             node = node[index]
 
 
 def _explain(error: ValidationError, origin: str) -> NmtError:
-    first = error.errors()[0]
+    first = min(error.errors(), key=_unlikely)
     # A discriminated union puts its tag into the location; it is no key of the file.
     tags = {*_SOURCES, "int", "float", "literal['auto']", "constrained-int", "constrained-float"}
     parts = [str(part) for part in first["loc"]]
@@ -487,6 +492,14 @@ def _explain(error: ValidationError, origin: str) -> NmtError:
         return NmtError(f"{origin}: {key}: key source is missing", f"one of: {', '.join(_SOURCES)}")
     message = str(first["msg"])
     return NmtError(f"{origin}: {key}: {message[0].lower()}{message[1:]}, not {given!r}")
+
+
+def _unlikely(error: Any) -> int:
+    """Which of several errors to tell: the lowest, of equals the first."""
+    if error["type"] == "extra_forbidden":
+        return 0  # misspelt, a key is unknown and missing
+    # Of a number or a source, a section that stands there is meant to be a source.
+    return 2 if error["type"] == "int_type" and isinstance(error["input"], dict) else 1
 
 
 def _get(value: Any, key: str) -> Any:

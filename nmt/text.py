@@ -399,10 +399,15 @@ def replacing_folder(folder: Path, *, new: bool = False) -> Iterator[Path]:
         new: there is nothing to replace, and nothing that appears meanwhile is.
 
     Raises:
-        NmtError: the disk is full or the parent may not be written.
+        NmtError: the disk is full, the parent may not be written, or `folder` is a mount point.
     """
     with writing_to(folder):
         folder = Path(os.path.realpath(folder))  # a link keeps pointing where it did
+        if folder.is_mount():
+            raise NmtError(
+                f"{folder}: something is mounted there, so that it can't be replaced",
+                "name a folder inside it",
+            )
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_left_behind(folder)
         scratch = Path(tempfile.mkdtemp(_UNFINISHED, f".{folder.name}.", folder.parent))
@@ -416,8 +421,13 @@ def replacing_folder(folder: Path, *, new: bool = False) -> Iterator[Path]:
                 # A folder can't be renamed over a full one: step aside, then swap in.
                 aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
                 folder.rename(aside / "old")
-                scratch.rename(folder)
-                shutil.rmtree(aside, ignore_errors=True)
+                try:
+                    scratch.rename(folder)
+                except BaseException:
+                    (aside / "old").rename(folder)
+                    raise
+                finally:
+                    shutil.rmtree(aside, ignore_errors=True)
             else:
                 scratch.rename(folder)
             _sync(folder.parent)
@@ -432,12 +442,13 @@ def replacing_folder(folder: Path, *, new: bool = False) -> Iterator[Path]:
 def _remove_left_behind(folder: Path) -> None:
     """Remove scratch folders of `replacing_folder` that no process fills any more."""
     for scratch in folder.parent.glob(f".{glob.escape(folder.name)}.*{_UNFINISHED}"):
-        if time.time() - scratch.stat().st_mtime < _JUST_MADE:
-            continue  # perhaps not locked yet
-        held = _lock(scratch)
-        if held is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
-            os.close(held)
+        with contextlib.suppress(OSError):  # somebody else's, or gone meanwhile
+            if time.time() - scratch.stat().st_mtime < _JUST_MADE:
+                continue  # perhaps not locked yet
+            held = _lock(scratch)
+            if held is not None:
+                shutil.rmtree(scratch, ignore_errors=True)
+                os.close(held)
 
 
 def _lock(folder: Path) -> int | None:

@@ -210,6 +210,7 @@ def train_tokenizer(
     *,
     vocab: int,
     simplify: bool,
+    grow: bool = False,
     character_coverage: float,
     space_first: bool,
     name: str,
@@ -220,6 +221,7 @@ def train_tokenizer(
         lines: normalised text, read once.
         vocab: pieces wanted, special and byte pieces included.
         simplify: recorded in the tokenizer.
+        grow: take a quarter more than what the characters need, should that be more.
         character_coverage: share of characters that get a piece of their own; the
             rest is spelled in bytes.
         space_first: put a space before the first word, so that a word is the same
@@ -260,7 +262,13 @@ def train_tokenizer(
     try:
         return Tokenizer(train(vocab), simplify=simplify), None
     except RuntimeError as error:
-        if too_small := _TOO_SMALL.search(str(error)):
+        too_small = _TOO_SMALL.search(str(error))
+        if too_small and grow:
+            return train_tokenizer(
+                held, vocab=int(too_small[2]) * 5 // 4, simplify=simplify,
+                character_coverage=character_coverage, space_first=space_first, name=name,
+            )  # fmt: skip
+        if too_small:
             raise NmtError(
                 f"{name}: {vocab} pieces, but the characters of the corpus and the bytes need "
                 f"{too_small[2]}",

@@ -16,15 +16,19 @@ if [ ! -x "$python" ]; then
         exit 2
     fi
     echo "making .venv with $("$base" --version)" >&2
+    # What ensurepip did not finish is not to be taken for whole the next time.
+    trap 'rm -f "$python"' INT
     "$base" -m venv .venv || {
+        rm -f "$python"
         echo "error: $base cannot make a virtual environment" >&2
         echo "hint: install its venv module (Debian: apt install python3-venv)" >&2
         exit 2
     }
+    trap - INT
 fi
 
 stamp=.venv/nmt-installed
-wanted="$NMT_EXTRAS $(cat pyproject.toml scripts/constraints.txt | cksum)"
+wanted="$NMT_EXTRAS $("$python" --version) $(cat pyproject.toml scripts/constraints.txt | cksum)"
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     echo "installing into .venv (once; PyTorch is the large part)" >&2
     constraints=.venv/nmt-constraints.txt

@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -280,7 +281,7 @@ class Pool:
         if self._pool is None:
             # Spawned, not forked: the progress bar has a thread.
             self._pool = ProcessPoolExecutor(
-                self.count, multiprocessing.get_context("spawn"), initializer=_end_on_interrupt
+                self.count, multiprocessing.get_context("spawn"), initializer=_end_with_the_parent
             )
         waiting: deque[Future[R]] = deque()
         try:
@@ -297,9 +298,17 @@ class Pool:
             ) from error
 
 
-def _end_on_interrupt() -> None:
+def _end_with_the_parent() -> None:
     # At once and without a traceback, even in the middle of SentencePiece's training.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()  # killed, it could tell nobody to end
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def cores() -> int:

@@ -15,13 +15,22 @@ from nmt.tokenizer import load_both
 
 _BLOCK = 20_000
 _SHOWN = 3
+_OTHER_FORMATS = {".csv", ".json", ".jsonl", ".tmx", ".po", ".xlf", ".xliff"}
 
 
 def file_keys(path: Path, *, simplify: bool) -> Keys:
     """Keys of the sentences of a text file, and of every column of a table, once each.
 
     A sentence may be of either side, so it is normalised in both ways.
+
+    Raises:
+        NmtError: of a format whose sentences are not found that way.
     """
+    if other := _OTHER_FORMATS.intersection(path.suffixes):
+        raise NmtError(
+            f"{path}: sentences of {min(other)} are not looked for",
+            "write them out, one a line or in columns with tabs between",
+        )
     found: set[int] = set()
     for line in read_lines(path):
         for text in line.split("\t"):

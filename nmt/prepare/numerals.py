@@ -9,6 +9,7 @@ for May) is read generously.
 from __future__ import annotations
 
 import functools
+import math
 import re
 import unicodedata
 
@@ -20,6 +21,10 @@ _ZH_TENS = {"十": 10, "百": 100, "千": 1000, "廿": 20, "卅": 30}
 _ZH_POWERS = {"万": 10**4, "亿": 10**8, "兆": 10**12}
 _ZH_NUMBER = re.compile(f"[{''.join([*_ZH_DIGITS, *_ZH_TENS, *_ZH_POWERS])}点半]+")
 _ZH_SCALED = re.compile(r"(\d+(?:,\d{3})*(?:\.\d+)?)\s*[多余几来]?\s*([十百千万亿兆]+)", re.ASCII)
+_ZH_PART = re.compile(r"(\d+(?:\.\d+)?)([十百千万亿兆]*)", re.ASCII)
+_ZH_MIXED = re.compile(
+    r"(?:\d+(?:\.\d+)?[十百千万亿兆]+)(?:(?:\d+[十百千万亿兆]+)+(?:\d{3,})?|\d{3,})", re.ASCII
+)
 
 _ONES = re.findall(
     r"\w+",
@@ -57,6 +62,7 @@ def numbers_differ(zh: str, en: str) -> bool:
         en: English text.
     """
     zh, en = unicodedata.normalize("NFKC", zh), unicodedata.normalize("NFKC", en).lower()
+    zh = _ZH_MIXED.sub(_joined, _plain_numerals(zh))
     zh_digits, en_digits = written(zh), written(en)
     if not zh_digits and not en_digits:
         return False
@@ -72,13 +78,13 @@ def _sorted_digits(text: str) -> list[str]:
 def written(text: str) -> set[float]:
     """Values of 10 and more that stand in the text in digits."""
     found = (float(match.replace(",", "").replace("，", "")) for match in _DIGITS.findall(text))
-    return {value for value in found if value >= 10}
+    return {value for value in found if 10 <= value < math.inf}
 
 
 def _lacks(wanted: set[float], there: frozenset[float], text: str) -> bool:
     digits = "".join(filter(str.isdecimal, text))
     for value in wanted:
-        plain = f"{value:.10g}".replace(".", "")
+        plain = f"{value:.15g}".replace(".", "")
         if not (_readings(value) & there or plain in digits):
             return True
     return False
@@ -102,13 +108,11 @@ def _readings(value: float) -> set[float]:
 
 def chinese_values(text: str) -> frozenset[float]:
     """Every value that `text` (NFKC) may be read to hold."""
+    text = _plain_numerals(text)
     values = {float(match.replace(",", "")) for match in _DIGITS.findall(text)}
     for number, powers in _ZH_SCALED.findall(text):
-        scale = 1.0
-        for power in powers:
-            scale *= _ZH_TENS.get(power) or _ZH_POWERS[power]
-        values.add(round(float(number.replace(",", "")) * scale, 6))
-    for match in _ZH_NUMBER.findall(_plain_numerals(text)):
+        values.add(round(float(number.replace(",", "")) * _scale(powers), 6))
+    for match in _ZH_NUMBER.findall(text):
         values |= _read_chinese(match)
     values |= (
         {(century - 1) * 100 + decade for century in values for decade in values}
@@ -117,6 +121,16 @@ def chinese_values(text: str) -> frozenset[float]:
     )  # 20世纪80年代
     values |= {value + 0.5 for value in values}
     return frozenset(values | _CLOCK if "点" in text or "點" in text else values)
+
+
+def _scale(powers: str) -> int:
+    return math.prod(_ZH_TENS.get(power) or _ZH_POWERS[power] for power in powers)
+
+
+def _joined(mixed: re.Match[str]) -> str:
+    """3亿5000万, digits and powers in turn, as digits alone."""
+    parts = _ZH_PART.findall(mixed[0])
+    return f"{sum(float(number) * _scale(powers) for number, powers in parts):.15g}"
 
 
 _CLOCK = {15.0, 30.0, 45.0}  # 两点半 is 2:30, 一刻 a quarter

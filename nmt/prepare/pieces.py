@@ -54,9 +54,21 @@ class Sample:
 
 
 def train_both(
-    sample: Sample, sizes: tuple[int, int], *, simplify: bool, workers: int | None
+    sample: Sample,
+    sizes: tuple[int, int],
+    grow: tuple[bool, bool],
+    *,
+    simplify: bool,
+    workers: int | None,
 ) -> tuple[tuple[Tokenizer, Tokenizer], list[str]]:
     """Train the tokenizers of both sides, in two processes if there are two.
+
+    Args:
+        sample: what they learn from.
+        sizes: pieces of each side.
+        grow: whether a side may have more of them if its characters ask for that.
+        simplify: of the source side.
+        workers: processes to use.
 
     Returns:
         Source and target tokenizer, and warnings.
@@ -64,7 +76,7 @@ def train_both(
     Raises:
         NmtError: a vocabulary size does not hold the characters of the corpus.
     """
-    jobs = [(sample.paths[side], side, sizes[side], simplify) for side in (0, 1)]
+    jobs = [(sample.paths[side], side, sizes[side], grow[side], simplify) for side in (0, 1)]
     large = sample.total > 20_000 or (workers or 0) > 1
     with Pool(min(workers or 2, 2) if large else 1) as pool:
         (src, src_warning), (trg, trg_warning) = pool.map(_train, jobs)
@@ -74,11 +86,12 @@ def train_both(
     return tokenizers, [warning for warning in (src_warning, trg_warning) if warning]
 
 
-def _train(job: tuple[Path, int, int, bool]) -> tuple[bytes, str | None]:
-    path, side, vocab, simplify = job
+def _train(job: tuple[Path, int, int, bool, bool]) -> tuple[bytes, str | None]:
+    path, side, vocab, grow, simplify = job
     tokenizer, warning = train_tokenizer(
         read_lines(path),
         vocab=vocab,
+        grow=grow,
         simplify=simplify and side == 0,
         character_coverage=0.9995 if side == 0 else 0.9999,
         space_first=side == 1,

@@ -24,8 +24,16 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import nmt
-from nmt.config import Config, DataConfig, Source
-from nmt.corpus import PackedWriter
+from nmt.config import (
+    Config,
+    CsvSource,
+    DataConfig,
+    JsonlSource,
+    ParallelSource,
+    Source,
+    TsvSource,
+)
+from nmt.corpus import SIDES, PackedWriter
 from nmt.errors import NmtError
 from nmt.prepare import chunks, leaks, report, split
 from nmt.prepare.chunks import Cleaned, Drops, Encoded, Pool, chunked
@@ -46,6 +54,12 @@ from nmt.tokenizer import Tokenizer
 
 FORMAT = 2
 MANIFEST = "manifest.json"
+_MADE = {
+    MANIFEST, "report.html", *(f"{side}.model" for side in SIDES),
+    *(f"{name}.{side}.txt" for name in ("dev", "test") for side in SIDES),
+    *(f"train.{side}.{part}.npy" for side in SIDES for part in ("ids", "ends")),
+}  # fmt: skip
+_IN_LINES = (TsvSource, CsvSource, JsonlSource, ParallelSource)
 
 Manifest = dict[str, Any]
 
@@ -83,6 +97,13 @@ def prepare(
         raise NmtError(
             f"{data.dir}: is there and was not made by nmt prepare; it will not be replaced",
             "name another folder in data.dir, or move this one away",
+        )
+    strange = sorted({path.name for path in data.dir.glob("*")} - _MADE)
+    if strange:
+        raise NmtError(
+            f"{data.dir}: holds {strange[0]}, which nmt prepare did not make; "
+            "it will not be replaced",
+            "name another folder in data.dir, or move what is yours out of this one",
         )
     with replacing_folder(data.dir) as scratch:
         manifest = _Preparation(data, scratch, workers).run(identity)
@@ -215,7 +236,8 @@ class _Preparation:
     def _read_held(self, name: str) -> list[Pair]:
         """The pairs of a dev or test set given as a source; empty if it is a number.
 
-        Such a set is taken as it is, in order: it is the user's ruler.
+        Such a set is taken as it is, in order: it is the user's ruler. But what is not translated
+        in a format of units is no line of it.
         """
         source = getattr(self.data, name)
         if isinstance(source, int):
@@ -223,7 +245,12 @@ class _Preparation:
         pairs = list(read_pairs(source))
         if not pairs:
             raise NmtError(f"data.{name}: {describe(source)} holds no pairs")
-        return pairs
+        if isinstance(source, _IN_LINES):
+            return pairs
+        whole = [pair for pair in pairs if pair.src.strip() and pair.trg.strip()]
+        if len(whole) < len(pairs):
+            say(f"data.{name}: {len(pairs) - len(whole):,} without one of their sides left out")
+        return whole
 
     def _clean(self) -> int:
         """First pass. Returns how many kept pairs may be held out; the others come after."""
@@ -296,8 +323,9 @@ class _Preparation:
         sizes = auto[0] if src == "auto" else src, auto[1] if trg == "auto" else trg
         say(f"learning {sizes[0]:,} Chinese and {sizes[1]:,} English pieces")
         tokenizers, warnings = train_both(
-            sample, sizes, simplify=self.data.simplify, workers=self.workers
-        )
+            sample, sizes, (src == "auto", trg == "auto"),
+            simplify=self.data.simplify, workers=self.workers,
+        )  # fmt: skip
         for warning in warnings:
             self.warnings.append(warning)
             warn(warning)

@@ -257,6 +257,18 @@ def test_a_folder_that_is_not_ours_is_not_replaced(corpus: Run) -> None:
     assert Path("data/t/thesis.doc").read_text(encoding="utf-8") == "mine"
 
 
+def test_what_is_not_ours_in_a_corpus_is_not_thrown_away(corpus: Run) -> None:
+    assert corpus("prepare", "--config", "c.yaml").code == 0
+    Path("data/t/thesis.doc").write_text("mine", encoding="utf-8")
+    assert corpus("prepare", "--config", "c.yaml").code == 0  # nothing to do
+    assert_refused(
+        corpus("prepare", "--config", "c.yaml", "--set", "data.seed=2"),
+        "data/t: holds thesis.doc, which nmt prepare did not make; it will not be replaced",
+        "name another folder in data.dir, or move what is yours out of this one",
+    )
+    assert Path("data/t/thesis.doc").read_text(encoding="utf-8") == "mine"
+
+
 def test_a_mistake_leaves_the_old_corpus(corpus: Run) -> None:
     assert corpus("prepare", "--config", "c.yaml").code == 0
     before = snapshot()

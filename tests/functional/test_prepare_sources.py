@@ -382,6 +382,27 @@ def test_a_leak_is_refused_and_keep_out_removes_it(corpus: Run) -> None:
     assert manifest()["dropped"] == {"meets exam.txt": 1}
 
 
+@pytest.mark.parametrize("option", ["--check-leak", "--set"])
+def test_a_table_without_tabs_is_not_looked_through(corpus: Run, option: str) -> None:
+    Path("exam.csv").write_text("我爱中国。,I love China.\n", encoding="utf-8")
+    value = "exam.csv" if option == "--check-leak" else "data.keep_out=[exam.csv]"
+    assert_refused(
+        corpus("prepare", "--config", "c.yaml", option, value),
+        "exam.csv: sentences of .csv are not looked for",
+        "write them out, one a line or in columns with tabs between",
+    )
+
+
+def test_what_is_not_translated_is_no_line_of_a_test_set(corpus: Run) -> None:
+    pytest.importorskip("translate.storage.po")
+    pairs = sentences()[:30]
+    Path("t.po").write_bytes(as_po([*pairs, ("", "Not translated yet.")]))
+    result = corpus("prepare", "--config", "c.yaml", "--set", "data.test={source: po, path: t.po}")
+    assert "data.test: 1 without one of their sides left out" in result.err
+    assert len(Path("data/t/test.src.txt").read_text(encoding="utf-8").splitlines()) == 30
+    assert manifest()["test"] == {"pairs": 30}
+
+
 def test_missing_leak_file(corpus: Run) -> None:
     result = corpus("prepare", "--config", "c.yaml", "--check-leak", "no.txt")
     assert result.code == 2

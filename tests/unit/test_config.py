@@ -102,6 +102,27 @@ def test_unknown_source(tmp_path: Path) -> None:
     assert error.hint == "did you mean tsv?"
 
 
+def test_a_mistake_in_a_dev_set_that_is_a_source(tmp_path: Path) -> None:
+    data = "data: {{dir: d, sources: [{{source: tsv, path: x}}], dev: {{{}}}}}"
+    wrong = fails(write(tmp_path, f"run: r\n{data.format('source: tsv, pth: x')}\n"))
+    assert "data.dev" in wrong.message
+    assert wrong.hint == "did you mean path?"
+    capped = fails(write(tmp_path, f"run: r\n{data.format('source: tsv, path: x, cap: 5')}\n"))
+    assert capped.message.endswith("data.dev: takes no cap, it is used whole")
+
+
+def test_a_dash_is_standard_input_and_keys_can_be_merged(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, SMALL), ["data.sources.0.path=-"])
+    assert config.data.sources[0].path == Path("-")  # type: ignore[union-attr]
+    text = (
+        "run: r\ndata:\n  dir: d\n  sources:\n    - &first {source: tsv, path: a, weight: 2}\n"
+        "    - {<<: *first, path: b}\n"
+    )
+    first, second = load_config(write(tmp_path, text)).data.sources
+    assert (first.path, second.path) == (Path("a"), Path("b"))  # type: ignore[union-attr]
+    assert first.weight == second.weight == 2
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

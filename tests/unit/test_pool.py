@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import itertools
 import os
+import subprocess
+import sys
 import time
 import tracemalloc
 from pathlib import Path
@@ -22,6 +24,19 @@ from nmt.text import Meter, read_lines
 def square_slowly(number: int) -> int:
     time.sleep(0.02 * (number % 3))  # later ones are done earlier
     return number * number
+
+
+def own_number(_: int) -> int:
+    time.sleep(0.05)
+    return os.getpid()
+
+
+def is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def die(_: int) -> None:
@@ -42,6 +57,27 @@ def test_results_come_in_order_and_input_is_not_read_ahead() -> None:
 def test_a_short_stream_stays_in_this_process(count: int | None) -> None:
     with Pool(count) as workers:
         assert set(workers.map(lambda _: os.getpid(), range(5))) == {os.getpid()}
+
+
+def test_workers_end_with_a_parent_that_is_killed() -> None:
+    script = (
+        "import os, time\nfrom nmt.prepare.chunks import Pool\n"
+        "from tests.unit.test_pool import own_number\n"
+        "if __name__ == '__main__':\n    with Pool(2) as pool:\n"
+        "        print(*{*pool.map(own_number, range(20))}, flush=True)\n        time.sleep(60)\n"
+    )
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=root
+    ) as parent:
+        assert parent.stdout is not None
+        workers = [int(number) for number in parent.stdout.readline().split()]
+        assert len(workers) == 2
+        parent.kill()
+    deadline = time.monotonic() + 20
+    while any(map(is_alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(is_alive, workers))
 
 
 def test_a_killed_worker_is_told_to_the_user() -> None:

@@ -97,6 +97,15 @@ def test_too_few_pieces_asked_is_an_error() -> None:
     assert caught.value.hint.startswith("set data.x_vocab to at least ")
 
 
+def test_characters_get_the_pieces_they_need_if_the_size_is_ours_to_choose() -> None:
+    tokenizer, _ = train_tokenizer(
+        iter(ZH), vocab=262, grow=True, simplify=True, character_coverage=1.0, space_first=False,
+        name="x",
+    )  # fmt: skip
+    assert len(tokenizer) > 262
+    assert tokenizer.decode(tokenizer.encode(ZH[0])) == ZH[0]
+
+
 def test_load_checks_what_it_reads(tmp_path: Path, zh: Tokenizer) -> None:
     path = tmp_path / "zh.model"
     path.write_bytes(zh.model)
