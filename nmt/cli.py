@@ -557,9 +557,12 @@ def align(
     """
     from nmt.evaluate.alignments import read_token_pairs
     from nmt.evaluate.texts import check_has_chinese
+    from nmt.text import is_same_file
     from nmt.translate.links import pharaoh
     from nmt.translate.streams import writing_lines
 
+    if output is not None and any(is_same_file(output, path) for path in (src, trg)):
+        raise NmtError(f"{output}: is what is read, and would be written over", "another name")
     link = _linker(method, model, device, batch_size)
     pairs = read_token_pairs(src, trg)
     check_has_chinese(str(src), [" ".join(tokens) for tokens, _ in pairs], "--src and --trg")
@@ -675,6 +678,9 @@ def run(program: typer.Typer) -> NoReturn:
         # Typer's usage errors share a base class that it does not export.
         if not hasattr(error, "format_message"):
             raise
+        if type(error).__name__ == "NoArgsIsHelpError":
+            typer.echo(error.format_message(), err=True)
+            sys.exit(2)
         _fail(_usage_message(error), _usage_hint(error))
     sys.exit(code if isinstance(code, int) else 0)
 

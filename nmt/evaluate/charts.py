@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -46,10 +45,12 @@ def check_installed() -> None:
     Raises:
         NmtError: matplotlib is missing.
     """
-    if importlib.util.find_spec("matplotlib") is None:
+    try:
+        import matplotlib as _  # noqa: F401
+    except ImportError as error:
         raise NmtError(
-            "charts need matplotlib, which is not installed", "pip install 'nmt-zh-en[plots]'"
-        )
+            f"charts need matplotlib ({error})", "pip install 'nmt-zh-en[plots]'"
+        ) from None
 
 
 def length_chart(

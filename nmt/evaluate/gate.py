@@ -48,7 +48,7 @@ def floors(scores: Sequence[Score], wanted: Mapping[str, float | None]) -> list[
         floor = wanted.get(score.name)
         if floor is None:
             continue
-        passed = score.value >= floor
+        passed = round(score.value, 2) >= floor  # what is shown is what counts
         said = "reaches" if passed else "is below"
         message = f"{score.name} {score.value:.2f} {said} the floor of {floor:g}"
         checks.append(Check(f"{score.name} at least {floor:g}", passed, message))

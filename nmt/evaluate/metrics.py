@@ -26,6 +26,7 @@ TRIALS: Mapping[Test, int] = {"bs": 1000, "ar": 10000}
 # for a very large set. The signature says how many there were.
 _MOST_RESAMPLED = 20_000_000
 _FEWEST_RESAMPLES = 100
+_MOST_TRIED = 20_000  # segments; memory grows with them and the trials
 _METRICS: dict[Kind, Callable[[], Any]] = {
     "bleu": BLEU,
     "chrf": CHRF,
@@ -151,7 +152,8 @@ def compare(
         (str(place), list(lines)) for place, lines in enumerate([baseline, *systems])
     ]
     metrics: dict[str, Any] = {kind: _METRICS[kind]() for kind in kinds}
-    paired = PairedTest(named, metrics, every, test_type=test, n_samples=TRIALS[test])
+    trials = min(TRIALS[test], max(_FEWEST_RESAMPLES, TRIALS[test] * _MOST_TRIED // len(baseline)))
+    paired = PairedTest(named, metrics, every, test_type=test, n_samples=trials)
     # Untyped: sacreBLEU puts the systems' names and their results into one mapping.
     answer: tuple[Any, Any] = paired()
     signatures, results = answer
@@ -159,9 +161,11 @@ def compare(
 
     def comparison(name: str, place: int) -> Comparison:
         first, one = results[name][0], results[name][place]
-        # sacreBLEU gives equal scores its smallest p, since it counts larger
-        # differences only; no difference is no evidence of one.
-        p_value = 1.0 if one.score == first.score else float(one.p_value)
+        # sacreBLEU counts trials with a larger difference only. But of all ways to swap the lines
+        # that differ, two give the difference that was found; and no difference is no evidence.
+        differ = sum(a != b for a, b in zip(baseline, systems[place - 1], strict=True))
+        least = 1.0 if one.score == first.score else min(1.0, 2.0 ** (1 - differ))
+        p_value = max(float(one.p_value), least)
         return Comparison(
             name, float(first.score), float(one.score), p_value, test, str(signatures[name])
         )

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nmt
+from nmt.errors import NmtError
 from nmt.evaluate.lengths import Bucket
 from nmt.evaluate.metrics import Comparison, Score, sentence_scores
 from nmt.evaluate.systems import System, Texts
 from nmt.evaluate.tables import comparison_table, length_table, table, with_interval
 from nmt.evaluate.texts import texts_sha256
+from nmt.runtime import warn
 from nmt.text import write_whole, writing_to
 
 if TYPE_CHECKING:
@@ -187,5 +189,8 @@ def append_to_job_summary(text: str) -> None:
     name = os.environ.get(SUMMARY_VARIABLE)
     if name:
         path = Path(name)
-        with writing_to(path), path.open("a", encoding="utf-8") as file:
-            file.write(text + "\n")
+        try:
+            with writing_to(path), path.open("a", encoding="utf-8") as file:
+                file.write(text + "\n")
+        except (NmtError, OSError) as error:
+            warn(f"the job summary is not written: {error}")

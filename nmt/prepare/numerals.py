@@ -21,6 +21,8 @@ _ZH_TENS = {"十": 10, "百": 100, "千": 1000, "廿": 20, "卅": 30}
 _ZH_POWERS = {"万": 10**4, "亿": 10**8, "兆": 10**12}
 _ZH_NUMBER = re.compile(f"[{''.join([*_ZH_DIGITS, *_ZH_TENS, *_ZH_POWERS])}点半]+")
 _ZH_SCALED = re.compile(r"(\d+(?:,\d{3})*(?:\.\d+)?)\s*[多余几来]?\s*([十百千万亿兆]+)", re.ASCII)
+_LARGEST = 10**300  # what is more can't be told from it
+
 _ZH_PART = re.compile(r"(\d+(?:\.\d+)?)([十百千万亿兆]*)", re.ASCII)
 _ZH_MIXED = re.compile(
     r"(?:\d+(?:\.\d+)?[十百千万亿兆]+)(?:(?:\d+[十百千万亿兆]+)+(?:\d{3,})?|\d{3,})", re.ASCII
@@ -123,8 +125,9 @@ def chinese_values(text: str) -> frozenset[float]:
     return frozenset(values | _CLOCK if "点" in text or "點" in text else values)
 
 
-def _scale(powers: str) -> int:
-    return math.prod(_ZH_TENS.get(power) or _ZH_POWERS[power] for power in powers)
+def _scale(powers: str) -> float:
+    found = math.prod(_ZH_TENS.get(power) or _ZH_POWERS[power] for power in powers)
+    return float(min(found, _LARGEST))
 
 
 def _joined(mixed: re.Match[str]) -> str:
@@ -151,7 +154,8 @@ def _read_chinese(numeral: str) -> frozenset[float]:
         found |= _read_chinese(rest)
         if rest and whole and all(c in _ZH_DIGITS for c in rest):
             decimals = "".join(str(_ZH_DIGITS[c]) for c in rest)
-            found |= {float(f"{int(value)}.{decimals}") for value in _read_chinese(whole)}
+            values = (value for value in _read_chinese(whole) if value < math.inf)
+            found |= {float(f"{int(value)}.{decimals}") for value in values}
     whole = whole.replace("半", "")
     if not whole:
         return frozenset(found)
@@ -180,7 +184,7 @@ def _positional(numeral: str) -> float:
             total = total + here * last if total >= last else (total + here or 1) * last
             section = digit = 0
     # 三万五: what follows a power directly counts a tenth of it.
-    return float(total + section + digit * (last // 10 if last >= 100 else 1))
+    return float(min(total + section + digit * (last // 10 if last >= 100 else 1), _LARGEST))
 
 
 def english_values(text: str) -> frozenset[float]:

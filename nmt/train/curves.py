@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 from nmt.checkpoint import read_journal
 from nmt.errors import NmtError
-from nmt.evaluate.charts import curves
+from nmt.evaluate.charts import check_installed, curves
 from nmt.runtime import warn
 from nmt.text import write_whole
 
@@ -16,7 +15,11 @@ NAME = "curves.svg"
 
 def plots_are_possible() -> bool:
     """Whether matplotlib is installed."""
-    return importlib.util.find_spec("matplotlib") is not None
+    try:
+        check_installed()
+    except NmtError:
+        return False
+    return True
 
 
 def draw_curves(folder: Path) -> None:
@@ -24,10 +27,9 @@ def draw_curves(folder: Path) -> None:
 
     A picture that can't be written is lost with a warning: training is worth more.
     """
-    picture = curves(read_journal(folder))
-    if picture is None:
-        return
     try:
-        write_whole(folder / NAME, picture)
-    except (NmtError, OSError) as error:
+        picture = curves(read_journal(folder))
+        if picture is not None:
+            write_whole(folder / NAME, picture)
+    except Exception as error:
         warn(f"curves are not drawn: {error}")

@@ -209,6 +209,11 @@ class _Training:
                     self._save_if_possible()
             if self.window.updates:
                 self._log(bar)
+            if self.progress.stopped_by and not self.progress.update:
+                raise NmtError(
+                    f"{self.run.folder}: {self.progress.stopped_by} before the first update",
+                    "raise train.max_minutes and run the same command again",
+                )
             if self.progress.stopped_by is None:
                 self._save()
                 say(

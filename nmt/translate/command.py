@@ -34,8 +34,9 @@ def run(translator: Translator, request: Request) -> None:
     """
     drawn: list[Alignment] = []
     with contextlib.ExitStack() as stack:
-        write, flush = stack.enter_context(writing_lines(request.output))
+        # Outside, so that a reader who has read enough lines does not cost the page.
         page = None if request.html is None else stack.enter_context(Page.writing(request.html))
+        write, flush = stack.enter_context(writing_lines(request.output))
         bar = stack.enter_context(_progress(request))
         number = itertools.count()
         for window in _windows(request):

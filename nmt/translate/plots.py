@@ -19,6 +19,7 @@ _CHINESE = (
     "Microsoft YaHei", "SimHei", "SimSun",
 )  # fmt: skip
 _INCHES = 0.28  # a cell
+_MOST_CELLS, _LONGEST = 100_000, 1_300  # of a PNG; a cell is 42 by 42 pixels
 
 
 def draw(alignments: Sequence[Alignment], path: Path, kind: str) -> None:
@@ -38,6 +39,13 @@ def draw(alignments: Sequence[Alignment], path: Path, kind: str) -> None:
     """
     if not alignments:
         raise NmtError(f"{path}: nothing to draw: all lines are blank")
+    across = max(len(one.characters) for one in alignments)
+    down = sum(len(one.words) for one in alignments)
+    if kind == "png" and (across * down > _MOST_CELLS or max(across, down) > _LONGEST):
+        raise NmtError(
+            f"{path}: {across:,} characters by {down:,} words are too many for pixels",
+            "--attention-html FILE takes any number",
+        )
     try:
         import matplotlib as mpl
         from matplotlib import font_manager

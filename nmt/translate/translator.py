@@ -221,6 +221,8 @@ class Translator:
         """As `translate`, window by window: memory does not grow with the lines."""
         if isinstance(lines, str):
             raise NmtError("one text was given, lines are translated", f"[{lines[:20]!r}]")
+        if batch_size < 1 or n_best < 1:
+            raise NmtError(f"batch_size {batch_size}, n_best {n_best}: at least 1 each")
         if n_best > self.search.beam:
             raise NmtError(
                 f"{n_best} best translations asked of a beam of {self.search.beam}",

@@ -50,6 +50,12 @@ def test_usage_errors_have_the_house_form(
     assert "Traceback" not in result.err
 
 
+def test_without_a_command_there_is_help(nmt_command: Nmt) -> None:
+    result = nmt_command()
+    assert result.code == 2
+    assert (result.out + result.err).startswith("Usage: ")
+
+
 def test_help_does_not_import_torch() -> None:
     code = "import sys, nmt.cli; sys.exit('torch' in sys.modules or 'sacrebleu' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -516,6 +516,27 @@ def test_a_significant_drop_exits_with_3_and_is_told_everywhere(
     assert report["gate"][0]["passed"] is False
 
 
+def test_a_job_summary_that_cannot_be_written_is_a_warning(
+    nmt: Callable[..., Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "not there" / "summary.md"))
+    hyp = write(tmp_path / "hyp", "I love China.")
+    answer = nmt("evaluate", "--hypotheses", hyp, "--ref", hyp, "--junit", "gate.xml")
+    assert answer.code == 0
+    assert "warning: the job summary is not written" in answer.err
+    assert Path("gate.xml").exists()
+
+
+def test_align_does_not_write_over_what_it_reads(
+    nmt: Callable[..., Answer], run: Path, tmp_path: Path
+) -> None:
+    zh, en = write(tmp_path / "zh", "我们 喜欢 音乐"), write(tmp_path / "en", "We like music")
+    answer = nmt("align", "--model", run, "--src", zh, "--trg", en, "--output", zh)
+    assert answer.code == 2
+    assert "is what is read, and would be written over" in answer.err
+    assert Path(zh).read_text(encoding="utf-8") == "我们 喜欢 音乐\n"
+
+
 def test_no_drop_exits_with_0(nmt: Callable[..., Answer], tmp_path: Path) -> None:
     baseline = evaluated(nmt, tmp_path, WORSE, "before")
     now = write(tmp_path / "now.txt", *WORSE)

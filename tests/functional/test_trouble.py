@@ -359,6 +359,28 @@ def test_curves_are_drawn_at_validations(prepared: Path, tmp_path: Path) -> None
         assert heading in svg
 
 
+def test_curves_that_cannot_be_drawn_cost_nothing(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: object) -> bytes:
+        raise RuntimeError("latex was not able to process")
+
+    monkeypatch.setattr("nmt.train.curves.curves", broken)
+    result = train(prepared, tmp_path / "run")
+    assert result.code == 0
+    assert "warning: curves are not drawn: latex was not able to process" in result.err
+
+
+def test_time_that_is_over_before_the_first_update(prepared: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ("--config", prepared, "--device", "cpu", "--set", f"run={run}")
+    result = nmt("train", *words, "--set", "train.max_minutes=0.0001")
+    assert result.code == 2
+    assert f"error: {run}: 0.0001 minutes are over before the first update" in result.err
+    assert "hint: raise train.max_minutes and run the same command again" in result.err
+    assert nmt("train", *words, "--set", "train.max_updates=2").code == 0
+
+
 def test_tensorboard_gets_the_numbers_of_the_journal(prepared: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

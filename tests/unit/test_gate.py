@@ -23,6 +23,12 @@ def test_no_floor_is_always_met() -> None:
     assert floors(SCORES, {}) == []
 
 
+def test_a_score_is_compared_as_it_is_shown() -> None:
+    (check,) = floors([Score("BLEU", 26.9083, "signature", "detail")], {"BLEU": 26.91})
+    assert check.passed
+    assert check.message == "BLEU 26.91 reaches the floor of 26.91"
+
+
 @pytest.mark.parametrize("floor", [0.0, 19.99, 20.0])
 def test_a_score_at_its_floor_passes(floor: float) -> None:
     assert [check.passed for check in floors(SCORES, {"BLEU": floor})] == [True]

@@ -100,6 +100,17 @@ def test_a_real_difference_is_found_and_none_invented(test: Test) -> None:
     assert f"{test}:" in bleu.signature
 
 
+@pytest.mark.parametrize("test", ["bs", "ar"])
+@pytest.mark.parametrize(("changed", "least"), [(1, 1.0), (2, 0.5), (4, 0.125)])
+def test_a_few_lines_that_differ_prove_nothing(test: Test, changed: int, least: float) -> None:
+    references = [f"the {n} cats sat on the {n} mats today" for n in range(60)]
+    worse = [line.replace("sat", "is") for line in references[:changed]] + references[changed:]
+    ((bleu, chrf),) = compare(references, [worse], references, test=test)
+    assert bleu.value < bleu.baseline
+    assert bleu.p_value >= least
+    assert chrf.p_value >= least
+
+
 def test_sentence_scores_keep_order() -> None:
     found = sentence_scores(HYPOTHESES, REFERENCES)
     assert len(found) == 3

@@ -66,6 +66,13 @@ def test_the_same_numbers(zh: str, en: str) -> None:
     assert not numbers_differ(zh, en)
 
 
+@pytest.mark.parametrize(
+    "zh", ["他有1" + "亿" * 40 + "000", "一" * 320 + "点一 10", "三" + "亿" * 60 + " 10", "9" * 400]
+)
+def test_numbers_beyond_all_measure_are_no_crash(zh: str) -> None:
+    assert numbers_differ(zh, "He has 77 books.")
+
+
 @pytest.mark.parametrize(("zh", "en"), DIFFERENT)
 def test_different_numbers(zh: str, en: str) -> None:
     assert numbers_differ(zh, en)

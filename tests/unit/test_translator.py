@@ -238,6 +238,9 @@ def test_candidates_of_a_line_in_parts_are_the_best_combinations(translator: Tra
 def test_more_candidates_than_the_beam_holds_are_refused(translator: Translator) -> None:
     with pytest.raises(NmtError, match="5 best translations asked of a beam of 4"):
         translator.translate(["我"], n_best=5)
+    for numbers in ({"batch_size": 0}, {"n_best": 0}):
+        with pytest.raises(NmtError, match="at least 1 each"):
+            translator.translate(["我"], **numbers)
 
 
 def test_the_alignment_of_a_line_in_parts_covers_the_line(translator: Translator) -> None:

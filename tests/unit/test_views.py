@@ -127,6 +127,14 @@ def test_an_svg_keeps_its_text_and_is_the_same_each_time(tmp_path: Path) -> None
     assert "Noto Sans CJK SC" in one.read_text(encoding="utf-8")
 
 
+def test_a_png_has_a_largest_size(tmp_path: Path) -> None:
+    plots = pytest.importorskip("nmt.translate.plots")
+    wide = Alignment(["我"] * 2000, ["I"], np.ones((1, 2000), np.float32) / 2000)
+    with pytest.raises(NmtError, match="2,000 characters by 1 words are too many for pixels"):
+        plots.draw([wide], tmp_path / "wide.png", "png")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_png_needs_a_chinese_font(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plots = pytest.importorskip("nmt.translate.plots")
     font_manager = pytest.importorskip("matplotlib.font_manager")
