@@ -497,7 +497,7 @@ def _read_info(folder: Path) -> dict[str, Any]:
     if found > FORMAT:
         raise NmtError(
             f"{path}: format {found}, this program reads up to {FORMAT}",
-            "it was made by a newer nmt: pip install --upgrade nmt-zh-en",
+            "it was made by a newer nmt: git pull in its clone, and install it again",
         )
     return info
 

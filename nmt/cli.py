@@ -8,6 +8,7 @@ torch is imported inside the commands: `nmt --help` must answer at once.
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -139,6 +140,7 @@ def prepare(
       nmt prepare --config configs/quickstart.yaml
       nmt prepare --config configs/tatoeba.yaml --set data.sources.0.path=my.tsv.gz
     """
+    _refuse_windows("prepare")
     from nmt.prepare.pipeline import prepare as run_prepare
     from nmt.prepare.report import summary
 
@@ -170,6 +172,7 @@ def train(
       nmt train --config configs/quickstart.yaml --set model.attention=none --set run=runs/fixed
       torchrun --nproc-per-node 2 -m nmt train --config configs/quickstart.yaml
     """
+    _refuse_windows("train")
     from nmt.train.loop import train as run_train
 
     _, progress = run_train(_load_config(config, set_), device, tensorboard=tensorboard)
@@ -572,6 +575,11 @@ def align(
             write(pharaoh(links, one_based=one_based))
 
 
+def _refuse_windows(command: str) -> None:
+    if sys.platform == "win32":
+        raise NmtError(f"nmt {command} runs on Linux and macOS", "on Windows in WSL")
+
+
 def _load_config(path: Path, overrides: list[str] | None) -> Config:
     from nmt.config import load_config
 
@@ -660,6 +668,9 @@ def _linker(method: str, model: Path | None, device: str, batch_size: int) -> Li
 
 def main() -> None:
     """Run the command line and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # Chinese, whatever the locale is
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     run(app)
 
 

@@ -211,8 +211,6 @@ class DataConfig(_Section):
             value = getattr(self, key)
             if isinstance(value, int) and value < 1:
                 raise ValueError(f"data.{key}: must be at least 1, not {value}")
-            if not isinstance(value, int) and value.cap is not None:
-                raise ValueError(f"data.{key}: takes no cap, it is used whole")
         for key in ("src_vocab", "trg_vocab"):
             value = getattr(self, key)
             if isinstance(value, int) and not 300 <= value <= 1_000_000:

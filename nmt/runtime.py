@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
@@ -76,11 +77,18 @@ def choose_device(name: str) -> torch.device:
     import torch
 
     if name == "auto":
-        chosen = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        broken = None if not torch.cuda.is_available() else _why_not_cuda("cuda")
+        if broken is not None:
+            warn(f"the GPU is not used: {broken}")
+        works = torch.cuda.is_available() and broken is None
+        chosen = torch.device("cuda" if works else "cpu")
+        if not works:
+            _keep_to_allowed_cores()
         label = torch.cuda.get_device_name() if chosen.type == "cuda" else _cpu_label()
         say(f"device: {chosen.type} ({label})")
         return chosen
     if name == "cpu":
+        _keep_to_allowed_cores()
         return torch.device("cpu")
     if name == "cuda" or (name.startswith("cuda:") and name[5:].isdigit()):
         if not torch.cuda.is_available():
@@ -90,6 +98,11 @@ def choose_device(name: str) -> torch.device:
             )
         if name != "cuda" and int(name[5:]) >= torch.cuda.device_count():
             raise NmtError(f"--device {name}: there are {torch.cuda.device_count()} GPUs")
+        if (broken := _why_not_cuda(name)) is not None:
+            raise NmtError(
+                f"--device {name}: PyTorch {torch.__version__} can't use it: {broken}",
+                "use --device cpu, or install a PyTorch build for your GPU",
+            )
         return torch.device(name)
     raise NmtError(f"--device {name}: unknown device", "one of: auto, cpu, cuda, cuda:N")
 
@@ -117,6 +130,35 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
         else "precision: float32 (this processor has no instructions for bfloat16)"
     )
     return torch.bfloat16 if fast else torch.float32
+
+
+def _why_not_cuda(name: str) -> str | None:
+    """What is wrong with a GPU: too old or new for this build, or somebody else's alone."""
+    import torch
+
+    try:
+        torch.ones(1, device=name).add_(1).item()
+    except RuntimeError as error:
+        return str(error).strip().splitlines()[0]
+    return None
+
+
+def allowed_cores() -> int:
+    """Cores this process may use, by its affinity and by its container's quota."""
+    several = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if several else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # no control groups, or no quota
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        cores = min(cores, max(1, int(quota) // int(period)))
+    return cores
+
+
+def _keep_to_allowed_cores() -> None:
+    """More threads than that would wait for one another; OMP_NUM_THREADS is a wish."""
+    import torch
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(torch.get_num_threads(), allowed_cores()))
 
 
 def _cpu_label() -> str:

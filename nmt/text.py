@@ -66,6 +66,8 @@ _OPENERS: dict[str, Callable[[Any], Any]] = {
 }  # fmt: skip
 
 
+COMPRESSED = tuple(_OPENERS)
+
 _WRITERS: dict[str, Callable[[IO[bytes]], Any]] = {
     # Without name and time in it: the same text has the same bytes.
     ".gz": lambda file: gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0),
@@ -487,8 +489,15 @@ def _umask() -> int:
 
 
 def _sync(path: Path) -> None:
+    """Have the disk hold a file, or the names in a folder; not all systems know the latter."""
+    folder = path.is_dir()
+    if folder and os.name == "nt":
+        return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if not folder or error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
     finally:
         os.close(handle)

@@ -41,9 +41,8 @@ from nmt.corpus import PackedSet
 from nmt.errors import NmtError
 from nmt.evaluate.metrics import score
 from nmt.model import Seq2Seq, recurrence, seq2seq
-from nmt.prepare.chunks import cores
 from nmt.prepare.pipeline import load_manifest
-from nmt.runtime import choose_precision
+from nmt.runtime import allowed_cores, choose_precision
 from nmt.text import read_lines
 from nmt.train.gradient import block_tokens
 from nmt.train.journal import environment
@@ -252,7 +251,7 @@ def prepare(
                 size[f"{kind}_bytes_per_extra_pair"] = round(grown / further, 1)
         sizes.append(size)
         print(f"prepare-{count}", " ".join(f"{k}={v}" for k, v in size.items()), flush=True)
-    write("prepare", {"corpus": corpus.name, "workers": workers or cores(), "sizes": sizes})
+    write("prepare", {"corpus": corpus.name, "workers": workers or allowed_cores(), "sizes": sizes})
 
 
 def prepare_once(corpus: Path, count: int, workers: int | None, folder: Path) -> dict[str, Any]:

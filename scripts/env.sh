@@ -17,14 +17,14 @@ if [ ! -x "$python" ]; then
     fi
     echo "making .venv with $("$base" --version)" >&2
     # What ensurepip did not finish is not to be taken for whole the next time.
-    trap 'rm -f "$python"' INT
+    trap 'rm -f "$python"; exit 130' INT TERM HUP
     "$base" -m venv .venv || {
         rm -f "$python"
         echo "error: $base cannot make a virtual environment" >&2
         echo "hint: install its venv module (Debian: apt install python3-venv)" >&2
         exit 2
     }
-    trap - INT
+    trap - INT TERM HUP
 fi
 
 stamp=.venv/nmt-installed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -185,6 +186,12 @@ def _check_request(request: Request) -> None:
         charts.check_chart_name(request.chart)
     if request.html is not None:
         charts.check_installed()
+    folder = next(path for path in (request.output, *request.output.parents) if path.exists())
+    if not os.access(folder, os.W_OK):
+        raise NmtError(
+            f"{request.output}: cannot be written, the report belongs there",
+            "name another folder: --output DIR",
+        )
 
 
 def _keep_baseline(baseline: Path, output: Path) -> None:

@@ -17,6 +17,7 @@ What is different is when and in which products:
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -241,17 +242,24 @@ def _tanh_of_half(twice: Tensor) -> Tensor:
     return twice.sigmoid_().mul_(2.0).sub_(1.0)
 
 
+def _saturates() -> bool:
+    """Whether oneDNN adds two products of 8 bits in 16: x86 without VNNI."""
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return x86 and not getattr(torch.cpu, "_is_vnni_supported", bool)()
+
+
 def _linear(weight: Tensor, bias: Tensor | None, *, int8: bool = False) -> Product:
     """X W^T + b, in float32 or with W and x rounded to 8 bits.
 
     What is rounded must lie in -1 to 1, as GRU states and tanh do. Its scale is therefore
     known: what is computed for one row does not depend on others, and none has to be looked
-    through for its largest number.
+    through for its largest number. Where a processor has no instructions for such products
+    their sums saturate in pairs, and weights have 7 bits.
     """
     weight = weight.detach().contiguous()
     if not int8:
         return lambda x: torch.nn.functional.linear(x, weight, bias)
-    scales = weight.abs().amax(dim=1).clamp_(min=1e-12) / 127
+    scales = weight.abs().amax(dim=1).clamp_(min=1e-12) / (63 if _saturates() else 127)
     rounded = torch.round(weight / scales.unsqueeze(1)).to(torch.int8).t()
     scales /= 127
 

@@ -30,6 +30,7 @@ from nmt.prepare import clean
 from nmt.prepare.keys import sentence_key, text_key
 from nmt.prepare.sources import Pair
 from nmt.prepare.statistics import Statistics
+from nmt.runtime import allowed_cores
 from nmt.text import normalise
 from nmt.tokenizer import load_both
 
@@ -248,7 +249,7 @@ class Pool:
     """
 
     def __init__(self, count: int | None) -> None:
-        self.count = cores() if count is None else count
+        self.count = allowed_cores() if count is None else count
         self._at_once = count is not None and count > 1
         self._pool: ProcessPoolExecutor | None = None
 
@@ -309,8 +310,3 @@ def _end_with_the_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -10,7 +10,7 @@ import numpy as np
 from nmt.corpus import PackedSet
 from nmt.errors import NmtError
 from nmt.prepare.keys import Keys, member, sentence_key
-from nmt.text import normalise, read_lines
+from nmt.text import COMPRESSED, normalise, read_lines
 from nmt.tokenizer import load_both
 
 _BLOCK = 20_000
@@ -26,9 +26,10 @@ def file_keys(path: Path, *, simplify: bool) -> Keys:
     Raises:
         NmtError: of a format whose sentences are not found that way.
     """
-    if other := _OTHER_FORMATS.intersection(path.suffixes):
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix not in COMPRESSED]
+    if suffixes and suffixes[-1] in _OTHER_FORMATS:
         raise NmtError(
-            f"{path}: sentences of {min(other)} are not looked for",
+            f"{path}: sentences of {suffixes[-1]} are not looked for",
             "write them out, one a line or in columns with tabs between",
         )
     found: set[int] = set()

@@ -24,8 +24,11 @@ _ZH_SCALED = re.compile(r"(\d+(?:,\d{3})*(?:\.\d+)?)\s*[多余几来]?\s*([十�
 _LARGEST = 10**300  # what is more can't be told from it
 
 _ZH_PART = re.compile(r"(\d+(?:\.\d+)?)([十百千万亿兆]*)", re.ASCII)
+# Powers and digits in turn. Digits that end it are no year, and no part of a decimal.
 _ZH_MIXED = re.compile(
-    r"(?:\d+(?:\.\d+)?[十百千万亿兆]+)(?:(?:\d+[十百千万亿兆]+)+(?:\d{3,})?|\d{3,})", re.ASCII
+    r"(?:\d+(?:\.\d+)?[十百千万亿兆]+)"
+    r"(?:(?:\d+[十百千万亿兆]+)+(?:\d+(?![\d.年]))?|\d{3,}(?![\d.年]))",
+    re.ASCII,
 )
 
 _ONES = re.findall(
@@ -122,7 +125,7 @@ def chinese_values(text: str) -> frozenset[float]:
         else set()
     )  # 20世纪80年代
     values |= {value + 0.5 for value in values}
-    return frozenset(values | _CLOCK if "点" in text or "點" in text else values)
+    return frozenset(values | _CLOCK if "点" in text else values)
 
 
 def _scale(powers: str) -> float:
@@ -131,9 +134,17 @@ def _scale(powers: str) -> float:
 
 
 def _joined(mixed: re.Match[str]) -> str:
-    """3亿5000万, digits and powers in turn, as digits alone."""
-    parts = _ZH_PART.findall(mixed[0])
-    return f"{sum(float(number) * _scale(powers) for number, powers in parts):.15g}"
+    """3亿5000万 and 1千5百万, digits and powers in turn, as digits alone."""
+    total, section = 0.0, 0.0
+    for number, powers in _ZH_PART.findall(mixed[0]):
+        large = powers.lstrip("十百千")
+        section += float(number) * _scale(powers.removesuffix(large))
+        if large:
+            scale = _scale(large)
+            # 1亿5千万 adds the 万, 3万亿 multiplies it.
+            total = total + section * scale if total >= scale else (total + section) * scale
+            section = 0.0
+    return f"{total + section:.15g}"
 
 
 _CLOCK = {15.0, 30.0, 45.0}  # 两点半 is 2:30, 一刻 a quarter

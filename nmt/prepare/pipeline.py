@@ -29,6 +29,7 @@ from nmt.config import (
     CsvSource,
     DataConfig,
     JsonlSource,
+    MtdataSource,
     ParallelSource,
     Source,
     TsvSource,
@@ -59,7 +60,8 @@ _MADE = {
     *(f"{name}.{side}.txt" for name in ("dev", "test") for side in SIDES),
     *(f"train.{side}.{part}.npy" for side in SIDES for part in ("ids", "ends")),
 }  # fmt: skip
-_IN_LINES = (TsvSource, CsvSource, JsonlSource, ParallelSource)
+_LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}  # of programs that show folders
+_IN_LINES = (TsvSource, CsvSource, JsonlSource, ParallelSource, MtdataSource)
 
 Manifest = dict[str, Any]
 
@@ -98,7 +100,7 @@ def prepare(
             f"{data.dir}: is there and was not made by nmt prepare; it will not be replaced",
             "name another folder in data.dir, or move this one away",
         )
-    strange = sorted({path.name for path in data.dir.glob("*")} - _MADE)
+    strange = sorted({path.name for path in data.dir.glob("*")} - _MADE - _LITTER)
     if strange:
         raise NmtError(
             f"{data.dir}: holds {strange[0]}, which nmt prepare did not make; "
@@ -242,12 +244,16 @@ class _Preparation:
         source = getattr(self.data, name)
         if isinstance(source, int):
             return []
+        if source.cap is not None:
+            raise NmtError(f"data.{name}: takes no cap, it is used whole")
         pairs = list(read_pairs(source))
         if not pairs:
             raise NmtError(f"data.{name}: {describe(source)} holds no pairs")
         if isinstance(source, _IN_LINES):
             return pairs
         whole = [pair for pair in pairs if pair.src.strip() and pair.trg.strip()]
+        if not whole:
+            raise NmtError(f"data.{name}: {describe(source)} holds no pair with both sides")
         if len(whole) < len(pairs):
             say(f"data.{name}: {len(pairs) - len(whole):,} without one of their sides left out")
         return whole
@@ -329,6 +335,8 @@ class _Preparation:
         for warning in warnings:
             self.warnings.append(warning)
             warn(warning)
+        if any(len(made) > size for made, size in zip(tokenizers, sizes, strict=True)):
+            say("more, for the characters there are; the sizes are ours to choose")
         for name, tokenizer in zip(("src", "trg"), tokenizers, strict=True):
             (self.folder / f"{name}.model").write_bytes(tokenizer.model)
         return tokenizers

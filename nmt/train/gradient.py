@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from nmt.train.loss import batch_loss
 from nmt.train.recorded import RecordedGradient, Recorder, in_bucket
 from nmt.train.sampling import SubwordSampler
 
+_SOON = 1000  # updates
 # Target tokens computed side by side. Two cores lose nothing by few of them, a GPU is left idle.
 _BLOCK_TOKENS = {"cpu": 2048, "cuda": 16384}
 
@@ -89,7 +91,7 @@ class Gradient:
         self.recorded = None
         if recorder is not None:
             self.recorded = RecordedGradient(self.loss, list(model.parameters()), recorder)
-        self._forgot = False  # for want of memory, since parts were made smaller last
+        self._forgot_at = -math.inf  # the draw at which memory was full and parts not made smaller
         self._beside = ThreadPoolExecutor(look_ahead) if look_ahead else None
         self._expected: dict[int, tuple[Blocks, Future[_Gathered]]] = {}
 
@@ -105,14 +107,19 @@ class Gradient:
         Raises:
             NmtError: a single sentence does not fit into memory.
         """
-        gathered = self._take(blocks, draw)
+        gathered, failed = self._take(blocks, draw), False
         while (computed := self._compute(gathered, seed)) is None:
-            if self.recorded is None or self._forgot:
-                sentences = gathered.sentences
-                self._smaller(sentences, max(gathered.parts, key=sentences.cells))
-            # What is recorded may be what fills the memory. If it fills it again, a part
+            sentences = gathered.sentences
+            largest = max(gathered.parts, key=sentences.cells)
+            # What is recorded may be what fills the memory. If it does so again soon, a part
             # that is launched and what is recorded of others don't fit side by side.
-            self._forgot = not self._forgot
+            again = draw - self._forgot_at < _SOON and len(largest) > 1
+            if self.recorded is None or failed or again:
+                self._smaller(sentences, largest)
+                self._forgot_at = -math.inf
+            else:
+                self._forgot_at = draw
+            failed = True
             if self.recorded is not None:
                 self.recorded.forget()
             self._empty()

@@ -84,7 +84,7 @@ def _arriving(descriptor: int) -> Iterator[list[bytes]]:
         lines: list[bytes] = []
         size = 0
         while not ended:
-            block = os.read(descriptor, 1 << 16)  # waits if nothing is there
+            block = _read(descriptor)  # waits if nothing is there
             ended = not block
             held += block
             last = held.rfind(b"\n", searched)
@@ -102,6 +102,12 @@ def _arriving(descriptor: int) -> Iterator[list[bytes]]:
             lines.append(bytes(held))  # no final line end
         for start in range(0, len(lines), _MOST_LINES):
             yield lines[start : start + _MOST_LINES]
+
+
+def _read(descriptor: int) -> bytes:
+    if sys.platform == "win32" and os.isatty(descriptor):  # its bytes are in some code page
+        return sys.stdin.buffer.read1(1 << 16)
+    return os.read(descriptor, 1 << 16)
 
 
 def _more_now(descriptor: int) -> bool:
@@ -138,9 +144,7 @@ def _to_stdout() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def writing_lines(
-    path: Path | None,
-) -> Iterator[tuple[Callable[[str], object], Callable[[], object]]]:
+def writing_lines(path: Path | None) -> Iterator[tuple[Write, Flush]]:
     """Functions that write a line and that send what is written on its way."""
     if path is None:
         out = sys.stdout.buffer

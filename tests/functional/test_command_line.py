@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -54,6 +55,26 @@ def test_without_a_command_there_is_help(nmt_command: Nmt) -> None:
     result = nmt_command()
     assert result.code == 2
     assert (result.out + result.err).startswith("Usage: ")
+
+
+@pytest.mark.parametrize("command", ["prepare", "train"])
+def test_windows_is_told_what_it_can_do(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.toy import nmt
+
+    monkeypatch.setattr(sys, "platform", "win32")
+    result = nmt(command, "--config", tmp_path / "c.yaml")
+    assert result.code == 2
+    assert f"error: nmt {command} runs on Linux and macOS\nhint: on Windows in WSL" in result.err
+
+
+def test_help_is_utf8_whatever_the_locale() -> None:
+    words = [sys.executable, "-m", "nmt", "translate", "--help"]
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    result = subprocess.run(words, capture_output=True, env=environment)
+    assert result.returncode == 0
+    assert "我爱中国" in result.stdout.decode()
 
 
 def test_help_does_not_import_torch() -> None:

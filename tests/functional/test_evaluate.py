@@ -537,6 +537,18 @@ def test_align_does_not_write_over_what_it_reads(
     assert Path(zh).read_text(encoding="utf-8") == "我们 喜欢 音乐\n"
 
 
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(
+    nmt: Callable[..., Answer], run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda _, mode: mode != os.W_OK)
+    answer = nmt("evaluate", "--model", run)
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.endswith(
+        f"error: {run / 'evaluation'}: cannot be written, the report belongs there\n"
+        "hint: name another folder: --output DIR\n"
+    )
+
+
 def test_no_drop_exits_with_0(nmt: Callable[..., Answer], tmp_path: Path) -> None:
     baseline = evaluated(nmt, tmp_path, WORSE, "before")
     now = write(tmp_path / "now.txt", *WORSE)
@@ -622,7 +634,7 @@ def test_a_baseline_of_a_newer_program(nmt: Callable[..., Answer], tmp_path: Pat
         2,
         "",
         f"error: {baseline}: report format 7, this program reads up to 1\n"
-        "hint: it was made by a newer nmt: pip install --upgrade nmt-zh-en\n",
+        "hint: it was made by a newer nmt: git pull in its clone, and install it again\n",
     )
 
 

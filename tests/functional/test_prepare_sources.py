@@ -403,6 +403,24 @@ def test_what_is_not_translated_is_no_line_of_a_test_set(corpus: Run) -> None:
     assert manifest()["test"] == {"pairs": 30}
 
 
+def test_a_test_set_is_used_whole(corpus: Run) -> None:
+    assert_refused(
+        corpus(
+            "prepare", "--config", "c.yaml", "--set", "data.test={source: tsv, path: a.tsv, cap: 5}"
+        ),
+        "data.test: takes no cap, it is used whole",
+    )
+
+
+def test_a_test_set_of_which_nothing_is_translated(corpus: Run) -> None:
+    pytest.importorskip("translate.storage.po")
+    Path("t.po").write_bytes(as_po([("", "Not translated yet.")]))
+    assert_refused(
+        corpus("prepare", "--config", "c.yaml", "--set", "data.test={source: po, path: t.po}"),
+        "data.test: t.po holds no pair with both sides",
+    )
+
+
 def test_missing_leak_file(corpus: Run) -> None:
     result = corpus("prepare", "--config", "c.yaml", "--check-leak", "no.txt")
     assert result.code == 2

@@ -247,7 +247,7 @@ def test_run_of_a_newer_format_is_refused(run: Path) -> None:
     fails(
         nmt("translate", "--device", "cpu", "--model", run, "书"),
         f"error: {run / 'run.json'}: format 99, this program reads up to 1",
-        "hint: it was made by a newer nmt: pip install --upgrade nmt-zh-en",
+        "hint: it was made by a newer nmt: git pull in its clone, and install it again",
     )
 
 

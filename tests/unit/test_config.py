@@ -107,8 +107,6 @@ def test_a_mistake_in_a_dev_set_that_is_a_source(tmp_path: Path) -> None:
     wrong = fails(write(tmp_path, f"run: r\n{data.format('source: tsv, pth: x')}\n"))
     assert "data.dev" in wrong.message
     assert wrong.hint == "did you mean path?"
-    capped = fails(write(tmp_path, f"run: r\n{data.format('source: tsv, path: x, cap: 5')}\n"))
-    assert capped.message.endswith("data.dev: takes no cap, it is used whole")
 
 
 def test_a_dash_is_standard_input_and_keys_can_be_merged(tmp_path: Path) -> None:

@@ -88,8 +88,12 @@ def test_large_energies_stay_finite() -> None:
     torch.testing.assert_close(attention.sum(dim=2), torch.ones(4, 1))
 
 
+@pytest.mark.parametrize("vnni", [True, False])
 @pytest.mark.parametrize("kind", ["additive", "none", "asks"])
-def test_int8_is_close_and_does_not_depend_on_neighbours(kind: str) -> None:
+def test_int8_is_close_and_does_not_depend_on_neighbours(
+    kind: str, vnni: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nmt.model.inference, "_saturates", lambda: not vnni)
     model = random_model(kind, std=0.3)
     if model.encoder.bridge is not None:  # states with it leave -1 to 1
         with torch.no_grad():

@@ -4,10 +4,12 @@ import gc
 import os
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+from nmt import runtime
 from nmt.errors import NmtError
 from nmt.runtime import choose_device, choose_precision, starting, stopping_on_signals
 
@@ -48,6 +50,29 @@ def test_cuda_without_a_gpu_is_an_error() -> None:
     with pytest.raises(NmtError, match=r"--device cuda: PyTorch .* sees no GPU") as caught:
         choose_device("cuda")
     assert caught.value.hint == "use --device cpu, or install a PyTorch build for your GPU"
+
+
+def test_a_gpu_that_this_pytorch_has_no_kernels_for_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(runtime, "_why_not_cuda", lambda name: f"no kernel image for {name}")
+    assert choose_device("auto").type == "cpu"
+    assert "warning: the GPU is not used: no kernel image for cuda\n" in capsys.readouterr().err
+    with pytest.raises(NmtError, match="can't use it: no kernel image for cuda:0"):
+        choose_device("cuda:0")
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"), [("150000 100000", 1), ("max 100000", 64), ("800000 100000", 8)]
+)
+def test_a_container_has_the_cores_of_its_quota(
+    quota: str, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: quota)
+    assert runtime.allowed_cores() == expected
 
 
 def test_an_unknown_device_is_named() -> None:

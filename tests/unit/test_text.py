@@ -7,6 +7,7 @@ import errno
 import gzip
 import lzma
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -162,6 +163,23 @@ def test_what_a_kill_left_of_a_folder_is_removed_and_nothing_else(tmp_path: Path
         there = {path.name for path in tmp_path.iterdir()}
     assert there == {busy.name, new.name, own.name, scratch.name}
     os.close(at_work)
+
+
+def test_a_file_system_that_syncs_no_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+
+    def fsync(handle: int) -> None:
+        synced.append(handle)
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with replacing(tmp_path / "f") as file:
+        file.write(b"x")
+    assert len(synced) == 2
+    assert (tmp_path / "f").read_bytes() == b"x"
 
 
 def test_a_full_disk_is_the_users_to_mend(tmp_path: Path) -> None:
