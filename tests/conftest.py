@@ -13,6 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
+
+# On a busy machine an example takes its time. In CI hypothesis takes a profile of its own.
+settings.register_profile("unhurried", settings(), deadline=None)
+settings.load_profile("unhurried")
 
 SUBJECTS = {"我": "I", "他": "he", "她": "she", "我们": "we", "他们": "they", "老师": "the teacher",
             "学生": "the student", "医生": "the doctor"}  # fmt: skip

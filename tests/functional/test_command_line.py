@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -77,18 +76,12 @@ def test_help_is_utf8_whatever_the_locale() -> None:
     assert "我爱中国" in result.stdout.decode()
 
 
-def test_help_does_not_import_torch() -> None:
-    code = "import sys, nmt.cli; sys.exit('torch' in sys.modules or 'sacrebleu' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
-def test_help_answers_at_once(nmt_command: Nmt) -> None:
-    """Under 0.4 s: processor time, so that a busy machine proves nothing."""
-
-    def processor_seconds() -> float:
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return used.ru_utime + used.ru_stime
-
-    before = processor_seconds()
-    nmt_command("--help")
-    assert processor_seconds() - before < 0.4
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nsys.argv = ['nmt', '--help']\nfrom nmt import cli\n"
+        "try:\n    cli.main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'numpy', 'pydantic', 'sacrebleu', 'sentencepiece'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

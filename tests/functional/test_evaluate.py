@@ -74,14 +74,15 @@ def test_a_run_is_scored_on_its_test_set(nmt: Callable[..., Answer], run: Path) 
     assert report["segments"] == len(references) == len(hypotheses) == 12
     bleu = sacrebleu.corpus_bleu(hypotheses, [references]).score
     assert report["scores"][0]["value"] == pytest.approx(bleu)
-    assert f"BLEU {bleu:.2f}" in answer.out
+    interval = r" \[\d+\.\d\d, \d+\.\d\d\]  \(12 segments; nrefs:1\|bs:1000\|"
+    assert re.match(rf"BLEU {bleu:.2f}{interval}", answer.out)
     assert "version:" + sacrebleu.__version__ in answer.out
 
 
 def test_the_report_says_what_was_scored_and_how(nmt: Callable[..., Answer], run: Path) -> None:
-    nmt("evaluate", "--model", run, "--device", "cpu", "--beam", 3, "--alpha", 0.5)
+    nmt("evaluate", "--model", run, "--device", "cpu", "--beam", 2, "--alpha", 0.5)
     report = json.loads((run / "evaluation" / "report.json").read_text())
-    assert report["search"]["beam"] == 3
+    assert report["search"]["beam"] == 2  # its own is 3
     assert report["search"]["alpha"] == 0.5
     source = hashlib.sha256((run / "test.src.txt").read_bytes()).hexdigest()
     assert report["sha256"]["source"] == source
@@ -525,6 +526,21 @@ def test_a_job_summary_that_cannot_be_written_is_a_warning(
     assert answer.code == 0
     assert "warning: the job summary is not written" in answer.err
     assert Path("gate.xml").exists()
+
+
+def test_align_writes_to_a_file_and_counts_from_one(
+    nmt: Callable[..., Answer], run: Path, tmp_path: Path
+) -> None:
+    src, trg = write(tmp_path / "zh", "我们 喜欢 音乐"), write(tmp_path / "en", "We like music")
+    command = ["align", "--model", run, "--src", src, "--trg", trg, "--device", "cpu"]
+    command += ["--method", "attention"]
+    answer = nmt(*command)
+    assert answer.code == 0
+    links = [tuple(map(int, link.split("-"))) for link in answer.out.split()]
+    assert sorted(j for _, j in links) == [0, 1, 2]
+    assert nmt(*command, "--one-based", "--output", "links")[:2] == (0, "")
+    moved = " ".join(f"{i + 1}-{j + 1}" for i, j in links)
+    assert Path("links").read_text() == f"{moved}\n"
 
 
 def test_align_does_not_write_over_what_it_reads(

@@ -14,7 +14,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.preparing import (
     Run,
@@ -258,3 +260,33 @@ def test_near_duplicates_and_place_holders(corpus: Run) -> None:
     none = ("--set", "data.clean.max_sources_per_target=null")
     assert corpus("prepare", "--config", "c.yaml", *none, *arguments).code == 0
     assert manifest()["dropped"] == {}
+
+
+def test_pairs_of_too_many_or_too_few_pieces_are_dropped_and_counted(corpus: Run) -> None:
+    from nmt.corpus import PackedSet
+
+    def lengths() -> NDArray[np.int64]:
+        packed = PackedSet.open(Path("data/t"), "train")
+        return np.stack([packed.src.lengths, packed.trg.lengths])
+
+    both = zip(sentences()[:40], sentences()[100:140], strict=True)
+    longer = [(f"{a[:-1]}，{c}", f"{b[:-1]}, {d}") for (a, b), (c, d) in both]
+    write_tsv(Path("a.tsv"), [*sentences(), *longer])
+    assert corpus("prepare", "--config", "c.yaml").code == 0
+    found = lengths()
+    most, fewest = int(found.max()) - 1, int(found.min(axis=0).max())
+    for key, reason, bad in (
+        (f"max_pieces={most}", f"over {most} pieces", (found > most).any(axis=0)),
+        (f"min_pieces={fewest}", f"under {fewest} pieces", (found < fewest).any(axis=0)),
+    ):
+        assert corpus("prepare", "--config", "c.yaml", "--set", f"data.clean.{key}").code == 0
+        assert manifest()["dropped"] == {reason: int(bad.sum())}
+        np.testing.assert_array_equal(lengths(), found[:, ~bad])
+
+
+def test_no_pair_is_short_enough(corpus: Run) -> None:
+    assert_refused(
+        corpus("prepare", "--config", "c.yaml", "--set", "data.clean.max_pieces=2"),
+        "no training pair has 1 to 2 pieces on both sides",
+        "raise data.clean.max_pieces",
+    )

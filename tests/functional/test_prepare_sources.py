@@ -403,6 +403,28 @@ def test_what_is_not_translated_is_no_line_of_a_test_set(corpus: Run) -> None:
     assert manifest()["test"] == {"pairs": 30}
 
 
+def test_a_leak_in_any_column_and_script_is_found(corpus: Run) -> None:
+    english = sentences()[0][1].upper()
+    Path("exam.tsv").write_text(f"7\t{english}\tnote\nx\t我昨天看見一狗。\n", encoding="utf-8")
+    result = corpus("prepare", "--config", "c.yaml", "--set", "data.keep_out=[exam.tsv]")
+    assert result.code == 0, result.err
+    assert manifest()["dropped"] == {"meets exam.tsv": 2}
+
+
+def test_sources_lose_their_final_mark_in_train_alone(corpus: Run) -> None:
+    from nmt.corpus import PackedSet
+
+    assert corpus("prepare", "--config", "c.yaml", "--set", "data.unmarked=1").code == 0
+    packed = PackedSet.open(Path("data/t"), "train")
+    for side, marked in (("src", False), ("trg", True)):
+        tokenizer = Tokenizer.load(Path(f"data/t/{side}.model"), simplify=side == "src")
+        ids = getattr(packed, side)
+        texts = [tokenizer.decode(ids[i].tolist()) for i in range(len(packed))]
+        assert {text.endswith(("。", ".")) for text in texts} == {marked}
+    held = Path("data/t/dev.src.txt").read_text(encoding="utf-8").splitlines()
+    assert all(line.endswith("。") for line in held)
+
+
 def test_a_test_set_is_used_whole(corpus: Run) -> None:
     assert_refused(
         corpus(

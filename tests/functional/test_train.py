@@ -17,6 +17,10 @@ import torch
 import yaml
 
 from nmt.checkpoint import Run, read_journal
+from nmt.config import TrainConfig
+from nmt.prepare.pipeline import FORMAT
+from nmt.train import loop
+from nmt.train.resume import SAFE_KEYS
 from tests.toy import Result, nmt, write_config
 
 
@@ -370,3 +374,59 @@ def drain(terminal: int) -> None:
     with contextlib.suppress(OSError):
         while os.read(terminal, 65536):
             pass
+
+
+REACH = [
+    "train.seed=2", "train.batch_tokens=100", "train.learning_rate=1e-3", "train.warmup=3",
+    "train.schedule=constant", "train.hold=1", "train.adam_betas=[0.5, 0.9]",
+    "train.weight_decay=0.5", "train.clip=0.01", "train.label_smoothing=0.3", "train.ema=0.9",
+    "train.subword_sampling=0.0", "train.guided_alignment=0.5", "train.precision=bfloat16",
+    "model.dropout=0.4", "model.word_dropout=0.3",
+]  # fmt: skip
+
+
+def four_updates(config: Path, run: Path, *changes: str) -> bytes:
+    """The weights after four updates."""
+    keys = (f"run={run}", "train.max_updates=4", "train.warmup=1", "train.precision=float32")
+    words = [word for key in (*keys, *changes) for word in ("--set", key)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "plots_are_possible", lambda: False)
+        result = nmt("train", "--config", config, "--device", "cpu", *words)
+    assert result.code == 0, result.err
+    return (Run.open(run).checkpoints()[-1].folder / "model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def plain(trained: tuple[Path, Result]) -> bytes:
+    return four_updates(trained[0], trained[0].parent / "plain")
+
+
+@pytest.mark.parametrize("change", REACH)
+def test_what_is_configured_reaches_the_training(
+    trained: tuple[Path, Result], plain: bytes, tmp_path: Path, change: str
+) -> None:
+    assert four_updates(trained[0], tmp_path / "run", change) != plain
+    assert (tmp_path / "run/aligner.safetensors").exists() == ("guided" in change)
+
+
+def test_no_key_of_the_training_is_forgotten_here() -> None:
+    elsewhere = {"train.budget", "train.plateau_factor", "train.plateau_patience"}
+    known = {key.partition("=")[0] for key in REACH} | SAFE_KEYS | elsewhere
+    assert {f"train.{name}" for name in TrainConfig.model_fields} <= known
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [('{"format": 1}', f"corpus format 1, this program reads {FORMAT}"), ("{", "damaged (")],
+)
+def test_a_corpus_of_another_program_is_refused(
+    trained: tuple[Path, Result], tmp_path: Path, text: str, message: str
+) -> None:
+    corpus = shutil.copytree(trained[0].parent / "corpus", tmp_path / "corpus")
+    (corpus / "manifest.json").write_text(text)
+    keys = ("--set", f"data.dir={corpus}", "--set", f"run={tmp_path}/run")
+    result = nmt("train", "--config", trained[0], "--device", "cpu", *keys)
+    error, hint = result.err.splitlines()[-2:]
+    assert (result.code, hint) == (2, "hint: run nmt prepare again")
+    assert error.startswith(f"error: {corpus}/manifest.json: {message}")
+    assert not (tmp_path / "run").exists()

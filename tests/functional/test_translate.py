@@ -16,16 +16,17 @@ import types
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import pytest
+import torch
 
 import nmt
 from nmt import Translator
 from nmt.checkpoint import Run
 from nmt.text import read_lines
-from nmt.translate import command
+from nmt.translate import command, translator
 from tests.conftest import Nmt, toy_pairs
 from tests.toy import nmt as in_process
 
@@ -63,7 +64,7 @@ def test_arguments_files_and_pipes_give_the_same(
     toy_run: Path, nmt_command: Nmt, tmp_path: Path
 ) -> None:
     lines = [*SOURCES[:5], "", "我爱中国。他们喜欢茶。"]
-    arguments = nmt_command("translate", "--model", toy_run, *lines)
+    arguments = in_process("translate", "--model", toy_run, *lines)
     assert arguments.code == 0
     assert arguments.out.count("\n") == len(lines)
     assert arguments.out.split("\n")[5] == ""
@@ -71,10 +72,10 @@ def test_arguments_files_and_pipes_give_the_same(
     assert nmt_command("translate", "--model", toy_run, stdin=data).out == arguments.out
     (tmp_path / "in.txt").write_bytes(data + b"\n")
     files = ("--input", tmp_path / "in.txt", "--output", tmp_path / "out.txt")
-    assert nmt_command("translate", "--model", toy_run, *files).out == ""
+    assert in_process("translate", "--model", toy_run, *files).out == ""
     assert (tmp_path / "out.txt").read_text(encoding="utf-8") == arguments.out
     single = ("--batch-size", 1, "--input", tmp_path / "in.txt")
-    assert nmt_command("translate", "--model", toy_run, *single).out == arguments.out
+    assert in_process("translate", "--model", toy_run, *single).out == arguments.out
     python = Translator.load(toy_run, "cpu").translate(lines)
     assert [t.text for t in python] == arguments.out.split("\n")[:-1]
 
@@ -86,13 +87,13 @@ def test_what_was_learned_is_translated(toy_run: Path) -> None:
 
 
 def test_the_contracts_hold_on_a_trained_model(toy_run: Path) -> None:
-    translator = Translator.load(toy_run, "cpu")
+    loaded = Translator.load(toy_run, "cpu")
     lines = SOURCES[::3] + ODD + ["".join(SOURCES[:30])]
-    expected = [t.text for t in translator.translate(lines)]
+    expected = [t.text for t in loaded.translate(lines)]
     for batch_size in (1, 7):
-        assert [t.text for t in translator.translate(lines, batch_size)] == expected
+        assert [t.text for t in loaded.translate(lines, batch_size)] == expected
     order = np.random.default_rng(1).permutation(len(lines))
-    shuffled = translator.translate([lines[i] for i in order], 7)
+    shuffled = loaded.translate([lines[i] for i in order], 7)
     assert [t.text for t in shuffled] == [expected[i] for i in order]
 
 
@@ -100,6 +101,38 @@ def test_eight_bit_integers_translate_alike(toy_run: Path) -> None:
     plain = in_process("translate", "--model", toy_run, *SOURCES[:40]).out.split("\n")
     small = in_process("translate", "--model", toy_run, "--int8", *SOURCES[:40]).out.split("\n")
     assert sum(a == b for a, b in zip(plain, small, strict=True)) > 35
+
+
+def test_every_option_reaches_the_search(toy_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search, ready = translator.beam_search, translator.Inference
+    calls: list[dict[str, Any]] = []
+    eight_bit: list[bool] = []
+    threads: list[int] = []
+
+    def searching(members: Any, src: Any, mask: Any, **options: Any) -> Any:
+        lengths = mask.sum(dim=1).tolist()
+        assert options["max_lengths"].tolist() == [int(n * 0.5) + 10 for n in lengths]
+        noted = {key: value for key, value in options.items() if key != "max_lengths"}
+        calls.append({**noted, "rows": len(src)})
+        return search(members, src, mask, **options)
+
+    def preparing(model: Any, *, int8: bool) -> Any:
+        eight_bit.append(int8)
+        return ready(model, int8=int8)
+
+    monkeypatch.setattr(translator, "beam_search", searching)
+    monkeypatch.setattr(translator, "Inference", preparing)
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    options = (
+        "--beam", 4, "--alpha", 0.3, "--beta", 0.1, "--no-repeat", 2, "--max-ratio", 0.5,
+        "--n-best", 2, "--batch-size", 2, "--int8", "--threads", 3,
+    )  # fmt: skip
+    result = in_process("translate", "--model", toy_run, "--device", "cpu", *options, *SOURCES[:6])
+    assert result.code == 0, result.err
+    wanted = {"beam": 4, "alpha": 0.3, "beta": 0.1, "no_repeat": 2, "n_best": 2, "rows": 2}
+    assert calls == [wanted] * 3
+    assert eight_bit == [True]
+    assert 3 in threads
 
 
 def test_an_ensemble_of_a_run_with_itself_is_that_run(toy_run: Path) -> None:
@@ -589,48 +622,26 @@ def test_a_model_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert result.err.splitlines()[0] == "error: nowhere: no such run directory"
 
 
+def test_the_newest_finished_run_is_taken_and_named(
+    toy_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    for name in ("old", "new"):
+        shutil.copytree(toy_run, Path("runs") / name)
+    Run.open(Path("runs/new")).mark_finished()
+    result = in_process("translate", "--device", "cpu", "我爱中国。")
+    assert result == (0, "I love China.\n", "model: runs/new\n")
+    assert in_process("evaluate", "--device", "cpu").code == 0
+    assert Path("runs/new/evaluation/report.json").exists()
+
+
 def test_weights_that_are_not_numbers_are_refused(toy_run: Path) -> None:
-    translator = Translator.load(toy_run, "cpu")
-    translator.model.decoder.output_bias.data.fill_(float("nan"))
+    loaded = Translator.load(toy_run, "cpu")
+    loaded.model.decoder.output_bias.data.fill_(float("nan"))
     with pytest.raises(nmt.NmtError, match="NaN or infinite"):
-        translator.translate(["我爱中国。"])
+        loaded.translate(["我爱中国。"])
     eight_bit = Translator.load(toy_run, "cpu", int8=True)
     eight_bit.model.encoder.embedding.weight.data[9, 0] = float("inf")
     with pytest.raises(nmt.NmtError, match="NaN or infinite"):
         eight_bit.translate(["我爱中国。"])
-
-
-def test_a_run_that_training_goes_on_with_can_be_used(toy_run: Path, tmp_path: Path) -> None:
-    """Checkpoints come and go while the run is opened again and again."""
-    run = tmp_path / "run"
-    shutil.copytree(toy_run, run)
-    kept = sorted((run / "checkpoints").iterdir())[-1]
-    stop = threading.Event()
-
-    def train() -> None:
-        """As a training does: a newer checkpoint appears, then the one before the last goes."""
-        older, old, update = kept, kept, int(kept.name)
-        while not stop.wait(0.03):
-            update += 1
-            scratch = run / "checkpoints" / ".scratch"
-            shutil.copytree(old, scratch)
-            state = json.loads((scratch / "state.json").read_text(encoding="utf-8"))
-            state |= {"update": update, "dev_bleu": 99.0}
-            (scratch / "state.json").write_text(json.dumps(state), encoding="utf-8")
-            new = scratch.rename(run / "checkpoints" / f"{update:08d}")
-            if older != old:
-                shutil.rmtree(older)
-            older, old = old, new
-
-    for other in (run / "checkpoints").iterdir():
-        if other != kept:
-            shutil.rmtree(other)
-    thread = threading.Thread(target=train)
-    thread.start()
-    try:
-        for _ in range(15):
-            (translation,) = Translator.load(run, "cpu").translate(["我爱中国。"])
-            assert translation.text == "I love China."
-    finally:
-        stop.set()
-        thread.join()

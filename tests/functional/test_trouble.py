@@ -408,3 +408,26 @@ def test_tensorboard_that_is_missing_is_said(
         "error: --tensorboard: the package tensorboard is not installed",
         "hint: pip install 'nmt-zh-en[tensorboard]'",
     ]
+
+
+def test_it_saves_every_so_many_minutes(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, saved = [0.0], []
+    compute, save = gradient.Gradient.compute, Run.save
+
+    def computed(*args: Any, **keys: Any) -> Any:
+        clock[0] += 8.0
+        return compute(*args, **keys)
+
+    def noted(self: Run, state: dict[str, Any], *tensors: Any) -> Any:
+        saved.append(state["update"])
+        return save(self, state, *tensors)
+
+    monkeypatch.setattr(loop, "time", types.SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(gradient.Gradient, "compute", computed)
+    monkeypatch.setattr(Run, "save", noted)
+    result = train(prepared, tmp_path / "run", "train.epochs=1", "train.save_every=1")
+    assert result.code == 0, result.err
+    # The forecast's four computations took 32 of the first 60 seconds.
+    assert [update for update in saved if 0 < update < 25] == [5, 14, 23]

@@ -89,10 +89,11 @@ def test_one_worker_is_killed_and_the_job_recovers(tmp_path: Path) -> None:
 
 def worker_pid(parent: int) -> int:
     """A child of torchrun that is not the first worker."""
-    listed = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True, check=True
-    )
-    pids = [int(pid) for pid in listed.stdout.split()]
+    pids = [
+        int(pid)
+        for children in Path(f"/proc/{parent}/task").glob("*/children")
+        for pid in children.read_text().split()
+    ]
     for pid in pids:
         environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         if b"RANK=1" in environment:

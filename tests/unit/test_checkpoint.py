@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import safetensors
 import torch
 
 import nmt.checkpoint
-from nmt.checkpoint import Run, newest_run
+from nmt.checkpoint import Checkpoint, Run, newest_run
 from nmt.config import load_config
 from nmt.errors import NmtError
 from nmt.prepare.pipeline import prepare
@@ -247,3 +248,21 @@ def test_newest_run_is_the_one_that_finished_last(run: Run, config_path: Path) -
     Run.create(other, other.data.dir).mark_finished()
     Run.create(other.model_copy(update={"run": parent / "unfinished"}), other.data.dir)
     assert newest_run(parent) == parent / "other"
+
+
+def test_a_best_checkpoint_that_goes_while_it_is_read_gives_way(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(run, 1, 5.0, fill=1.0)
+    load = Checkpoint.load
+
+    def goes(self: Checkpoint, name: str, device: torch.device) -> dict[str, torch.Tensor]:
+        if self.update == 1:  # a training at work saves a better one and prunes
+            save(run, 2, 9.0, fill=2.0)
+            shutil.rmtree(self.folder)
+        return load(self, name, device)
+
+    monkeypatch.setattr(Checkpoint, "load", goes)
+    update, model = run.load_best(CPU)
+    assert update == 2
+    assert all(bool((p == 2.0).all()) for p in model.parameters())

@@ -56,3 +56,9 @@ def test_rules_can_be_switched_off() -> None:
     every = set(clean.pair_rules(CleanConfig()))
     fewer = set(clean.pair_rules(CleanConfig(require_han=False, forbid_han=False)))
     assert every - fewer == {"no Chinese in source", "Chinese in target"}
+
+
+@pytest.mark.parametrize(("markup", "bad"), [("keep", False), ("unequal", False), ("drop", True)])
+def test_tags_alike_on_both_sides(markup: str, bad: bool) -> None:
+    rules = clean.pair_rules(CleanConfig.model_validate({"markup": markup}))
+    assert any(rule(Pair("<b>粗</b>体字", "<b>Bold</b> type.")) for rule in rules.values()) is bad

@@ -13,6 +13,7 @@ data:
   dir: d
   sources: [{source: tsv, path: x.tsv}]
 """
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -134,8 +135,33 @@ def test_bad_overrides(tmp_path: Path, override: str, message: str) -> None:
     assert fails(write(tmp_path, SMALL), override).message == message
 
 
-@pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
 def test_the_shipped_configurations_are_valid(path: Path) -> None:
     config = load_config(path)
     assert config.run == Path("runs") / path.stem
     assert config.data.dir == Path("data") / path.stem
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.dev=0", "data.dev: must be at least 1, not 0"),
+        ("data.src_vocab=100", "data.src_vocab: must lie in 300 to 1000000, not 100"),
+        ("train.budget=minutes", "train.budget: minutes needs train.max_minutes"),
+        ("data.sources=[{path: x}]", "data.sources.0: key source is missing"),
+    ],
+)
+def test_values_that_do_not_go(tmp_path: Path, override: str, message: str) -> None:
+    path = write(tmp_path, SMALL)
+    error = fails(path, override)
+    assert error.message == f"{path}: {message}"
+    kinds = "one of: hsk, tsv, csv, jsonl, parallel, tmx, po, xliff, mtdata"
+    assert error.hint == (kinds if "missing" in message else None)
+
+
+def test_files_that_are_no_configuration(tmp_path: Path) -> None:
+    assert fails(tmp_path).message == f"{tmp_path}: Is a directory"
+    path = write(tmp_path, SMALL + "1: x\n")
+    assert fails(path).message.endswith(": not YAML: key 1 is not a word")
+    path.write_bytes("run: 跑\n".encode("gb18030"))
+    assert fails(path).message == f"{path}: not valid UTF-8, so not a configuration file"

@@ -67,7 +67,7 @@ def test_loops(source: str, text: str, found: bool) -> None:
 def test_the_run_that_repeats_most() -> None:
     assert most_repeated([]) == ([], 0)
     assert most_repeated("abc") == ([], 1)
-    assert most_repeated("xababab") == (list("ab"), 3) or most_repeated("xababab")[1] == 3
+    assert most_repeated("xababab") == ("ab", 3)
     assert most_repeated("aaaa")[1] == 4
     assert most_repeated("abcdefghij" * 5)[1] == 1  # longer than what counts as a run
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
-from nmt.translate.links import best_links, join_tokens, pharaoh
+from nmt.translate.forced import force
+from nmt.translate.links import best_links, join_tokens, pharaoh, token_weights
+from nmt.translate.translator import Translator
 
 
 @pytest.mark.parametrize(
@@ -51,3 +56,17 @@ def test_pharaoh_is_sorted_and_based() -> None:
     assert pharaoh({(2, 0), (0, 1), (0, 0)}, one_based=False) == "0-0 0-1 2-0"
     assert pharaoh({(2, 0), (0, 1)}, one_based=True) == "1-2 3-1"
     assert pharaoh(set(), one_based=False) == ""
+
+
+def test_attention_weights_are_what_forced_decoding_looked_at(toy_run: Path) -> None:
+    translator = Translator.load(toy_run, "cpu")
+    source, text = "我爱中国。", "I love China."
+    ids = (translator.src.encode(source), translator.trg.encode(text))
+    (forced,) = force(translator.model, [ids], torch.device("cpu"))
+    rows = [n for n, piece in enumerate(translator.trg.pieces(text)) if piece.end > piece.begin]
+    seen = forced.attention[rows].mean(dim=0).tolist()
+    pairs = [(list(source), [text]), (list(source), text.split())]  # as one token, and as three
+    whole, words = token_weights(translator, pairs, method="attention")
+    found = [whole[0, p.begin : p.end].sum() for p in translator.src.pieces(source)]
+    assert found == pytest.approx(seen, abs=1e-3)
+    assert words.sum(axis=1) == pytest.approx([1, 1, 1], abs=1e-3)

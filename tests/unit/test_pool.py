@@ -26,8 +26,12 @@ def square_slowly(number: int) -> int:
     return number * number
 
 
-def own_number(_: int) -> int:
-    time.sleep(0.05)
+def own_number(folder: str) -> int:
+    """This process's number, once another one has come here too."""
+    (Path(folder) / str(os.getpid())).touch()
+    until = time.monotonic() + 60
+    while len(list(Path(folder).iterdir())) < 2 and time.monotonic() < until:
+        time.sleep(0.01)
     return os.getpid()
 
 
@@ -59,12 +63,13 @@ def test_a_short_stream_stays_in_this_process(count: int | None) -> None:
         assert set(workers.map(lambda _: os.getpid(), range(5))) == {os.getpid()}
 
 
-def test_workers_end_with_a_parent_that_is_killed() -> None:
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     script = (
         "import os, time\nfrom nmt.prepare.chunks import Pool\n"
         "from tests.unit.test_pool import own_number\n"
         "if __name__ == '__main__':\n    with Pool(2) as pool:\n"
-        "        print(*{*pool.map(own_number, range(20))}, flush=True)\n        time.sleep(60)\n"
+        f"        print(*{{*pool.map(own_number, [{str(tmp_path)!r}] * 20)}}, flush=True)\n"
+        "        time.sleep(60)\n"
     )
     root = Path(__file__).parents[2]
     with subprocess.Popen(

@@ -285,3 +285,33 @@ def test_launching_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not is_recorded(CPU)
     monkeypatch.setenv("NMT_LAUNCH", "1")
     assert not is_recorded(cuda)
+
+
+def test_a_step_is_adams_on_the_clipped_gradient_and_the_average_follows() -> None:
+    config = TrainConfig(ema=0.5, weight_decay=0.1, clip=0.5, adam_betas=(0.8, 0.95))
+    network = model()
+    averaged, twin = copy.deepcopy(network), copy.deepcopy(network)
+    step = Step(network, averaged, config, None)
+    adam = torch.optim.AdamW(twin.parameters(), betas=config.adam_betas, weight_decay=0.1)
+    expected = {name: p.detach().clone() for name, p in network.named_parameters()}
+    norms = []
+    for number in range(1, 13):
+        # Adam does not see a factor that never changes, so clipping would not show.
+        size = (1e-4, 1.0, 10.0)[number % 3]
+        for p, q in zip(network.parameters(), twin.parameters(), strict=True):
+            p.grad = size * torch.randn_like(p)
+            q.grad = p.grad.clone()
+        norm = torch.nn.utils.clip_grad_norm_(twin.parameters(), 0.5)
+        for group in adam.param_groups:
+            group["lr"] = 1e-2 / number
+        adam.step()
+        torch.testing.assert_close(step(1e-2 / number, number), norm)
+        norms.append(float(norm))
+        decay = min(0.5, (1 + number) / (10 + number))  # begins short, grows to what was asked
+        for name, p in network.named_parameters():
+            expected[name] = decay * expected[name] + (1 - decay) * p.detach()
+    assert min(norms) < 0.5 < max(norms)  # some were clipped, some not
+    torch.testing.assert_close(dict(network.named_parameters()), dict(twin.named_parameters()))
+    torch.testing.assert_close(
+        {name: p.detach() for name, p in averaged.named_parameters()}, expected
+    )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nmt.config import HskSource, ParallelSource, TsvSource
 from nmt.errors import NmtError
-from nmt.prepare.catalogues import senses
+from nmt.prepare.catalogues import read_po, senses
 from nmt.prepare.sources import Pair, describe, read_extra_pairs, read_pairs
 
 # A cell of a table: anything but what ends a cell or a line.
@@ -68,3 +68,11 @@ def test_the_sample_has_its_sentences_and_its_glosses() -> None:
 )
 def test_senses(gloss: str, expected: list[str]) -> None:
     assert senses(gloss) == expected
+
+
+def test_a_fuzzy_entry_counts_as_empty(tmp_path: Path) -> None:
+    pytest.importorskip("translate.storage.po")
+    head = 'msgid ""\nmsgstr "Content-Type: text/plain; charset=UTF-8\\n"\n\n'
+    body = 'msgid "Cat"\nmsgstr "猫"\n\n#, fuzzy\nmsgid "Dog"\nmsgstr "猫"\n'
+    (tmp_path / "a.po").write_text(head + body, encoding="utf-8")
+    assert list(read_po(tmp_path / "a.po")) == [("猫", "Cat"), ("", "Dog")]
