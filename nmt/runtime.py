@@ -77,10 +77,10 @@ def choose_device(name: str) -> torch.device:
     import torch
 
     if name == "auto":
-        broken = None if not torch.cuda.is_available() else _why_not_cuda("cuda")
-        if broken is not None:
+        works = torch.cuda.is_available()
+        if works and (broken := _why_not_cuda("cuda")) is not None:
             warn(f"the GPU is not used: {broken}")
-        works = torch.cuda.is_available() and broken is None
+            works = False
         chosen = torch.device("cuda" if works else "cpu")
         if not works:
             _keep_to_allowed_cores()
