@@ -55,18 +55,22 @@ class Batch:
         """The same on another device, without waiting for the copy."""
         if device.type == "cpu":
             return self
-        return self._each(lambda part: part.pin_memory().to(device, non_blocking=True))
+        return self.pinned()._each(lambda part: part.to(device, non_blocking=True))
+
+    def pinned(self) -> Batch:
+        """A copy that a GPU can read by itself, while the program goes on."""
+        return self._each(torch.Tensor.pin_memory)
 
     def copied(self, device: torch.device) -> Batch:
         """A copy on a device, to be written into."""
         return self._each(lambda part: part.to(device, copy=True))
 
     def fill(self, batch: Batch) -> None:
-        """Write a batch of the same size into this one's tensors, without waiting."""
+        """Write a batch of the same size into this one's tensors; without waiting, if pinned."""
         for field in fields(self):
             place, given = getattr(self, field.name), getattr(batch, field.name)
             if isinstance(place, Tensor):
-                place.copy_(given.pin_memory() if place.is_cuda else given, non_blocking=True)
+                place.copy_(given, non_blocking=True)
 
     def _each(self, move: Callable[[Tensor], Tensor]) -> Batch:
         return Batch(

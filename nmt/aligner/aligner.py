@@ -22,7 +22,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from nmt.aligner.hmm import Floats, Ids, Mask
-from nmt.aligner.learn import Learner, draw
 from nmt.aligner.lexicon import Lexicon, PairBatch, expect, pair_keys
 from nmt.corpus import PackedSet
 from nmt.errors import NmtError
@@ -71,6 +70,8 @@ class Aligner:
         Raises:
             NmtError: no pair is short enough to learn from.
         """
+        from nmt.aligner.learn import Learner, draw  # needs torch, which takes a helper seconds
+
         learner = Learner(draw(corpus, pairs, seed), agree)
         learner.run(hmm_rounds)
         return cls(learner.lexicon, learner.jumps)

@@ -18,6 +18,7 @@ from nmt.corpus import PackedSet
 from nmt.errors import NmtError
 from nmt.model import Seq2Seq
 from nmt.runtime import Workers, is_out_of_memory, warn
+from nmt.train.elsewhere import Elsewhere
 from nmt.train.loss import batch_loss
 from nmt.train.recorded import RecordedGradient, Recorder, in_bucket
 from nmt.train.sampling import SubwordSampler
@@ -156,6 +157,8 @@ class Gradient:
         """Gather nothing more."""
         if self._beside is not None:
             self._beside.shutdown(wait=False, cancel_futures=True)
+        if isinstance(self.align, Elsewhere):
+            self.align.close()
 
     def _take(self, blocks: Blocks, draw: int) -> _Gathered:
         """What was gathered beside, if it is this; else it is gathered now."""
@@ -182,7 +185,10 @@ class Gradient:
 
     def _batch(self, sentences: _Sentences, part: Indices) -> Batch:
         batch = make_batch(sentences.corpus, part, self.align)
-        return batch if self.recorded is None else in_bucket(batch)
+        if self.recorded is None:
+            return batch
+        batch = in_bucket(batch)
+        return batch.pinned() if self.device.type == "cuda" else batch
 
     def _in_parts(self, gathered: _Gathered) -> Computed:
         self.clear()

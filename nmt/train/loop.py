@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from nmt.batches import Blocks, plan_epoch
+from nmt.batches import Align, Blocks, plan_epoch
 from nmt.checkpoint import Run, open_corpus
 from nmt.config import Config
 from nmt.corpus import PackedSet
@@ -30,6 +30,7 @@ from nmt.prepare.pipeline import check_prepared, load_manifest
 from nmt.runtime import (
     Stop,
     Workers,
+    allowed_cores,
     compute_reproducibly,
     joining_workers,
     say,
@@ -38,6 +39,7 @@ from nmt.runtime import (
 )
 from nmt.train.auto import settle, settle_precision
 from nmt.train.curves import draw_curves, plots_are_possible
+from nmt.train.elsewhere import Elsewhere
 from nmt.train.forecast import make_forecast
 from nmt.train.gradient import Computed, Gradient, block_tokens, random_number
 from nmt.train.journal import Journal, Window, environment
@@ -163,7 +165,7 @@ class _Training:
             device,
             workers,
             precision=torch.bfloat16 if rounded else torch.float32,
-            align=learn_alignment(run, corpus, workers),
+            align=self._teacher(),
             guided_alignment=self.config.guided_alignment,
             sample=make_sampler(run),
             recorder=recorders[1],
@@ -181,6 +183,13 @@ class _Training:
         self.window, self.draw_again_at, self.longest_update = Window(), 0.0, 0.0
         self.launched: _Launched | None = None
         self.settled_at = 0.0
+
+    def _teacher(self) -> Align | None:
+        """What aligns the batches, in processes beside this one if it launches updates."""
+        align = learn_alignment(self.run, self.corpus, self.workers)
+        if align is None or not is_launched(self.device):
+            return align
+        return Elsewhere(align, max(1, min(_LOOK_AHEAD, allowed_cores() // self.workers.count)))
 
     def go_on(self) -> tuple[Run, Progress]:
         """Train until something ends it; the loop itself."""

@@ -189,8 +189,11 @@ class Trainer:
     def add_recorded(self, batch: Batch) -> Tensor:
         """Add the gradients, recorded; `batch` is on the CPU."""
         assert self.recorded is not None
+        widened = in_bucket(batch)
+        if self.recorded.recorder.device.type == "cuda":
+            widened = widened.pinned()
         with through(self.loop):
-            plain = self.recorded.add(in_bucket(batch), 1 / batch.trg_tokens)
+            plain = self.recorded.add(widened, 1 / batch.trg_tokens)
         return plain / batch.trg_tokens
 
     def update(self, batch: Batch, device: torch.device) -> None:
