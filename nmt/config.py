@@ -309,6 +309,13 @@ class TrainConfig(_Section):
         description="weight of a loss that draws the attention to a statistical word alignment "
         "of the training pairs (Chen et al. 2016); 0: none",
     )
+    agreement: float = Field(
+        0.0,
+        ge=0,
+        description="weight of a loss that is smaller the more two passes over the same batch, "
+        "with different dropout, predict alike (R-Drop, Liang et al. 2021; half their alpha): "
+        "an update takes twice as long; 0: one pass",
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
         description="of products with weights; weights, states, softmax and loss stay in float32. "

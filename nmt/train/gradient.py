@@ -65,6 +65,7 @@ class Gradient:
         precision: of products with weights.
         align: teacher of the attention, if there is one.
         guided_alignment: weight of what it teaches.
+        agreement: weight of what two draws of dropout differ in.
         sample: cuts the sentences of a batch anew, if they shall be.
         recorder: records what a batch launches; None: everything is launched each time.
         look_ahead: threads that gather the batches expected next.
@@ -80,6 +81,7 @@ class Gradient:
         precision: torch.dtype = torch.float32,
         align: Align | None = None,
         guided_alignment: float = 0.0,
+        agreement: float = 0.0,
         sample: SubwordSampler | None = None,
         recorder: Recorder | None = None,
         look_ahead: int = 0,
@@ -88,7 +90,7 @@ class Gradient:
         self.align, self.sample = align, sample
         self.lengths = (corpus.src.lengths, corpus.trg.lengths)
         self.most_cells = float("inf")  # largest part that is tried
-        self.loss = SummedLoss(model, label_smoothing, guided_alignment, precision)
+        self.loss = SummedLoss(model, label_smoothing, guided_alignment, precision, agreement)
         self.recorded = None
         if recorder is not None:
             self.recorded = RecordedGradient(self.loss, list(model.parameters()), recorder)
@@ -287,6 +289,7 @@ class SummedLoss:
         label_smoothing: of the loss.
         guided_alignment: weight of what the batch's alignment teaches.
         precision: of products with weights.
+        agreement: weight of what two draws of dropout differ in.
     """
 
     def __init__(
@@ -295,15 +298,16 @@ class SummedLoss:
         label_smoothing: float,
         guided_alignment: float,
         precision: torch.dtype,
+        agreement: float = 0.0,
     ) -> None:
-        self.model, self.label_smoothing = model, label_smoothing
-        self.guided_alignment, self.precision = guided_alignment, precision
+        self.model, self.weights = model, (label_smoothing, guided_alignment, agreement)
+        self.precision = precision
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What is minimised, with its graph, and the plain loss, summed over a batch."""
         rounds = self.precision != torch.float32
         with torch.autocast(batch.src.device.type, self.precision, enabled=rounds):
-            loss = batch_loss(self.model, batch, self.label_smoothing, self.guided_alignment)
+            loss = batch_loss(self.model, batch, *self.weights)
         return loss.smoothed, loss.plain
 
 

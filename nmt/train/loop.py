@@ -167,6 +167,7 @@ class _Training:
             precision=torch.bfloat16 if rounded else torch.float32,
             align=self._teacher(),
             guided_alignment=self.config.guided_alignment,
+            agreement=self.config.agreement,
             sample=make_sampler(run),
             recorder=recorders[1],
             look_ahead=_LOOK_AHEAD if is_launched(device) else 0,

@@ -42,14 +42,23 @@ class Loss:
 
 
 def batch_loss(
-    model: Seq2Seq, batch: Batch, label_smoothing: float, guided_alignment: float = 0.0
+    model: Seq2Seq,
+    batch: Batch,
+    label_smoothing: float,
+    guided_alignment: float = 0.0,
+    agreement: float = 0.0,
 ) -> Loss:
     """Loss of a batch, summed; the caller divides by all tokens of its update.
 
     With smoothing e the target is 1-e on the reference token and e spread evenly over
     the vocabulary (Szegedy et al. 2016). Where the batch is aligned, `guided_alignment` is
-    the weight of `alignment_loss` in what is minimised.
+    the weight of `alignment_loss` in what is minimised. With `agreement` each sentence is
+    computed twice, under two draws of dropout: the loss is the mean of both and, with that
+    weight, how far apart their predictions are (R-Drop, Liang et al. 2021; their alpha is twice
+    this weight).
     """
+    if agreement:
+        batch = batch.twice()
     features, attention = model(batch.src, batch.src_mask, batch.trg_in)
     features, reference = features.flatten(0, 1), batch.trg_out.flatten()
     if batch.trg_places is not None:
@@ -58,10 +67,13 @@ def batch_loss(
         features, reference = features[batch.trg_places], reference[batch.trg_places]
     decoder = model.decoder
     smoothed, plain = output_loss(
-        features, decoder.embedding.weight, decoder.output_bias, reference, label_smoothing
-    )
+        features, decoder.embedding.weight, decoder.output_bias, reference, label_smoothing,
+        agreement,
+    )  # fmt: skip
     if batch.alignment is not None and guided_alignment:
         smoothed = smoothed + guided_alignment * alignment_loss(attention, batch.alignment)
+    if agreement:
+        smoothed, plain = smoothed / 2, plain / 2
     return Loss(smoothed, plain, batch.trg_tokens)
 
 
@@ -82,7 +94,12 @@ def alignment_loss(attention: Tensor, alignment: Tensor) -> Tensor:
 
 
 def output_loss(
-    features: Tensor, weight: Tensor, bias: Tensor, reference: Tensor, label_smoothing: float
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    reference: Tensor,
+    label_smoothing: float,
+    agreement: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """The output layer and its cross-entropy in one, a few tokens at a time.
 
@@ -96,6 +113,8 @@ def output_loss(
         bias: `[vocab]`.
         reference: ids of what is to be predicted, `[tokens]`; PAD counts for nothing.
         label_smoothing: share of the target spread over the vocabulary.
+        agreement: if not 0, the second half of the tokens are those of the first once more, and
+            each adds, with this weight, its divergence from the other to the smoothed loss.
 
     Returns:
         the smoothed loss, with its graph, and the plain one without; summed over tokens.
@@ -105,7 +124,7 @@ def output_loss(
     features = features.to(weight.dtype)
     with as_given(features):
         smoothed, plain = _OutputLoss.apply(  # type: ignore[no-untyped-call]
-            features, weight, bias, reference, label_smoothing, precision
+            features, weight, bias, reference, label_smoothing, agreement, precision
         )
     return smoothed, plain
 
@@ -124,28 +143,33 @@ class _OutputLoss(torch.autograd.Function):
         bias: Tensor,
         reference: Tensor,
         label_smoothing: float,
+        agreement: float,
         precision: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
-        vocab, output = len(bias), Weight(weight, precision)
+        (vocab, size), output = weight.shape, Weight(weight, precision)
         plain, smoothed = bias.new_zeros(()), bias.new_zeros(())
-        d_features = torch.empty_like(features)
         d_weight, d_bias, none = torch.zeros_like(weight), torch.zeros_like(bias), bias.new_zeros(1)
-        rows = max(1, _CHUNK.get(features.device.type, _CHUNK["cpu"]) // vocab)
-        kernels = _kernels(features)
-        for start in range(0, len(reference), rows):
+        kernels = None if agreement else _kernels(features)
+        halves = 2 if agreement else 1
+        rows = max(1, _CHUNK.get(features.device.type, _CHUNK["cpu"]) // vocab // halves)
+        # Of both halves the same tokens at a time: `[halves, tokens, embedding]`.
+        features, reference = features.view(halves, -1, size), reference.view(halves, -1)
+        d_features = torch.empty_like(features)
+        for start in range(0, reference.shape[1], rows):
             part = slice(start, start + rows)
-            scores = output.scores(features[part])  # [rows, vocab]
-            plain_part, even_part, d_bias_part = (
-                _into_gradient(scores, bias, reference[part], label_smoothing)
+            given, ids = features[:, part].flatten(0, 1), reference[:, part]
+            scores = output.scores(given)  # [halves * rows, vocab]
+            plain_part, smoothed_part, d_bias_part = (
+                _into_gradient(scores.view(*ids.shape, -1), bias, ids, label_smoothing, agreement)
                 if kernels is None
-                else _by_kernel(kernels, scores, bias, reference[part], label_smoothing)
+                else _by_kernel(kernels, scores, bias, ids.flatten(), label_smoothing)
             )
             plain += plain_part
-            smoothed += (1 - label_smoothing) * plain_part + label_smoothing * even_part
-            d_features[part] = output.backward(scores, none)
-            d_weight += output.gradient(scores, features[part])
+            smoothed += smoothed_part
+            d_features[:, part] = output.backward(scores, none).view(halves, -1, size)
+            d_weight += output.gradient(scores, given)
             d_bias += d_bias_part
-        ctx.save_for_backward(d_features, d_weight, d_bias)
+        ctx.save_for_backward(d_features.flatten(0, 1), d_weight, d_bias)
         ctx.mark_non_differentiable(plain)
         return smoothed, plain
 
@@ -153,48 +177,80 @@ class _OutputLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, scale: Tensor, _plain: Tensor) -> tuple[Tensor | None, ...]:
         d_features, d_weight, d_bias = ctx.saved_tensors
-        return d_features * scale, d_weight * scale, d_bias * scale, None, None, None
+        return d_features * scale, d_weight * scale, d_bias * scale, None, None, None, None
 
 
 def _by_kernel(
     kernels: Kernels, scores: Tensor, bias: Tensor, reference: Tensor, label_smoothing: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `_into_gradient`, all rows in one launch."""
+    """As `_into_gradient` without agreement, all rows in one launch; no halves."""
     losses, evens = kernels.cross_entropy(scores, bias, reference, label_smoothing)
-    return losses.sum(), evens.sum(), scores.sum(dim=0, dtype=bias.dtype)
+    plain, even = losses.sum(), evens.sum()
+    smoothed = (1 - label_smoothing) * plain + label_smoothing * even
+    return plain, smoothed, scores.sum(dim=0, dtype=bias.dtype)
 
 
 def _into_gradient(
-    scores: Tensor, bias: Tensor, reference: Tensor, label_smoothing: float
+    scores: Tensor, bias: Tensor, reference: Tensor, label_smoothing: float, agreement: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Turn scores into the gradient of the smoothed loss with respect to them, in place.
 
     A few rows at a time, which on a CPU stay in the cache for all that is done to them.
 
     Args:
-        scores: without bias, `[tokens, vocab]`, in any precision.
+        scores: without bias, `[halves, tokens, vocab]`, in any precision.
         bias: `[vocab]`; its precision is computed in.
-        reference: ids, `[tokens]`; PAD counts for nothing.
+        reference: ids, `[halves, tokens]`; PAD counts for nothing.
         label_smoothing: share of the target spread over the vocabulary.
+        agreement: weight of the divergence of two halves from one another; 0 if there is one.
 
     Returns:
-        cross-entropy with the reference, and with an even target, summed over tokens; the
+        cross-entropy with the reference, and the smoothed loss, summed over tokens; the
         gradient of the bias.
     """
     vocab, d_bias = len(bias), torch.zeros_like(bias)
-    size = max(1, _AT_ONCE.get(scores.device.type, _AT_ONCE["cpu"]) // vocab)
-    counts = (reference != PAD).to(bias.dtype).unsqueeze(1)
-    of_reference, mean = torch.empty_like(counts), torch.empty_like(counts)
-    room = bias.new_empty(size, vocab)
-    for start in range(0, len(reference), size):
+    at_once = _AT_ONCE.get(scores.device.type, _AT_ONCE["cpu"])
+    size = max(1, at_once // vocab // len(reference))
+    counts = (reference != PAD).to(bias.dtype).unsqueeze(2)
+    of_reference, mean, apart = (torch.zeros_like(counts) for _ in range(3))
+    room = bias.new_empty(len(reference), size, vocab)
+    for start in range(0, reference.shape[1], size):
         rows = slice(start, start + size)
-        ids = reference[rows].unsqueeze(1)
-        part = room[: len(ids)]
-        log_p = part.copy_(scores[rows]).add_(bias).log_softmax(dim=1)
-        of_reference[rows], mean[rows] = log_p.gather(1, ids), log_p.mean(dim=1, keepdim=True)
+        ids, counted = reference[:, rows].unsqueeze(2), counts[:, rows]
+        part = room[:, : ids.shape[1]]
+        log_p = part.copy_(scores[:, rows]).add_(bias).log_softmax(dim=2)
+        of_reference[:, rows] = log_p.gather(2, ids)
+        mean[:, rows] = log_p.mean(dim=2, keepdim=True)
+        if agreement:
+            apart[:, rows] = _diverging(log_p, part, agreement)
+        else:
+            torch.exp(log_p, out=part)
         # d loss / d score = p - target, where the target has 1 - e more on the reference.
-        torch.exp(log_p, out=part).sub_(label_smoothing / vocab).mul_(counts[rows])
-        part.scatter_add_(1, ids, counts[rows] * (label_smoothing - 1))
-        d_bias += part.sum(dim=0)
-        scores[rows] = part
-    return -(counts * of_reference).sum(), -(counts * mean).sum(), d_bias
+        part.sub_(label_smoothing / vocab).mul_(counted)
+        part.scatter_add_(2, ids, counted * (label_smoothing - 1))
+        d_bias += part.sum(dim=(0, 1))
+        scores[:, rows] = part
+    plain, even = -(counts * of_reference).sum(), -(counts * mean).sum()
+    smoothed = (1 - label_smoothing) * plain + label_smoothing * even
+    return plain, smoothed + agreement * (counts * apart).sum(), d_bias
+
+
+def _diverging(log_p: Tensor, gradient: Tensor, agreement: float) -> Tensor:
+    """How far what one half predicts is from what the other does for the same token.
+
+    Args:
+        log_p: of both halves, `[2, tokens, vocab]`; overwritten.
+        gradient: becomes p and `agreement` times the gradient of the sum of all that is returned,
+            with respect to the scores, the same shape.
+        agreement: its weight.
+
+    Returns:
+        KL(p || q) for the p of each half and the q of the other, in nats, `[2, tokens, 1]`.
+    """
+    p = torch.exp(log_p)
+    more = torch.sub(log_p, log_p.flip(0), out=log_p)
+    found: Tensor = torch.linalg.vecdot(p, more).unsqueeze(2)
+    # d KL(p || q) / d score = p (log p - log q - KL), and of KL(q || p) it is p - q.
+    torch.mul(p, more.sub_(found - 1 - 1 / agreement), out=gradient)
+    gradient.sub_(p.flip(0)).mul_(agreement)
+    return found

@@ -380,8 +380,8 @@ REACH = [
     "train.seed=2", "train.batch_tokens=100", "train.learning_rate=1e-3", "train.warmup=3",
     "train.schedule=constant", "train.hold=1", "train.adam_betas=[0.5, 0.9]",
     "train.weight_decay=0.5", "train.clip=0.01", "train.label_smoothing=0.3", "train.ema=0.9",
-    "train.subword_sampling=0.0", "train.guided_alignment=0.5", "train.precision=bfloat16",
-    "model.dropout=0.4", "model.word_dropout=0.3",
+    "train.subword_sampling=0.0", "train.guided_alignment=0.5", "train.agreement=0.5",
+    "train.precision=bfloat16", "model.dropout=0.4", "model.word_dropout=0.3",
 ]  # fmt: skip
 
 
