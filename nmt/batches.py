@@ -6,7 +6,7 @@ The only place where BOS, EOS and PAD are added.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,7 @@ class Batch:
         return self.pinned()._each(lambda part: part.to(device, non_blocking=True))
 
     def pinned(self) -> Batch:
-        """A copy that a GPU can read by itself, while the program goes on."""
+        """The same where a GPU reads it by itself, while the program goes on."""
         return self._each(torch.Tensor.pin_memory)
 
     def copied(self, device: torch.device) -> Batch:
@@ -82,14 +82,6 @@ class Batch:
             None if self.alignment is None else move(self.alignment),
             None if self.trg_places is None else move(self.trg_places),
         )
-
-    def twice(self) -> Batch:
-        """Every sentence once more, behind all of them; `trg_tokens` stays what it was."""
-        both = self._each(lambda part: torch.cat([part, part]))
-        if self.trg_places is None:
-            return both
-        places = torch.cat([self.trg_places, self.trg_places + self.trg_out.numel()])
-        return replace(both, trg_places=places)
 
     def widened(self, rows: int, src_len: int, trg_len: int) -> Batch:
         """The same with more padding, to be one of few sizes: nothing else is learned from it.

@@ -359,6 +359,14 @@ class Config(_Section):
     train: TrainConfig = Field(default_factory=lambda: TrainConfig())
     search: SearchConfig = Field(default_factory=lambda: SearchConfig())
 
+    @model_validator(mode="after")
+    def _passes_that_differ(self) -> Config:
+        if self.train.agreement and not (self.model.dropout or self.model.word_dropout):
+            raise ValueError(
+                "train.agreement: both passes are alike without model.dropout or model.word_dropout"
+            )
+        return self
+
 
 class _Loader(yaml.SafeLoader):
     """YAML as people write it: repeated keys are errors, ``1e-3`` is a number."""

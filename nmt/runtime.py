@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import multiprocessing
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -155,26 +153,9 @@ def allowed_cores() -> int:
     return cores
 
 
-def end_with_the_parent(*, asked: bool) -> None:
-    """To be called in a helper process: it ends when the one that started it is gone.
-
-    Args:
-        asked: whether a signal to the whole group ends it too; else the one that started it
-            says when.
-    """
-    # At once and without a traceback, even in the middle of SentencePiece's training.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    for name in () if asked else ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):  # Windows has no hangup
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()  # killed, it could tell nobody to end
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+def cores_of_a_worker() -> int:
+    """Cores for each of the workers that ``torchrun`` has started on this machine."""
+    return max(1, allowed_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _keep_to_allowed_cores() -> None:

@@ -10,6 +10,9 @@ import functools
 import itertools
 import json
 import multiprocessing
+import os
+import signal
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -27,7 +30,7 @@ from nmt.prepare import clean
 from nmt.prepare.keys import sentence_key, text_key
 from nmt.prepare.sources import Pair
 from nmt.prepare.statistics import Statistics
-from nmt.runtime import allowed_cores, end_with_the_parent
+from nmt.runtime import allowed_cores
 from nmt.text import normalise
 from nmt.tokenizer import load_both
 
@@ -279,9 +282,7 @@ class Pool:
         if self._pool is None:
             # Spawned, not forked: the progress bar has a thread.
             self._pool = ProcessPoolExecutor(
-                self.count,
-                multiprocessing.get_context("spawn"),
-                initializer=functools.partial(end_with_the_parent, asked=True),
+                self.count, multiprocessing.get_context("spawn"), initializer=_end_with_the_parent
             )
         waiting: deque[Future[R]] = deque()
         try:
@@ -296,3 +297,16 @@ class Pool:
                 "a worker process was killed, for want of memory most likely",
                 "run again with --workers 1",
             ) from error
+
+
+def _end_with_the_parent() -> None:
+    # At once and without a traceback, even in the middle of SentencePiece's training.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()  # killed, it could tell nobody to end
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

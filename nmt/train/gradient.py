@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +17,6 @@ from nmt.corpus import PackedSet
 from nmt.errors import NmtError
 from nmt.model import Seq2Seq
 from nmt.runtime import Workers, is_out_of_memory, warn
-from nmt.train.elsewhere import Elsewhere
 from nmt.train.loss import batch_loss
 from nmt.train.recorded import RecordedGradient, Recorder, in_bucket
 from nmt.train.sampling import SubwordSampler
@@ -159,18 +157,15 @@ class Gradient:
         """Gather nothing more."""
         if self._beside is not None:
             self._beside.shutdown(wait=False, cancel_futures=True)
-        if isinstance(self.align, Elsewhere):
-            self.align.close()
 
     def _take(self, blocks: Blocks, draw: int) -> _Gathered:
         """What was gathered beside, if it is this; else it is gathered now."""
         if draw in self._expected:
             of, future = self._expected.pop(draw)
             if of is blocks:
-                with contextlib.suppress(MemoryError):  # piece by piece it may be enough
-                    gathered = future.result()
-                    if gathered.most_cells == self.most_cells:
-                        return gathered
+                gathered = _outcome(future)
+                if gathered is not None and gathered.most_cells == self.most_cells:
+                    return gathered
             # Training went back, or cuts its batches smaller.
             for _, stale in self._expected.values():
                 stale.cancel()
@@ -190,7 +185,10 @@ class Gradient:
         if self.recorded is None:
             return batch
         batch = in_bucket(batch)
-        return batch.pinned() if self.device.type == "cuda" else batch
+        if self.device.type != "cuda":
+            return batch
+        with torch.cuda.device(self.device):  # which a thread does not know by itself
+            return batch.pinned()
 
     def _in_parts(self, gathered: _Gathered) -> Computed:
         self.clear()
@@ -279,6 +277,16 @@ class _Gathered:
     most_cells: float
     parts: list[Indices]
     batches: Iterator[Batch]
+
+
+def _outcome(gathering: Future[_Gathered]) -> _Gathered | None:
+    """What was gathered; None if memory was too small for it, and piece by piece may be enough."""
+    try:
+        return gathering.result()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
 
 
 class SummedLoss:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from nmt.batches import Align, Blocks, plan_epoch
+from nmt.batches import Blocks, plan_epoch
 from nmt.checkpoint import Run, open_corpus
 from nmt.config import Config
 from nmt.corpus import PackedSet
@@ -30,8 +30,8 @@ from nmt.prepare.pipeline import check_prepared, load_manifest
 from nmt.runtime import (
     Stop,
     Workers,
-    allowed_cores,
     compute_reproducibly,
+    cores_of_a_worker,
     joining_workers,
     say,
     stopping_on_signals,
@@ -39,7 +39,6 @@ from nmt.runtime import (
 )
 from nmt.train.auto import settle, settle_precision
 from nmt.train.curves import draw_curves, plots_are_possible
-from nmt.train.elsewhere import Elsewhere
 from nmt.train.forecast import make_forecast
 from nmt.train.gradient import Computed, Gradient, block_tokens, random_number
 from nmt.train.journal import Journal, Window, environment
@@ -158,6 +157,7 @@ class _Training:
         self.progress = Progress(block_tokens=block_tokens(device))
         self._restore()
         rounded = self.config.precision == "bfloat16"
+        look_ahead = min(_LOOK_AHEAD, cores_of_a_worker()) if is_launched(device) else 0
         self.gradient = Gradient(
             self.model,
             corpus,
@@ -165,12 +165,12 @@ class _Training:
             device,
             workers,
             precision=torch.bfloat16 if rounded else torch.float32,
-            align=self._teacher(),
+            align=learn_alignment(run, corpus, workers, look_ahead),
             guided_alignment=self.config.guided_alignment,
             agreement=self.config.agreement,
             sample=make_sampler(run),
             recorder=recorders[1],
-            look_ahead=_LOOK_AHEAD if is_launched(device) else 0,
+            look_ahead=look_ahead,
         )
         self.journal = None
         if workers.first:
@@ -184,13 +184,6 @@ class _Training:
         self.window, self.draw_again_at, self.longest_update = Window(), 0.0, 0.0
         self.launched: _Launched | None = None
         self.settled_at = 0.0
-
-    def _teacher(self) -> Align | None:
-        """What aligns the batches, in processes beside this one if it launches updates."""
-        align = learn_alignment(self.run, self.corpus, self.workers)
-        if align is None or not is_launched(self.device):
-            return align
-        return Elsewhere(align, max(1, min(_LOOK_AHEAD, allowed_cores() // self.workers.count)))
 
     def go_on(self) -> tuple[Run, Progress]:
         """Train until something ends it; the loop itself."""

@@ -53,28 +53,30 @@ def batch_loss(
     With smoothing e the target is 1-e on the reference token and e spread evenly over
     the vocabulary (Szegedy et al. 2016). Where the batch is aligned, `guided_alignment` is
     the weight of `alignment_loss` in what is minimised. With `agreement` each sentence is
-    computed twice, under two draws of dropout: the loss is the mean of both and, with that
-    weight, how far apart their predictions are (R-Drop, Liang et al. 2021; their alpha is twice
+    computed in two passes, each with its own dropout: the loss is the mean of both and, with
+    that weight, how far apart they predict (R-Drop, Liang et al. 2021; their alpha is twice
     this weight).
     """
-    if agreement:
-        batch = batch.twice()
-    features, attention = model(batch.src, batch.src_mask, batch.trg_in)
-    features, reference = features.flatten(0, 1), batch.trg_out.flatten()
+    passes = 2 if agreement else 1
+    given = [batch.src, batch.src_mask, batch.trg_in]
+    if passes > 1:
+        given = [part.repeat(passes, 1) for part in given]
+    features, attention = model(*given)
+    reference = batch.trg_out.flatten()
+    features = features.view(passes, len(reference), -1)
     if batch.trg_places is not None:
         # The output layer sees real tokens only: padding would cost a product with the
         # whole vocabulary.
-        features, reference = features[batch.trg_places], reference[batch.trg_places]
+        features, reference = features[:, batch.trg_places], reference[batch.trg_places]
     decoder = model.decoder
     smoothed, plain = output_loss(
         features, decoder.embedding.weight, decoder.output_bias, reference, label_smoothing,
         agreement,
     )  # fmt: skip
     if batch.alignment is not None and guided_alignment:
-        smoothed = smoothed + guided_alignment * alignment_loss(attention, batch.alignment)
-    if agreement:
-        smoothed, plain = smoothed / 2, plain / 2
-    return Loss(smoothed, plain, batch.trg_tokens)
+        looked = attention.view(passes, *batch.alignment.shape)
+        smoothed = smoothed + guided_alignment * alignment_loss(looked, batch.alignment)
+    return Loss(smoothed / passes, plain / passes, batch.trg_tokens)
 
 
 def alignment_loss(attention: Tensor, alignment: Tensor) -> Tensor:
@@ -84,11 +86,11 @@ def alignment_loss(attention: Tensor, alignment: Tensor) -> Tensor:
     aligns to nothing asks for nothing.
 
     Args:
-        attention: a_ij, `[batch, trg_len, src_len]`.
-        alignment: A_ij, rows sum to 1 at most, the same shape.
+        attention: a_ij, `[passes, batch, trg_len, src_len]`.
+        alignment: A_ij, rows sum to 1 at most, `[batch, trg_len, src_len]`.
 
     Returns:
-        The sum over all tokens, in nats.
+        The sum over all tokens of all passes, in nats.
     """
     return -(alignment * torch.log(attention + _LEAST_ATTENTION)).sum()
 
@@ -108,16 +110,16 @@ def output_loss(
     the softmax in that of the weights.
 
     Args:
-        features: `[tokens, embedding]`.
+        features: `[passes, tokens, embedding]`.
         weight: `[vocab, embedding]`.
         bias: `[vocab]`.
         reference: ids of what is to be predicted, `[tokens]`; PAD counts for nothing.
         label_smoothing: share of the target spread over the vocabulary.
-        agreement: if not 0, the second half of the tokens are those of the first once more, and
-            each adds, with this weight, its divergence from the other to the smoothed loss.
+        agreement: of two passes, the weight of how far apart they predict; of one it must be 0.
 
     Returns:
-        the smoothed loss, with its graph, and the plain one without; summed over tokens.
+        the smoothed loss, with its graph, and the plain one without; summed over the tokens of
+        all passes.
     """
     device = features.device.type
     precision = autocast_precision(device, weight.dtype)
@@ -148,28 +150,28 @@ class _OutputLoss(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         (vocab, size), output = weight.shape, Weight(weight, precision)
         plain, smoothed = bias.new_zeros(()), bias.new_zeros(())
-        d_weight, d_bias, none = torch.zeros_like(weight), torch.zeros_like(bias), bias.new_zeros(1)
-        kernels = None if agreement else _kernels(features)
-        halves = 2 if agreement else 1
-        rows = max(1, _CHUNK.get(features.device.type, _CHUNK["cpu"]) // vocab // halves)
-        # Of both halves the same tokens at a time: `[halves, tokens, embedding]`.
-        features, reference = features.view(halves, -1, size), reference.view(halves, -1)
         d_features = torch.empty_like(features)
-        for start in range(0, reference.shape[1], rows):
+        d_weight, d_bias, none = torch.zeros_like(weight), torch.zeros_like(bias), bias.new_zeros(1)
+        passes = len(features)
+        rows = max(1, _CHUNK.get(features.device.type, _CHUNK["cpu"]) // vocab // passes)
+        kernels = _kernels(features) if passes == 1 else None
+        for start in range(0, len(reference), rows):
             part = slice(start, start + rows)
-            given, ids = features[:, part].flatten(0, 1), reference[:, part]
-            scores = output.scores(given)  # [halves * rows, vocab]
+            given, ids = features[:, part].flatten(0, 1), reference[part]
+            scores = output.scores(given)  # [passes * rows, vocab]
             plain_part, smoothed_part, d_bias_part = (
-                _into_gradient(scores.view(*ids.shape, -1), bias, ids, label_smoothing, agreement)
+                _into_gradient(
+                    scores.view(passes, -1, vocab), bias, ids, label_smoothing, agreement
+                )
                 if kernels is None
-                else _by_kernel(kernels, scores, bias, ids.flatten(), label_smoothing)
+                else _by_kernel(kernels, scores, bias, ids, label_smoothing)
             )
             plain += plain_part
             smoothed += smoothed_part
-            d_features[:, part] = output.backward(scores, none).view(halves, -1, size)
+            d_features[:, part] = output.backward(scores, none).view(passes, -1, size)
             d_weight += output.gradient(scores, given)
             d_bias += d_bias_part
-        ctx.save_for_backward(d_features.flatten(0, 1), d_weight, d_bias)
+        ctx.save_for_backward(d_features, d_weight, d_bias)
         ctx.mark_non_differentiable(plain)
         return smoothed, plain
 
@@ -183,7 +185,7 @@ class _OutputLoss(torch.autograd.Function):
 def _by_kernel(
     kernels: Kernels, scores: Tensor, bias: Tensor, reference: Tensor, label_smoothing: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `_into_gradient` without agreement, all rows in one launch; no halves."""
+    """As `_into_gradient`, one pass, all rows in one launch."""
     losses, evens = kernels.cross_entropy(scores, bias, reference, label_smoothing)
     plain, even = losses.sum(), evens.sum()
     smoothed = (1 - label_smoothing) * plain + label_smoothing * even
@@ -198,36 +200,36 @@ def _into_gradient(
     A few rows at a time, which on a CPU stay in the cache for all that is done to them.
 
     Args:
-        scores: without bias, `[halves, tokens, vocab]`, in any precision.
+        scores: without bias, `[passes, tokens, vocab]`, in any precision.
         bias: `[vocab]`; its precision is computed in.
-        reference: ids, `[halves, tokens]`; PAD counts for nothing.
+        reference: ids, `[tokens]`; PAD counts for nothing.
         label_smoothing: share of the target spread over the vocabulary.
-        agreement: weight of the divergence of two halves from one another; 0 if there is one.
+        agreement: weight of how far apart two passes predict.
 
     Returns:
-        cross-entropy with the reference, and the smoothed loss, summed over tokens; the
-        gradient of the bias.
+        cross-entropy with the reference, and the smoothed loss, summed over tokens and passes;
+        the gradient of the bias.
     """
-    vocab, d_bias = len(bias), torch.zeros_like(bias)
+    (passes, _, vocab), d_bias = scores.shape, torch.zeros_like(bias)
     at_once = _AT_ONCE.get(scores.device.type, _AT_ONCE["cpu"])
-    size = max(1, at_once // vocab // len(reference))
-    counts = (reference != PAD).to(bias.dtype).unsqueeze(2)
-    of_reference, mean, apart = (torch.zeros_like(counts) for _ in range(3))
-    room = bias.new_empty(len(reference), size, vocab)
-    for start in range(0, reference.shape[1], size):
+    size = max(1, at_once // vocab // passes)
+    counts = (reference != PAD).to(bias.dtype).unsqueeze(1)
+    of_reference, mean, apart = (bias.new_zeros(passes, *counts.shape) for _ in range(3))
+    room = bias.new_empty(passes, size, vocab)
+    for start in range(0, len(reference), size):
         rows = slice(start, start + size)
-        ids, counted = reference[:, rows].unsqueeze(2), counts[:, rows]
+        ids = reference[rows].view(1, -1, 1).expand(passes, -1, -1)
         part = room[:, : ids.shape[1]]
         log_p = part.copy_(scores[:, rows]).add_(bias).log_softmax(dim=2)
         of_reference[:, rows] = log_p.gather(2, ids)
         mean[:, rows] = log_p.mean(dim=2, keepdim=True)
-        if agreement:
-            apart[:, rows] = _diverging(log_p, part, agreement)
-        else:
+        if passes == 1:
             torch.exp(log_p, out=part)
+        else:
+            apart[:, rows] = _divergence(log_p, part, agreement)
         # d loss / d score = p - target, where the target has 1 - e more on the reference.
-        part.sub_(label_smoothing / vocab).mul_(counted)
-        part.scatter_add_(2, ids, counted * (label_smoothing - 1))
+        part.sub_(label_smoothing / vocab).mul_(counts[rows])
+        part.scatter_add_(2, ids, (counts[rows] * (label_smoothing - 1)).expand_as(ids))
         d_bias += part.sum(dim=(0, 1))
         scores[:, rows] = part
     plain, even = -(counts * of_reference).sum(), -(counts * mean).sum()
@@ -235,22 +237,22 @@ def _into_gradient(
     return plain, smoothed + agreement * (counts * apart).sum(), d_bias
 
 
-def _diverging(log_p: Tensor, gradient: Tensor, agreement: float) -> Tensor:
-    """How far what one half predicts is from what the other does for the same token.
+def _divergence(log_p: Tensor, gradient: Tensor, agreement: float) -> Tensor:
+    """How far what one pass predicts is from what the other does for the same token.
 
     Args:
-        log_p: of both halves, `[2, tokens, vocab]`; overwritten.
-        gradient: becomes p and `agreement` times the gradient of the sum of all that is returned,
-            with respect to the scores, the same shape.
+        log_p: of both passes, `[2, tokens, vocab]`; overwritten.
+        gradient: becomes p, and added to it the gradient of all that is returned, times
+            `agreement`, with respect to the scores behind p; the same shape.
         agreement: its weight.
 
     Returns:
-        KL(p || q) for the p of each half and the q of the other, in nats, `[2, tokens, 1]`.
+        KL(p || q) for the p of each pass and the q of the other, in nats, `[2, tokens, 1]`.
     """
     p = torch.exp(log_p)
-    more = torch.sub(log_p, log_p.flip(0), out=log_p)
-    found: Tensor = torch.linalg.vecdot(p, more).unsqueeze(2)
-    # d KL(p || q) / d score = p (log p - log q - KL), and of KL(q || p) it is p - q.
-    torch.mul(p, more.sub_(found - 1 - 1 / agreement), out=gradient)
-    gradient.sub_(p.flip(0)).mul_(agreement)
-    return found
+    ratio = log_p.sub_(log_p.flip(0))  # log p/q
+    apart: Tensor = torch.linalg.vecdot(p, ratio).unsqueeze(2)
+    # d KL(p || q) is p (log p/q - KL), and d KL(q || p) is p - q.
+    torch.mul(p, ratio.sub_(apart - 1).mul_(agreement).add_(1), out=gradient)
+    gradient.sub_(p.flip(0), alpha=agreement)
+    return apart

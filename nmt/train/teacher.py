@@ -5,17 +5,26 @@ from __future__ import annotations
 import time
 
 from nmt.aligner import ALIGNER, Aligner
+from nmt.aligner.helpers import Helpers
 from nmt.batches import Align
 from nmt.checkpoint import Run
 from nmt.corpus import PackedSet
 from nmt.runtime import Workers, say
 
 
-def learn_alignment(run: Run, corpus: PackedSet, workers: Workers) -> Align | None:
+def learn_alignment(
+    run: Run, corpus: PackedSet, workers: Workers, helpers: int = 0
+) -> Align | None:
     """What aligns the training pairs of a run, if its configuration wants the attention taught.
 
     The first worker learns it when the training begins; a training that goes on reads what
     was learned then.
+
+    Args:
+        run: keeps it.
+        corpus: the training pairs.
+        workers: of this training.
+        helpers: processes that align in this one's place, if any.
 
     Raises:
         NmtError: what is kept in the run directory is damaged.
@@ -33,4 +42,4 @@ def learn_alignment(run: Run, corpus: PackedSet, workers: Workers) -> Align | No
         aligner.save(path)
         say(f"word alignment learned from the training pairs: {time.monotonic() - began:.0f} s")
     workers.wait()  # for the first to have learned it
-    return Aligner.load(path).posteriors
+    return (Helpers(path, helpers) if helpers else Aligner.load(path)).posteriors

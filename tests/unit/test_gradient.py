@@ -153,8 +153,9 @@ def test_what_was_gathered_for_another_batch_is_not_used(change: str) -> None:
     ahead.close()
 
 
-def test_memory_that_is_full_while_gathering_ahead_is_survived() -> None:
-    failures = [MemoryError()]
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA error: out of memory")])
+def test_memory_that_is_full_while_gathering_ahead_is_survived(error: Exception) -> None:
+    failures = [error]
 
     def align(src: Any, _src_mask: Any, trg: Any, _trg_mask: Any) -> Any:
         if failures:

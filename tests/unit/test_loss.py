@@ -75,14 +75,14 @@ def test_gradients_equal_those_of_pytorch_whatever_the_chunk(
     for numbers, cached in ((1, 1), (5 * VOCAB, 2 * VOCAB), (1 << 20, 1 << 20)):
         monkeypatch.setitem(loss_module._CHUNK, "cpu", numbers)  # one row at a time, five, all
         monkeypatch.setitem(loss_module._AT_ONCE, "cpu", cached)
-        smoothed, plain = output_loss(*given, ids, 0.1)
+        smoothed, plain = output_loss(given[0].unsqueeze(0), *given[1:], ids, 0.1)
         torch.testing.assert_close(smoothed, expected)
         assert not plain.requires_grad
         torch.testing.assert_close(torch.autograd.grad(3 * smoothed, given), gradients)
 
 
 @pytest.mark.parametrize(("numbers", "cached"), [(1, 1), (10 * VOCAB, 6 * VOCAB), (1 << 20,) * 2])
-def test_two_halves_are_drawn_together(
+def test_two_passes_are_drawn_together(
     monkeypatch: pytest.MonkeyPatch, numbers: int, cached: int
 ) -> None:
     monkeypatch.setitem(loss_module._CHUNK, "cpu", numbers)
@@ -101,7 +101,7 @@ def test_two_halves_are_drawn_together(
         expected = expected + 1.7 * torch.nn.functional.kl_div(
             other, one, reduction="sum", log_target=True
         )
-    smoothed, plain = output_loss(*given, ids.repeat(2), 0.1, 1.7)
+    smoothed, plain = output_loss(given[0].view(2, 37, 12), *given[1:], ids, 0.1, 1.7)
     torch.testing.assert_close(smoothed, expected)
     assert not plain.requires_grad
     gradients = torch.autograd.grad(3 * expected, given)
