@@ -552,7 +552,8 @@ def align(
 ) -> None:
     """Link the words of given translations: one line of links, i-j, for each pair.
 
-    The translations are decoded by force; i counts source tokens, j target tokens.
+    By a run's statistical aligner, or else the network decodes them by force; i counts source
+    tokens, j target tokens.
 
     \b
       nmt align --src tokens.zh --trg tokens.en > links.pharaoh

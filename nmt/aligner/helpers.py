@@ -38,7 +38,7 @@ class Helpers:
             self._idle.put(here)
 
     def posteriors(self, src: Ids, src_mask: Mask, trg: Ids, trg_mask: Mask) -> Floats:
-        """As `Aligner.posteriors`, to be called by as many threads as there are processes."""
+        """As `Aligner.posteriors`; who calls while all are busy waits for one."""
         helper = self._idle.get()
         try:
             if helper is not None:
@@ -47,7 +47,7 @@ class Helpers:
                 return found
         except (EOFError, OSError):
             helper = None
-            warn("a process that aligned batches was killed; the training does that itself now")
+            warn("a process that aligned batches has ended; the training does its share itself now")
         finally:
             self._idle.put(helper)
         return self._aligner.posteriors(src, src_mask, trg, trg_mask)

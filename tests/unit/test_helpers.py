@@ -85,4 +85,4 @@ def test_the_work_of_one_that_is_killed_is_done_here(
     for _ in range(5):
         assert helpers.posteriors(*batch).tobytes() == here.tobytes()
     said = capsys.readouterr().err
-    assert said.count("a process that aligned batches was killed") == 2
+    assert said.count("a process that aligned batches has ended") == 2
