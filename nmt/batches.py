@@ -6,7 +6,7 @@ The only place where BOS, EOS and PAD are added.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ Indices = NDArray[np.int64]
 Blocks = list[Indices]  # of sentences, each block's side by side
 # Source ids, their mask, target ids, their mask; returns `[batch, trg_len, src_len]`.
 Align = Callable[..., NDArray[np.float32]]
+
+Lengths = tuple[Indices, Indices]  # of all sentences: source, and target without EOS
 
 _STRIP = 2  # blocks that target lengths are taken together for
 
@@ -67,21 +69,16 @@ class Batch:
 
     def fill(self, batch: Batch) -> None:
         """Write a batch of the same size into this one's tensors; without waiting, if pinned."""
-        for field in fields(self):
-            place, given = getattr(self, field.name), getattr(batch, field.name)
-            if isinstance(place, Tensor):
-                place.copy_(given, non_blocking=True)
+        for name, place in self._tensors().items():
+            place.copy_(getattr(batch, name), non_blocking=True)
 
     def _each(self, move: Callable[[Tensor], Tensor]) -> Batch:
-        return Batch(
-            move(self.src),
-            move(self.src_mask),
-            move(self.trg_in),
-            move(self.trg_out),
-            self.trg_tokens,
-            None if self.alignment is None else move(self.alignment),
-            None if self.trg_places is None else move(self.trg_places),
-        )
+        moved: dict[str, Any] = {name: move(part) for name, part in self._tensors().items()}
+        return replace(self, **moved)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: part for name, part in named.items() if isinstance(part, Tensor)}
 
     def widened(self, rows: int, src_len: int, trg_len: int) -> Batch:
         """The same with more padding, to be one of few sizes: nothing else is learned from it.
@@ -103,6 +100,16 @@ class Batch:
             self.trg_tokens,
             alignment,
         )
+
+
+def target_tokens(lengths: Lengths, part: Indices) -> int:
+    """Target tokens of some sentences, EOS counted."""
+    return int(lengths[1][part].sum()) + len(part)
+
+
+def cells(lengths: Lengths, part: Indices) -> int:
+    """What the memory for a part grows with: every target token looks at the source."""
+    return len(part) * int(lengths[0][part].max()) * int(lengths[1][part].max() + 1)
 
 
 def plan_epoch(

@@ -33,12 +33,13 @@ from typing import Any
 
 import safetensors
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import nmt
 from nmt.config import Config, build_config, dump_config
-from nmt.corpus import SIDES, PackedSet
+from nmt.corpus import SIDES
 from nmt.errors import NmtError
 from nmt.model import Seq2Seq
 from nmt.runtime import say, warn
@@ -129,13 +130,13 @@ class Run:
                 )
 
     @classmethod
-    def create(cls, config: Config, corpus: Path) -> Run:
-        """Start a run directory from a prepared corpus.
+    def create(cls, config: Config) -> Run:
+        """Start a run directory from the prepared corpus that `config` names.
 
         Raises:
             NmtError: it can't be written, or holds something else.
         """
-        folder = config.run
+        folder, corpus = config.run, config.data.dir
         if folder.exists() and not folder.is_dir():
             raise NmtError(f"{folder}: is a file, run names a folder", "name another one in run")
         if folder.exists() and any(folder.iterdir()):
@@ -168,8 +169,6 @@ class Run:
         """
         info = _read_info(folder)
         try:
-            import yaml
-
             tree = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise NmtError(f"{folder / 'config.yaml'}: missing or damaged ({error})") from error
@@ -269,7 +268,7 @@ class Run:
         state: dict[str, Any],
         model: dict[str, Tensor],
         trainer: dict[str, Tensor],
-    ) -> Checkpoint:
+    ) -> None:
         """Write a checkpoint, then remove those no longer wanted.
 
         The weights of an update are what they are: saved again at the same update, only
@@ -288,23 +287,13 @@ class Run:
         there = self._read(name) if folder.is_dir() else None
         if there is not None:
             known = {"dev_bleu": there.dev_bleu} if state.get("dev_bleu") is None else {}
-            return self.restate(there, {**state, **known})
-        if folder.is_dir():
-            _remove(folder)  # unreadable, and said so
-        checkpoint = self._write(folder, state, {"model": model, "trainer": trainer})
+            full = {**there.state, **state, **known}
+            write_whole(folder / "state.json", _json(full).encode())
+        else:
+            if folder.is_dir():
+                _remove(folder)  # unreadable, and said so
+            self._write(folder, state, {"model": model, "trainer": trainer})
         self._prune()
-        return checkpoint
-
-    def restate(self, checkpoint: Checkpoint, changes: dict[str, Any]) -> Checkpoint:
-        """Change what is recorded about a checkpoint; its tensors stay.
-
-        Raises:
-            NmtError: the disk is full; the old state stays.
-        """
-        state = {**checkpoint.state, **changes}
-        write_whole(checkpoint.folder / "state.json", _json(state).encode())
-        self._prune()
-        return Checkpoint(checkpoint.folder, state)
 
     def average_of_best(self, count: int) -> tuple[list[int], dict[str, Tensor]]:
         """Mean of the weights of the best validated checkpoints, on the CPU.
@@ -326,14 +315,14 @@ class Run:
                 total[name] = total.get(name, 0) + tensor.double()
         return updates, {name: (t / len(updates)).float() for name, t in total.items()}
 
-    def save_average(self, state: dict[str, Any], model: dict[str, Tensor]) -> Checkpoint:
+    def save_average(self, state: dict[str, Any], model: dict[str, Tensor]) -> None:
         """Write averaged weights, replacing an earlier average; not meant to be trained on.
 
         Raises:
             NmtError: the disk is full; the checkpoints stay.
         """
         self.drop_average()
-        return self._write(self.folder / "checkpoints" / _AVERAGE, state, {"model": model})
+        self._write(self.folder / "checkpoints" / _AVERAGE, state, {"model": model})
 
     def drop_average(self) -> None:
         """Remove the average: training goes on, so it is no longer one of the best."""
@@ -343,14 +332,13 @@ class Run:
 
     def _write(
         self, folder: Path, state: dict[str, Any], tensors: dict[str, dict[str, Tensor]]
-    ) -> Checkpoint:
+    ) -> None:
         with replacing_folder(folder) as scratch, _full_disk_as_os_error():
             for name, group in tensors.items():
                 save_file(_on_cpu(group), scratch / f"{name}.safetensors")
             files = {path.name: file_sha256(path) for path in sorted(scratch.iterdir())}
             full = {**state, "identity": self.identity, "files": files}
             (scratch / "state.json").write_text(_json(full), encoding="utf-8")
-        return Checkpoint(folder, full)
 
     def last_good(self) -> tuple[Checkpoint, dict[str, dict[str, Tensor]]] | None:
         """The newest checkpoint that can be read, its tensors on the CPU; None without any.
@@ -474,11 +462,6 @@ def newest_run(parent: Path) -> Path:
     newest = max(finished)[1]
     say(f"model: {newest}")
     return newest
-
-
-def open_corpus(config: Config) -> PackedSet:
-    """The prepared training set that `config.data.dir` names."""
-    return PackedSet.open(config.data.dir, "train")
 
 
 def _read_info(folder: Path) -> dict[str, Any]:

@@ -8,11 +8,12 @@ torch is imported inside the commands: `nmt --help` must answer at once.
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional, get_args
 
 import typer
 
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from nmt.translate.translator import Translator
 
 RUNS = Path("runs")
-ERRORS = ("strict", "replace")
-ALIGN_FORMATS = ("pharaoh", "soft")
+# What a path can't be looked at for; one that is not there has messages of its own.
+_UNREACHABLE = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
 
 app = typer.Typer(
     name="nmt",
@@ -146,10 +147,10 @@ def prepare(
 
     loaded = _load_config(config, set_)
     manifest, worked = run_prepare(loaded, workers, check_leak or [])
-    typer.echo(summary(manifest), err=True)
+    _print(summary(manifest), err=True)
     state = "prepared" if worked else "unchanged, nothing to do"
-    typer.echo(f"report: {loaded.data.dir / 'report.html'}", err=True)
-    typer.echo(f"{loaded.data.dir}: {state}", err=True)
+    _print(f"report: {loaded.data.dir / 'report.html'}", err=True)
+    _print(f"{loaded.data.dir}: {state}", err=True)
 
 
 @app.command()
@@ -339,12 +340,13 @@ def translate(
       nmt translate --align pharaoh "我爱中国"      # I love China. ||| 0-0 1-1 2-2 3-2
       nmt translate --attention-html look.html --input zh.txt --output en.txt
     """
-    from nmt.translate.request import Request, check
+    from nmt.translate.request import AlignFormat, Errors, Request, check
 
     request = Request(
-        texts=texts or [], input=input_, output=output, errors=_one_of("--errors", errors, ERRORS),
+        texts=texts or [], input=input_, output=output,
+        errors=_one_of("--errors", errors, get_args(Errors)),
         batch_size=batch_size, n_best=n_best, json=json_,
-        align=None if align is None else _one_of("--align", align, ALIGN_FORMATS),
+        align=None if align is None else _one_of("--align", align, get_args(AlignFormat)),
         flags=flags, show_attention=show_attention, html=attention_html,
         svg=attention_svg, png=attention_png,
     )  # fmt: skip
@@ -522,11 +524,12 @@ def evaluate(
         max_drop=max_drop, output=output or _evaluation_folder(paths), markdown=markdown,
         junit=junit, html=html,
     )  # fmt: skip
-    answer, checks = command.evaluate(request)
-    _print(answer)
-    for check in checks:
+    evaluated = command.evaluate(request)
+    _print(evaluated.answer)
+    for check in evaluated.checks:
         _print(f"gate: {check.message}", err=True)
-    if not all(check.passed for check in checks):
+    evaluated.write()
+    if not all(check.passed for check in evaluated.checks):
         raise typer.Exit(3)
 
 
@@ -686,6 +689,10 @@ def run(program: typer.Typer) -> NoReturn:
         sys.exit(130)
     except typer.Abort:
         sys.exit(130)
+    except OSError as error:
+        if error.errno not in _UNREACHABLE or error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}", None)
     except Exception as error:
         # Typer's usage errors share a base class that it does not export.
         if not hasattr(error, "format_message"):
@@ -702,10 +709,14 @@ def _print(text: str, *, err: bool = False) -> None:
 
     What the command exits with does not depend on it.
     """
+    stream, name = (sys.stderr, "error") if err else (sys.stdout, "output")
     try:
         typer.echo(text, err=err)
     except BrokenPipeError:
-        leave(sys.stderr if err else sys.stdout)
+        leave(stream)
+    except OSError as error:
+        leave(stream)
+        raise NmtError(f"standard {name}: cannot be written ({error.strerror})") from error
 
 
 def _fail(message: str, hint: str | None) -> NoReturn:

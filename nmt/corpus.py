@@ -8,7 +8,6 @@ no BOS, EOS or PAD in them: those are added in `nmt.batches` alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,15 +115,10 @@ class PackedWriter:
                 side.finish()
         self._stack.close()
 
-    def add(self, src: Iterable[list[int]], trg: Iterable[list[int]]) -> None:
-        """Append sentences, as many on one side as on the other."""
-        self._sides[0].add(list(src))
-        self._sides[1].add(list(trg))
-
-    def add_flat(self, ids: tuple[NDArray[Any], ...], lengths: tuple[NDArray[Any], ...]) -> None:
-        """As `add`, of ids laid end to end, and how many each sentence has; by side."""
+    def add(self, ids: tuple[NDArray[Any], ...], lengths: tuple[NDArray[Any], ...]) -> None:
+        """Append sentences: by side, their ids laid end to end, and how many each has."""
         for side, some, counts in zip(self._sides, ids, lengths, strict=True):
-            side.add_flat(some, counts)
+            side.add(some, counts)
 
 
 class _SideWriter:
@@ -132,12 +126,7 @@ class _SideWriter:
         self._ids = _ArrayFile(stack, stem, "ids", np.dtype("<u2" if vocab <= 65536 else "<i4"))
         self._ends = _ArrayFile(stack, stem, "ends", np.dtype("<i8"))
 
-    def add(self, sentences: list[list[int]]) -> None:
-        lengths = np.fromiter(map(len, sentences), np.int64, len(sentences))
-        flat = np.fromiter((i for s in sentences for i in s), self._ids.dtype, int(lengths.sum()))
-        self.add_flat(flat, lengths)
-
-    def add_flat(self, ids: NDArray[Any], lengths: NDArray[Any]) -> None:
+    def add(self, ids: NDArray[Any], lengths: NDArray[Any]) -> None:
         self._ends.add(self._ids.count + np.cumsum(lengths))
         self._ids.add(ids)
 

@@ -51,8 +51,10 @@ def say(message: str) -> None:
     from tqdm import tqdm
 
     if os.environ.get("RANK", "0") == "0":
-        with contextlib.suppress(OSError):
+        try:
             tqdm.write(message, file=sys.stderr)
+        except OSError:
+            leave(sys.stderr)
 
 
 def leave(stream: TextIO) -> None:
@@ -84,7 +86,7 @@ def choose_device(name: str) -> torch.device:
         chosen = torch.device("cuda" if works else "cpu")
         if not works:
             _keep_to_allowed_cores()
-        label = torch.cuda.get_device_name() if chosen.type == "cuda" else _cpu_label()
+        label = torch.cuda.get_device_name() if works else f"{torch.get_num_threads()} threads"
         say(f"device: {chosen.type} ({label})")
         return chosen
     if name == "cpu":
@@ -166,12 +168,6 @@ def _keep_to_allowed_cores() -> None:
         torch.set_num_threads(min(torch.get_num_threads(), allowed_cores()))
 
 
-def _cpu_label() -> str:
-    import torch
-
-    return f"{torch.get_num_threads()} threads"
-
-
 def compute_reproducibly(device: torch.device) -> None:
     """Choose GPU kernels whose sums come in a fixed order: same seed, same bits.
 
@@ -181,7 +177,6 @@ def compute_reproducibly(device: torch.device) -> None:
 
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)
         # Otherwise every new tensor would be filled, against reading what was never written.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -221,6 +216,10 @@ class Workers:
     def largest(self, values: Sequence[float]) -> list[float]:
         """The largest of each value over all workers, the same on all of them."""
         return self._reduce(values, "MAX")
+
+    def smallest(self, values: Sequence[float]) -> list[float]:
+        """The smallest of each value over all workers, the same on all of them."""
+        return self._reduce(values, "MIN")
 
     def total(self, values: Sequence[float]) -> list[float]:
         """The sum of each value over all workers, the same on all of them."""

@@ -59,7 +59,7 @@ _JUST_MADE = 60.0  # seconds
 _DESCRIPTORS = ("/dev", "/dev/fd", "/proc/self/fd")  # names in them are of what is open already
 _REFUSED = (
     errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
-    errno.ENOTEMPTY,
+    errno.ENOTEMPTY, errno.ENAMETOOLONG,
 )  # fmt: skip
 _OPENERS: dict[str, Callable[[Any], Any]] = {
     ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _open_zstd,
@@ -111,6 +111,8 @@ def open_bytes(path: Path, meter: Meter | None = None) -> Iterator[IO[bytes]]:
         NmtError: the file is missing, a directory, or may not be read.
     """
     if str(path) == "-":
+        if sys.stdin is None:
+            raise NmtError("standard input is closed", "name a file")
         yield sys.stdin.buffer
         return
     with contextlib.ExitStack() as stack:
@@ -133,7 +135,7 @@ def open_bytes(path: Path, meter: Meter | None = None) -> Iterator[IO[bytes]]:
 def _similar_file(path: Path) -> str:
     import difflib
 
-    if path.parent.is_dir():
+    with contextlib.suppress(OSError):  # a folder that may not be looked into
         names = sorted(child.name for child in path.parent.iterdir())
         close = difflib.get_close_matches(path.name, names, n=1)
         if close:
@@ -343,13 +345,14 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             return
         path = Path(os.path.realpath(path))
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        # A name may have 255 bytes, and a few are added.
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            Path(name).chmod(0o666 & ~_umask())
+            Path(name).chmod(_mode(path))
             Path(name).replace(path)
             _sync(path.parent)
         except BaseException:
@@ -480,6 +483,13 @@ def writing_to(path: Path) -> Iterator[None]:
         if error.errno in _REFUSED:
             raise NmtError(f"{path}: cannot be written ({error.strerror})") from error
         raise
+
+
+def _mode(path: Path) -> int:
+    """Who may read and write a file: as before if it is there, else as with any new one."""
+    with contextlib.suppress(OSError):
+        return path.stat().st_mode & 0o777
+    return 0o666 & ~_umask()
 
 
 def _umask() -> int:

@@ -61,6 +61,10 @@ def ablate(
 ) -> None:
     """Train the base and each change, and write the table."""
     numbers = _parse_seeds(seeds)
+    if not output.name:
+        raise NmtError(
+            f"--output {output}: a name for the table is needed", f"{output / 'ablation'}"
+        )
     changes = [BASE, *(change or [])]
     # A mistake in the last change should not show after hours.
     plans = {
@@ -70,6 +74,10 @@ def ablate(
     for name, (one, *_) in plans.items():
         if name != BASE and one.model_copy(update={"run": plans[BASE][0].run}) == plans[BASE][0]:
             raise NmtError(f"--change {name!r}: is what the base has already")
+    folders = [one.run for configs in plans.values() for one in configs]
+    for folder in folders:
+        if folders.count(folder) > 1:
+            raise NmtError(f"--change: {folder} would be the run directory of two changes")
     rows, records = [], []
     for name, configs in plans.items():
         found = [_train(one, device) for one in configs]
@@ -86,16 +94,19 @@ def ablate(
 
 def _parse_seeds(text: str) -> list[int]:
     try:
-        return [int(part) for part in text.split(",")]
+        seeds = [int(part) for part in text.split(",")]
     except ValueError:
         raise NmtError(f"--seeds {text}: not numbers with commas between", "--seeds 1,2") from None
+    if len(set(seeds)) < len(seeds):
+        raise NmtError(f"--seeds {text}: one stands twice", "--seeds 1,2")
+    return seeds
 
 
 def _config(path: Path, overrides: list[str] | None, change: str, seed: int) -> Config:
     """The recipe with one change, in a run directory of its own."""
     changes = [] if change == BASE else change.split()
     loaded = load_config(path, [*(overrides or []), *changes, f"train.seed={seed}"])
-    name = re.sub(r"[^A-Za-z0-9.=-]+", "_", f"{loaded.run.name}-{change}-{seed}")
+    name = re.sub(r"[^\w.=-]+", "_", f"{loaded.run.name}-{change}")[:60] + f"-{seed}"
     return loaded.model_copy(update={"run": loaded.run.parent / "ablation" / name})
 
 
@@ -108,7 +119,7 @@ def _train(config: Config, device: str) -> dict[str, Any]:
     translator = Translator.load(trained.folder, device)
     sources, references = (trained.text("dev", side) for side in ("src", "trg"))
     texts = [translation.text for translation in translator.translate(sources)]
-    bleu, chrf = score(texts, references)
+    bleu, chrf = score(texts, [references])
     return {
         "run": str(trained.folder),
         "seed": config.train.seed,
@@ -129,7 +140,7 @@ def _dev_loss(run: Run, model: torch.nn.Module, device: torch.device) -> float:
         (run.src.encode(src), run.trg.encode(trg))
         for src, trg in zip(run.text("dev", "src"), run.text("dev", "trg"), strict=True)
     ]
-    forced = force(model, [pair for pair in pairs if pair[0]], device, _DEV_BATCH)  # type: ignore[arg-type]
+    forced = force(model, [pair for pair in pairs if pair[0]], device, _DEV_BATCH, looks=False)  # type: ignore[arg-type]
     tokens = sum(len(one.token_log_probs) for one in forced)
     return -sum(one.log_prob for one in forced) / tokens
 

@@ -54,10 +54,11 @@ def attention_vs_fixed(
 ) -> None:
     """Train with and without attention, and compare by source length."""
     check_chart_name(output / "by_length.svg")
+    chosen = lengths.parse_bounds(buckets) if buckets else None
     loaded = load_config(config, set_)
     manifest, _ = prepare(loaded)
     say(summary(manifest))
-    folders = {kind: _train(loaded, config, set_, kind, device) for kind in NAMES}
+    folders = {kind: _train(loaded, kind, device) for kind in NAMES}
 
     sources: list[str] = []
     references: list[str] = []
@@ -68,14 +69,13 @@ def attention_vs_fixed(
         translations = translate_all(Translator.load(folder, device), sources, str(folder))
         hypotheses[NAMES[kind]] = [translation.text for translation in translations]
 
-    chosen = lengths.parse_bounds(buckets) if buckets else None
     bands = lengths.make_buckets(sources, chosen)
     banded = {
         name: lengths.score_buckets(bands, lines, [references])
         for name, lines in hypotheses.items()
     }
     whole: dict[str, list[Score]] = {
-        name: score(lines, references, resamples=RESAMPLES) for name, lines in hypotheses.items()
+        name: score(lines, [references], resamples=RESAMPLES) for name, lines in hypotheses.items()
     }
     table = score_table(whole) + "\n\n" + length_table(bands, banded)
     if loaded.train.guided_alignment:
@@ -87,11 +87,11 @@ def attention_vs_fixed(
     say(f"written: {output / 'by_length.svg'}, {output / 'by_length.md'}")
 
 
-def _train(loaded: Config, path: Path, overrides: list[str] | None, kind: str, device: str) -> Path:
+def _train(config: Config, kind: str, device: str) -> Path:
     """Train one of the two, or go on with it; returns its run directory."""
-    folder = loaded.run.with_name(f"{loaded.run.name}-{kind}")
-    mine = [*(overrides or []), f"model.attention={kind}", f"run={folder}"]
-    _, progress = train(load_config(path, mine), device)
+    folder = config.run.with_name(f"{config.run.name}-{kind}")
+    model = config.model.model_copy(update={"attention": kind})
+    _, progress = train(config.model_copy(update={"run": folder, "model": model}), device)
     if progress.stopped_by is None:
         raise typer.Exit(130)
     return folder

@@ -17,7 +17,6 @@ import contextlib
 import hashlib
 import itertools
 import json
-import platform
 import resource
 import statistics
 import subprocess
@@ -44,9 +43,9 @@ from nmt.model import Seq2Seq, recurrence, seq2seq
 from nmt.prepare.pipeline import load_manifest
 from nmt.runtime import allowed_cores, choose_precision
 from nmt.text import read_lines
-from nmt.train.gradient import block_tokens
+from nmt.train.forecast import finish_work, peak_rss
+from nmt.train.gradient import SummedLoss, block_tokens
 from nmt.train.journal import environment
-from nmt.train.loss import batch_loss
 from nmt.train.recorded import bucket_sizes
 from nmt.translate.translator import Translator
 
@@ -73,6 +72,8 @@ def train(
 
     The matrix multiply is measured in the same precision, between the repeats.
     """
+    from gpu.work import work_of
+
     chosen = choose_precision(precision, torch.device("cpu"))
     manifest = load_manifest(corpus)
     packed = PackedSet.open(corpus, "train")
@@ -84,6 +85,7 @@ def train(
         encoder_layers=1, dropout=0.2, word_dropout=0.1, **sizes,
     )  # fmt: skip
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    loss_of = SummedLoss(model, 0.1, 0.0, chosen)
     lengths = (packed.src.lengths, packed.trg.lengths)
     plan: list[Blocks] = []
     for epoch in itertools.count():
@@ -97,9 +99,8 @@ def train(
         batches = [make_batch(packed, block) for block in blocks]
         total = sum(batch.trg_tokens for batch in batches)
         for batch in batches:
-            with torch.autocast("cpu", chosen, enabled=chosen != torch.float32):
-                loss = batch_loss(model, batch, 0.1)
-            torch.autograd.backward(loss.smoothed / total)
+            smoothed, _ = loss_of(batch)
+            torch.autograd.backward(smoothed / total)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -114,7 +115,7 @@ def train(
         batches = [batch for of_update in of_updates for batch in of_update]
         tokens = sum(batch.trg_tokens for batch in batches)
         rates.append(tokens / seconds)
-        flops.append(sum(update_flops(sizes, vocab["trg"], batch) for batch in batches) / tokens)
+        flops.append(sum(work_of(sizes, vocab["trg"], 0, b).flops for b in batches) / tokens)
         paddings.append(padding(batches))
     # The first repeat warms up.
     rate, flops_per_token = statistics.median(rates[1:]), statistics.median(flops[1:])
@@ -363,16 +364,16 @@ def translate(
         ceilings.append(matmul_rate(device=translator.device))
         began, used = time.perf_counter(), time.process_time()
         translator.translate(lines, batch_size)
-        synchronise(translator.device)
+        finish_work(translator.device)
         rates.append(len(lines) / (time.perf_counter() - began))
         cpu_rates.append(len(lines) / (time.process_time() - used))
     latencies = []
     for line in lines[:100]:
         began = time.perf_counter()
         translator.translate([line])
-        synchronise(translator.device)
+        finish_work(translator.device)
         latencies.append(time.perf_counter() - began)
-    (bleu, *_) = score([t.text for t in translations], references)
+    (bleu, *_) = score([t.text for t in translations], [references])
     tokens = sum(len(part.hypotheses[0].ids) + 1 for t in translations for part in t.parts)
     record = {
         "shape": shape,
@@ -518,22 +519,6 @@ def _places(blocks: list[tuple[int, int]]) -> torch.Tensor:
     )
 
 
-def update_flops(sizes: dict[str, int], vocab: int, batch: Any) -> float:
-    """Multiply-adds times two, forward and backward (three times forward), of real tokens.
-
-    Counted: GRU and attention products, readout, output layer. Not counted: element-wise
-    work, so that the utilisation is one of matrix products.
-    """
-    e, h, d, a = (sizes[k] for k in ("embedding", "encoder", "decoder", "attention_size"))
-    src, trg = float(batch.src_mask.sum()), float(batch.trg_tokens)
-    encoder = 2 * 3 * h * (e + h)
-    keys = 2 * h * a
-    decoder = 3 * d * (e + 2 * h + d) + d * a
-    looks = float(batch.src_mask.sum(dim=1).double().mean()) * (a + 2 * h)
-    readout = e * (d + 2 * h + e) + vocab * e
-    return 3 * 2 * (src * (encoder + keys) + trg * (decoder + looks + readout))
-
-
 def matmul_rate(
     precision: torch.dtype = torch.float32,
     size: int = 2048,
@@ -544,30 +529,18 @@ def matmul_rate(
     device = device or torch.device("cpu")
     a, b = torch.randn(2, size, size, device=device).to(precision)
     a @ b
-    synchronise(device)
+    finish_work(device)
     done, began = 0, time.perf_counter()
     while time.perf_counter() - began < seconds:
         a @ b
-        synchronise(device)
+        finish_work(device)
         done += 1
     return done * 2 * size**3 / (time.perf_counter() - began)
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait for a GPU: it computes on while the clock is read."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def peak_gpu(device: torch.device) -> int | None:
     """Most memory that tensors have held on a GPU, in MiB; None on a CPU."""
     return round(torch.cuda.max_memory_allocated(device) / 2**20) if device.type == "cuda" else None
-
-
-def peak_rss() -> int:
-    """Most memory this process has held, in bytes."""
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used if platform.system() == "Darwin" else used * 1024
 
 
 def write(name: str, record: dict[str, Any], device: torch.device | None = None) -> None:

@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import yaml
 
 from nmt.cli import main
+from nmt.corpus import PackedWriter
 
 # A network this small is slower on several threads, far slower on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -35,6 +37,12 @@ def pairs() -> list[tuple[str, str]]:
         (f"{who}{when}{do}{what}。", f"{_WHO[who]} {_DO[do]} {_WHAT[what]} {_WHEN[when]}.")
         for who, when, do, what in itertools.product(_WHO, _WHEN, _DO, _WHAT)
     ]
+
+
+def add(writer: PackedWriter, *sides: list[list[int]]) -> None:
+    """Append sentences to a corpus, as many on one side as on the other."""
+    ids = [np.array(list(itertools.chain.from_iterable(side)), np.int64) for side in sides]
+    writer.add(tuple(ids), tuple(np.array([*map(len, side)], np.int64) for side in sides))
 
 
 def write_config(folder: Path, **sections: dict[str, object]) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from nmt.errors import NmtError
 from nmt.evaluate import alignments, charts, gate, lengths, report, tables
 from nmt.evaluate.html import report_page
 from nmt.evaluate.metrics import DEFAULT, RESAMPLES, Comparison, Kind, Score, compare, score
-from nmt.evaluate.systems import Decoding, System, Texts, gather
+from nmt.evaluate.systems import Decoding, System, Texts, read, translated
 from nmt.evaluate.texts import check_same_length
 from nmt.runtime import say
 from nmt.text import is_same_file, write_whole
@@ -46,24 +46,37 @@ class Request:
     html: Path | None
 
 
-def evaluate(request: Request) -> tuple[str, list[gate.Check]]:
-    """Translate, score, compare and check, and write what was asked for.
+@dataclass(frozen=True)
+class Evaluated:
+    """What came out.
 
-    Returns:
-        What belongs on stdout, and the checks of the gate.
+    Attributes:
+        answer: what belongs on stdout.
+        checks: of the gate.
+        write: writes the reports that were asked for.
+    """
+
+    answer: str
+    checks: list[gate.Check]
+    write: Callable[[], None]
+
+
+def evaluate(request: Request) -> Evaluated:
+    """Translate, score, compare and check.
 
     Raises:
-        NmtError: anything wrong with the request or its files.
+        NmtError: anything wrong with the request or its files; nothing is translated before
+            all that is given has been read.
     """
     kinds = _kinds(request.metrics)
     bounds = lengths.parse_bounds(request.buckets) if request.buckets else None
     _check_request(request)
-    texts, systems = gather(request.systems, request.src, request.refs, request.decoding)
+    texts, given = read(request.systems, request.src, request.refs)
     before = None if request.baseline is None else gate.read_baseline(request.baseline, texts)
+    systems = translated(given, texts, request.decoding)
 
-    first, *more = texts.references
     scores = [
-        score(system.hypotheses, first, more, kinds=kinds, resamples=RESAMPLES)
+        score(system.hypotheses, texts.references, kinds=kinds, resamples=RESAMPLES)
         for system in systems
     ]
     answer = [_scores_text(systems, scores, texts)]
@@ -83,8 +96,10 @@ def evaluate(request: Request) -> tuple[str, list[gate.Check]]:
     if banded is not None:
         answer.append(tables.length_table(*banded))
 
-    _write(request, texts, systems, scores, checks, compared, banded)
-    return "\n\n".join(answer), checks
+    def write() -> None:
+        _write(request, texts, systems, scores, checks, compared, banded)
+
+    return Evaluated("\n\n".join(answer), checks, write)
 
 
 def evaluate_alignments(
@@ -182,6 +197,7 @@ def _check_request(request: Request) -> None:
     elif request.chart is not None or request.buckets is not None:
         option = "--chart" if request.chart is not None else "--buckets"
         raise NmtError(f"{option} belongs to --by-length")
+    _keep_what_is_read(request)
     if request.chart is not None:
         charts.check_chart_name(request.chart)
     if request.html is not None:
@@ -203,6 +219,19 @@ def _keep_baseline(baseline: Path, output: Path) -> None:
         )
 
 
+def _keep_what_is_read(request: Request) -> None:
+    """Refuse to write over what is scored, or twice to one file."""
+    reports = [request.output / name for name in ("report.json", "hypotheses.txt")]
+    asked = (request.markdown, request.junit, request.html, request.chart)
+    written = [*reports, *(path for path in asked if path is not None)]
+    read_too = [path for path in (request.src, *request.refs, *request.systems) if path is not None]
+    for path in written:
+        if any(is_same_file(path, other) for other in read_too):
+            raise NmtError(f"{path}: is what is scored, and would be written over", "another name")
+    if len({path.resolve() for path in written}) < len(written):
+        raise NmtError("two outputs have the same name", "give each its own")
+
+
 def _scores_text(systems: Sequence[System], scores: Sequence[Sequence[Score]], texts: Texts) -> str:
     if len(systems) == 1:
         return "\n".join(
@@ -215,11 +244,10 @@ def _scores_text(systems: Sequence[System], scores: Sequence[Sequence[Score]], t
 
 
 def _compare(systems: Sequence[System], texts: Texts, kinds: Sequence[Kind]) -> Compared:
-    first, *more = texts.references
     baseline, *others = (system.hypotheses for system in systems)
     return [
-        compare(baseline, others, first, more, test="bs", kinds=kinds),
-        compare(baseline, others, first, more, test="ar", kinds=kinds),
+        compare(baseline, others, texts.references, test="bs", kinds=kinds),
+        compare(baseline, others, texts.references, test="ar", kinds=kinds),
     ]
 
 

@@ -126,8 +126,7 @@ def _training(journal: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _sentences(system: System, texts: Texts) -> str:
-    first, *more = texts.references
-    values = sentence_scores(system.hypotheses, first, more)
+    values = sentence_scores(system.hypotheses, texts.references)
     order = sorted(range(len(values)), key=lambda n: (values[n], n))
     shown = min(_SHOWN, len(order))
     parts = []
@@ -176,6 +175,8 @@ def _data(folder: Path) -> str:
     path = folder / "manifest.json"
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return "<h2>Data</h2>\n<p>The run was sent on without its manifest.</p>"
     except (OSError, ValueError) as error:
         raise NmtError(f"{path}: missing or damaged ({error})") from error
     rows = [[f"read, {name}", f"{n:,}"] for name, n in manifest.get("read", {}).items()]

@@ -45,12 +45,14 @@ def parse_bounds(text: str) -> list[int]:
     """Bounds from ``10,20,40``.
 
     Raises:
-        NmtError: not whole numbers.
+        NmtError: not whole numbers that rise from 1 or more.
     """
     try:
-        return [int(part) for part in text.split(",")]
+        bounds = [int(part) for part in text.split(",")]
     except ValueError:
         raise _bad_bounds(text) from None
+    _check_bounds(bounds)
+    return bounds
 
 
 def make_buckets(sources: Sequence[str], bounds: Sequence[int] | None = None) -> list[Bucket]:
@@ -71,8 +73,7 @@ def make_buckets(sources: Sequence[str], bounds: Sequence[int] | None = None) ->
     """
     lengths = [source_length(text) for text in sources]
     chosen = _BOUNDS if bounds is None else list(bounds)
-    if not chosen or chosen[0] < 1 or any(b <= a for a, b in itertools.pairwise(chosen)):
-        raise _bad_bounds(",".join(map(str, chosen)))
+    _check_bounds(chosen)
     lows = [0, *(bound + 1 for bound in chosen)]
     highs: list[int | None] = [*chosen, None]
     buckets = [
@@ -105,10 +106,14 @@ def score_buckets(
 
     found = []
     for bucket in buckets:
-        first, *others = (pick(lines, bucket) for lines in references)
-        mine = pick(hypotheses, bucket)
-        found += score(mine, first, others, kinds=["bleu"], resamples=RESAMPLES)
+        mine, theirs = pick(hypotheses, bucket), [pick(lines, bucket) for lines in references]
+        found += score(mine, theirs, kinds=["bleu"], resamples=RESAMPLES)
     return found
+
+
+def _check_bounds(bounds: Sequence[int]) -> None:
+    if not bounds or bounds[0] < 1 or any(b <= a for a, b in itertools.pairwise(bounds)):
+        raise _bad_bounds(",".join(map(str, bounds)))
 
 
 def _bad_bounds(text: str) -> NmtError:

@@ -78,8 +78,7 @@ class Comparison:
 
 def score(
     hypotheses: Sequence[str],
-    references: Sequence[str],
-    more_references: Sequence[Sequence[str]] = (),
+    references: Sequence[Sequence[str]],
     *,
     kinds: Sequence[Kind] = DEFAULT,
     resamples: int = 0,
@@ -88,8 +87,8 @@ def score(
 
     Args:
         hypotheses: detokenised translations.
-        references: one for each, as a person wrote it.
-        more_references: further complete sets of references.
+        references: sets of them, one line for each hypothesis, as a person wrote it. Where one
+            of several sets has a blank line it has no reference for that segment.
         kinds: which metrics, in this order; ``chrf++`` is chrF with word bigrams
             (Popović 2017), ``ter`` Snover et al. (2006).
         resamples: of the bootstrap that gives the intervals (Koehn 2004); 0 for none.
@@ -98,7 +97,7 @@ def score(
     Raises:
         NmtError: no lines, or not as many on one side as on the other.
     """
-    every = _checked(hypotheses, [references, *more_references])
+    every = _checked(hypotheses, references)
     drawn = min(resamples, max(_FEWEST_RESAMPLES, _MOST_RESAMPLED // len(hypotheses)))
     scores = []
     for kind in kinds:
@@ -123,8 +122,7 @@ def score(
 def compare(
     baseline: Sequence[str],
     systems: Sequence[Sequence[str]],
-    references: Sequence[str],
-    more_references: Sequence[Sequence[str]] = (),
+    references: Sequence[Sequence[str]],
     *,
     test: Test,
     kinds: Sequence[Kind] = DEFAULT,
@@ -134,8 +132,7 @@ def compare(
     Args:
         baseline: its hypotheses.
         systems: hypotheses of each other system.
-        references: one for each segment.
-        more_references: further complete sets.
+        references: complete sets of them, one line for each segment.
         test: ``bs`` or ``ar``.
         kinds: which metrics.
 
@@ -145,7 +142,7 @@ def compare(
     Raises:
         NmtError: no lines, or unequal numbers of them.
     """
-    every = _checked(baseline, [references, *more_references])
+    every = _checked(baseline, references)
     for other in systems:
         _checked(other, every)
     named: list[tuple[str, Sequence[str]]] = [
@@ -153,7 +150,7 @@ def compare(
     ]
     metrics: dict[str, Any] = {kind: _METRICS[kind]() for kind in kinds}
     trials = min(TRIALS[test], max(_FEWEST_RESAMPLES, TRIALS[test] * _MOST_TRIED // len(baseline)))
-    paired = PairedTest(named, metrics, every, test_type=test, n_samples=trials)
+    paired = PairedTest(named, metrics, every, test_type=test, n_samples=trials)  # type: ignore[arg-type] # None is no reference
     # Untyped: sacreBLEU puts the systems' names and their results into one mapping.
     answer: tuple[Any, Any] = paired()
     signatures, results = answer
@@ -173,23 +170,20 @@ def compare(
     return [[comparison(name, place) for name in names] for place in range(1, len(named))]
 
 
-def sentence_scores(
-    hypotheses: Sequence[str],
-    references: Sequence[str],
-    more_references: Sequence[Sequence[str]] = (),
-) -> list[float]:
+def sentence_scores(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
     """chrF2 of every single segment, 0 to 100: to sort by, BLEU is no measure of one sentence."""
     metric = CHRF()
-    every = _checked(hypotheses, [references, *more_references])
+    every = _checked(hypotheses, references)
     return [
-        float(metric.sentence_score(hypothesis, list(its_references)).score)
-        for hypothesis, *its_references in zip(hypotheses, *every, strict=True)
+        float(metric.sentence_score(hypothesis, [r for r in its if r is not None]).score)
+        for hypothesis, *its in zip(hypotheses, *every, strict=True)
     ]
 
 
 def _checked(
-    hypotheses: Sequence[str], every_reference: Sequence[Sequence[str]]
-) -> list[list[str]]:
+    hypotheses: Sequence[str], every_reference: Sequence[Sequence[str | None]]
+) -> list[list[str | None]]:
+    """The references; None in place of a blank line where another set has text."""
     for references in every_reference:
         if len(hypotheses) != len(references):
             raise NmtError(
@@ -198,4 +192,10 @@ def _checked(
             )
     if not hypotheses:
         raise NmtError("nothing to score: no lines")
-    return [list(references) for references in every_reference]
+    every = [list(references) for references in every_reference]
+    for segment, lines in enumerate(zip(*every, strict=True)):
+        if any(line and line.strip() for line in lines):
+            for references, line in zip(every, lines, strict=True):
+                if not (line and line.strip()):
+                    references[segment] = None  # as sacreBLEU calls it; "" has a length, 0
+    return every

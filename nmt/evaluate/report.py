@@ -14,7 +14,7 @@ from nmt.errors import NmtError
 from nmt.evaluate.lengths import Bucket
 from nmt.evaluate.metrics import Comparison, Score, sentence_scores
 from nmt.evaluate.systems import System, Texts
-from nmt.evaluate.tables import comparison_table, length_table, table, with_interval
+from nmt.evaluate.tables import comparison_table, length_table, score_table, table
 from nmt.evaluate.texts import texts_sha256
 from nmt.runtime import warn
 from nmt.text import write_whole, writing_to
@@ -102,9 +102,8 @@ def differing(
     Returns:
         Numbers of those where `system` is better, and where it is worse; most first.
     """
-    first, *more = texts.references
-    before = sentence_scores(baseline.hypotheses, first, more)
-    after = sentence_scores(system.hypotheses, first, more)
+    before = sentence_scores(baseline.hypotheses, texts.references)
+    after = sentence_scores(system.hypotheses, texts.references)
     gains = [now - then for now, then in zip(after, before, strict=True)]
     order = sorted(range(len(gains)), key=lambda n: (-gains[n], n))
     better = [n for n in order[:count] if gains[n] > 0]
@@ -139,13 +138,10 @@ def markdown(
     comparisons: Sequence[Sequence[Sequence[Comparison]]] | None,
 ) -> str:
     """The whole evaluation as Markdown, for a job summary or a pull request."""
-    rows = [
-        [system.name, *map(with_interval, row)] for system, row in zip(systems, scores, strict=True)
-    ]
-    head = ["system", *(one.name for one in scores[0])]
+    named = {system.name: row for system, row in zip(systems, scores, strict=True)}
     parts = [
         "## nmt evaluate",
-        table(head, rows),
+        score_table(named),
         f"{texts.segments:,} segments, 95 % bootstrap intervals.",
     ]
     if checks:

@@ -20,8 +20,6 @@ from nmt.evaluate.texts import (
 )
 from nmt.translate.translator import Translation, Translator
 
-_SWAPPED = "are the sides swapped? hypotheses and references are English"
-
 _MOST_IN_PIECES = 0.1  # of the lines of a run's own test set
 
 
@@ -83,20 +81,21 @@ class Decoding:
     batch_size: int
 
 
-def gather(
-    paths: Sequence[Path], src: Path | None, refs: Sequence[Path], decoding: Decoding
-) -> tuple[Texts, list[System]]:
-    """Read and check all texts, then translate with every run.
+def read(
+    paths: Sequence[Path], src: Path | None, refs: Sequence[Path]
+) -> tuple[Texts, list[Run | System]]:
+    """Read and check all texts.
 
     Args:
         paths: run directories and files of hypotheses, mixed as one likes.
         src: Chinese lines, instead of the runs' own test set.
         refs: references, one file a set; needed without a run, or with `src`.
-        decoding: for the runs.
+
+    Returns:
+        The set, and for each path the run, which has translated nothing yet, or the system.
 
     Raises:
-        NmtError: anything missing, unequal, in pieces, or on the wrong side; nothing is
-            translated before all texts have been checked.
+        NmtError: anything missing, unequal, in pieces, or on the wrong side.
     """
     runs = {path: Run.open(path) for path in paths if _is_run(path)}
     texts = _texts(list(runs.values()), src, refs)
@@ -104,14 +103,16 @@ def gather(
     for path, lines in given.items():
         check_same_length([(str(path), lines), (texts.names[-1], texts.references[-1])])
         check_is_raw(str(path), lines)
-        check_is_english(str(path), lines, _SWAPPED)
-    systems = []
-    for path in paths:
-        if path in runs:
-            systems.append(_translate(path, runs[path], texts, decoding))
-        else:
-            systems.append(System(str(path), given[path], details={"hypotheses": str(path)}))
-    return texts, systems
+        check_is_english(str(path), lines)
+    return texts, [
+        runs[path] if path in runs else System(str(path), given[path], details={"file": str(path)})
+        for path in paths
+    ]
+
+
+def translated(systems: Sequence[Run | System], texts: Texts, decoding: Decoding) -> list[System]:
+    """What `read` gave, each run by now a system that has translated the set."""
+    return [one if isinstance(one, System) else _translate(one, texts, decoding) for one in systems]
 
 
 def _is_run(path: Path) -> bool:
@@ -176,10 +177,11 @@ def _check(texts: Texts) -> None:
     if texts.source is not None:
         check_is_chinese(*named.pop(0))
     for name, lines in named:
-        check_is_english(name, lines, _SWAPPED)
+        check_is_english(name, lines)
 
 
-def _translate(path: Path, run: Run, texts: Texts, decoding: Decoding) -> System:
+def _translate(run: Run, texts: Texts, decoding: Decoding) -> System:
+    path = run.folder
     assert texts.source is not None  # `_texts` saw to it
     translator = Translator.load(path, decoding.device)
     translator.change_search({"beam": decoding.beam, "alpha": decoding.alpha})

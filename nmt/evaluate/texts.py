@@ -102,16 +102,17 @@ def check_has_chinese(name: str, lines: Sequence[str], options: str) -> None:
     Raises:
         NmtError: with the `options` that may be swapped.
     """
+    with_text = sum(map(bool, map(str.strip, lines)))
     with_han = sum(has_han(line) for line in lines)
-    if with_han * 2 < len(lines):
+    if with_han * 2 < with_text:
         raise NmtError(
-            f"{name}: {with_han} of {len(lines)} lines hold a Chinese character: "
+            f"{name}: {with_han} of {with_text} lines hold a Chinese character: "
             "not a Chinese source",
             f"are {options} swapped?",
         )
 
 
-def check_is_english(name: str, lines: Sequence[str], hint: str) -> None:
+def check_is_english(name: str, lines: Sequence[str]) -> None:
     """Refuse hypotheses or references that are Chinese: the sides are swapped.
 
     Raises:
@@ -122,7 +123,8 @@ def check_is_english(name: str, lines: Sequence[str], hint: str) -> None:
     han = len(re.findall(HAN, text))
     if han * 2 > letters:
         raise NmtError(
-            f"{name}: looks Chinese ({han} of {letters} letters), English is scored here", hint
+            f"{name}: looks Chinese ({han} of {letters} letters), English is scored here",
+            "are the sides swapped? hypotheses and references are English",
         )
 
 

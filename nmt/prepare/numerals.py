@@ -20,13 +20,15 @@ _ZH_DIGITS = dict(
 _ZH_TENS = {"十": 10, "百": 100, "千": 1000, "廿": 20, "卅": 30}
 _ZH_POWERS = {"万": 10**4, "亿": 10**8, "兆": 10**12}
 _ZH_NUMBER = re.compile(f"[{''.join([*_ZH_DIGITS, *_ZH_TENS, *_ZH_POWERS])}点半]+")
-_ZH_SCALED = re.compile(r"(\d+(?:,\d{3})*(?:\.\d+)?)\s*[多余几来]?\s*([十百千万亿兆]+)", re.ASCII)
+_ZH_SCALED = re.compile(
+    r"(?<!\d)(\d+(?:,\d{3})*(?:\.\d+)?)\s*[多余几来]?\s*([十百千万亿兆]+)", re.ASCII
+)
 _LARGEST = 10**300  # what is more can't be told from it
 
 _ZH_PART = re.compile(r"(\d+(?:\.\d+)?)([十百千万亿兆]*)", re.ASCII)
 # Powers and digits in turn. Digits that end it are no year, and no part of a decimal.
 _ZH_MIXED = re.compile(
-    r"(?:\d+(?:\.\d+)?[十百千万亿兆]+)"
+    r"(?<!\d)(?:\d+(?:\.\d+)?[十百千万亿兆]+)"
     r"(?:(?:\d+[十百千万亿兆]+)+(?:\d+(?![\d.年]))?|\d{3,}(?![\d.年]))",
     re.ASCII,
 )
@@ -159,21 +161,26 @@ def _plain_numerals(text: str) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _read_chinese(numeral: str) -> frozenset[float]:
-    found: set[float] = set()
-    whole, point, rest = numeral.partition("点")
-    if point:
-        found |= _read_chinese(rest)
-        if rest and whole and all(c in _ZH_DIGITS for c in rest):
+    parts = numeral.split("点")
+    found = set().union(*map(_read_whole, parts))
+    for whole, rest in zip(parts[-2:], parts[-1:], strict=False):  # the last point, if there is one
+        if len(parts) > 1 and rest and all(c in _ZH_DIGITS for c in rest):
             decimals = "".join(str(_ZH_DIGITS[c]) for c in rest)
-            values = (value for value in _read_chinese(whole) if value < math.inf)
+            values = (value for value in _read_whole(whole) if value < math.inf)
             found |= {float(f"{int(value)}.{decimals}") for value in values}
-    whole = whole.replace("半", "")
-    if not whole:
-        return frozenset(found)
-    if all(c in _ZH_DIGITS for c in whole):
-        found.add(float("".join(str(_ZH_DIGITS[c]) for c in whole)))  # 一九八四
-        found |= {float(_ZH_DIGITS[c]) for c in whole}
-    return frozenset(found | {_positional(whole)})
+    return frozenset(found)
+
+
+def _read_whole(numeral: str) -> set[float]:
+    """Of a numeral without a point."""
+    numeral = numeral.replace("半", "")
+    if not numeral:
+        return set()
+    found = {_positional(numeral)}
+    if all(c in _ZH_DIGITS for c in numeral):
+        found.add(float("".join(str(_ZH_DIGITS[c]) for c in numeral)))  # 一九八四
+        found |= {float(_ZH_DIGITS[c]) for c in numeral}
+    return found
 
 
 def _positional(numeral: str) -> float:

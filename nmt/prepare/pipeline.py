@@ -359,7 +359,7 @@ class _Preparation:
         ):  # fmt: skip
             results: Iterator[Encoded] = workers.map(work, self._training_lines(places))
             for done in results:
-                out.add_flat(done.ids, done.lengths)
+                out.add(done.ids, done.lengths)
                 self.drops.add(done.drops)
                 self.statistics.add(done.statistics)
                 counts["pairs"] += len(done.lengths[0])

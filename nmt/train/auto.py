@@ -58,7 +58,7 @@ def settle(config: Config, pairs: int) -> Config:
 def settle_precision(config: Config, device: torch.device, workers: Workers) -> Config:
     """Replace ``train.precision: auto``; all workers take the same."""
     chosen = choose_precision(config.train.precision, device)
-    rounds = -workers.largest([-float(chosen == torch.bfloat16)])[0]
+    (rounds,) = workers.smallest([float(chosen == torch.bfloat16)])
     precision = "bfloat16" if rounds else "float32"
     return config.model_copy(
         update={"train": config.train.model_copy(update={"precision": precision})}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nmt.batches import Blocks, Indices
+from nmt.batches import Blocks, Lengths, cells, target_tokens
 
 _TIMED = 3  # blocks
 
@@ -62,11 +62,10 @@ class Forecast:
 def make_forecast(
     compute: Callable[[Blocks], object],
     plan: list[Blocks],
-    lengths: tuple[Indices, Indices],
+    lengths: Lengths,
     model: torch.nn.Module,
     folder: Path,
-    checkpoints: int,
-    copies: int = 3,
+    copies: int,
 ) -> Forecast:
     """Measure a few blocks of an epoch, the largest one first.
 
@@ -76,41 +75,37 @@ def make_forecast(
         lengths: of all sentences, source and target, `[sentences]` each.
         model: the network.
         folder: where checkpoints go.
-        checkpoints: how many there are at most, the one being written counted.
-        copies: tensors of the size of the weights in each: themselves and two moments.
+        copies: of tensors of the size of the weights in all checkpoints there are at most.
     """
     device = next(model.parameters()).device
     blocks = [block for batch in plan for block in batch]
-    cells = [len(b) * int(lengths[0][b].max()) * int(lengths[1][b].max() + 1) for b in blocks]
+    sizes = [cells(lengths, block) for block in blocks]
     # A second block is computed beside the gradients of the first; on a GPU it is recorded too.
     again = 2 if device.type == "cuda" else min(2, max(map(len, plan)))
-    compute([blocks[int(np.argmax(cells))]] * again)
+    compute([blocks[int(np.argmax(sizes))]] * again)
     few = np.linspace(0, len(blocks) - 1, min(_TIMED, len(blocks))).astype(int)
     timed = [blocks[i] for i in few]
     if device.type == "cuda":  # a kernel is compiled when it comes first, and recorded next
         for block in timed * 2:
             compute([block])
-    _finish_work(device)
+    finish_work(device)
     began = time.monotonic()
     for block in timed:
         compute([block])
-    _finish_work(device)
-    per_token = (time.monotonic() - began) / sum(_tokens(block, lengths) for block in timed)
+    finish_work(device)
+    per_token = (time.monotonic() - began) / sum(target_tokens(lengths, block) for block in timed)
     # The blocks were shuffled, so any few of them stand for all.
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     return Forecast(
         seconds_per_epoch=per_token * (int(lengths[1].sum()) + len(lengths[1])),
         memory=_memory(device),
-        disk=checkpoints * copies * weights,
+        disk=copies * weights,
         free_disk=shutil.disk_usage(folder).free,
     )
 
 
-def _tokens(block: Indices, lengths: tuple[Indices, Indices]) -> int:
-    return int(lengths[1][block].sum()) + len(block)
-
-
-def _finish_work(device: torch.device) -> None:
+def finish_work(device: torch.device) -> None:
+    """Wait for a GPU: it computes on while the clock is read."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -119,6 +114,11 @@ def _memory(device: torch.device) -> int:
     """Most bytes in use so far: of the GPU's memory, or of this process."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_reserved(device))
+    return peak_rss()
+
+
+def peak_rss() -> int:
+    """Most memory this process has held, in bytes."""
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used if sys.platform == "darwin" else used * 1024
 

@@ -12,7 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nmt.batches import Align, Batch, Blocks, Indices, make_batch
+from nmt.batches import (
+    Align,
+    Batch,
+    Blocks,
+    Indices,
+    Lengths,
+    cells,
+    make_batch,
+    target_tokens,
+)
 from nmt.corpus import PackedSet
 from nmt.errors import NmtError
 from nmt.model import Seq2Seq
@@ -249,7 +258,7 @@ class _Sentences:
     """The blocks of a batch, by sentence number, and all lengths in the corpus."""
 
     corpus: PackedSet
-    lengths: tuple[Indices, Indices]
+    lengths: Lengths
     blocks: Blocks
 
     def cut_anew(self, sample: SubwordSampler, draw: int) -> _Sentences:
@@ -261,12 +270,11 @@ class _Sentences:
 
     def trg_tokens(self) -> int:
         """EOS counted."""
-        return sum(int(self.lengths[1][block].sum()) + len(block) for block in self.blocks)
+        return sum(target_tokens(self.lengths, block) for block in self.blocks)
 
-    def cells(self, part: Indices) -> float:
-        """What the memory for a part grows with: every target token looks at the source."""
-        src, trg = (lengths[part].max() for lengths in self.lengths)
-        return float(len(part)) * float(src) * float(trg + 1)
+    def cells(self, part: Indices) -> int:
+        """Of a part; see `nmt.batches.cells`."""
+        return cells(self.lengths, part)
 
 
 @dataclass(frozen=True)
@@ -289,10 +297,11 @@ def _outcome(gathering: Future[_Gathered]) -> _Gathered | None:
         return None
 
 
+@dataclass(frozen=True)
 class SummedLoss:
     """`batch_loss` in a precision.
 
-    Args:
+    Attributes:
         model: the network.
         label_smoothing: of the loss.
         guided_alignment: weight of what the batch's alignment teaches.
@@ -300,22 +309,19 @@ class SummedLoss:
         agreement: weight of what two draws of dropout differ in.
     """
 
-    def __init__(
-        self,
-        model: Seq2Seq,
-        label_smoothing: float,
-        guided_alignment: float,
-        precision: torch.dtype,
-        agreement: float = 0.0,
-    ) -> None:
-        self.model, self.weights = model, (label_smoothing, guided_alignment, agreement)
-        self.precision = precision
+    model: Seq2Seq
+    label_smoothing: float
+    guided_alignment: float
+    precision: torch.dtype
+    agreement: float = 0.0
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What is minimised, with its graph, and the plain loss, summed over a batch."""
         rounds = self.precision != torch.float32
         with torch.autocast(batch.src.device.type, self.precision, enabled=rounds):
-            loss = batch_loss(self.model, batch, *self.weights)
+            loss = batch_loss(
+                self.model, batch, self.label_smoothing, self.guided_alignment, self.agreement
+            )
         return loss.smoothed, loss.plain
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nmt.batches import Blocks, plan_epoch
-from nmt.checkpoint import Run, open_corpus
+from nmt.checkpoint import Run
 from nmt.config import Config
 from nmt.corpus import PackedSet
 from nmt.errors import NmtError
@@ -44,7 +44,7 @@ from nmt.train.gradient import Computed, Gradient, block_tokens, random_number
 from nmt.train.journal import Journal, Window, environment
 from nmt.train.progress import Progress
 from nmt.train.recorded import LAUNCH, Recorder
-from nmt.train.resume import open_or_create, put_back, trainer_tensors
+from nmt.train.resume import open_or_create
 from nmt.train.sampling import make_sampler
 from nmt.train.schedule import after_validation, learning_rate, reason_to_stop
 from nmt.train.step import Step
@@ -79,7 +79,7 @@ def train(
     """
     manifest = load_manifest(config.data.dir)
     check_prepared(config.data, manifest)
-    corpus = open_corpus(config)
+    corpus = PackedSet.open(config.data.dir, "train")
     config = settle(config, len(corpus))
     with joining_workers(device_name) as (device, workers):
         compute_reproducibly(device)
@@ -87,9 +87,7 @@ def train(
         run = open_or_create(config, workers)
         for warning in manifest["warnings"]:
             warn(warning)
-        if not workers.first:
-            return _Training(run, corpus, device, workers, tensorboard=False).go_on()
-        with run.locked():
+        with run.locked() if workers.first else contextlib.nullcontext():
             return _Training(run, corpus, device, workers, tensorboard=tensorboard).go_on()
 
 
@@ -153,7 +151,6 @@ class _Training:
         self.averaged = copy.deepcopy(self.model) if self.config.ema else self.model
         recorders = [Recorder(device) if is_recorded(device) else None for _ in range(2)]
         self.step = Step(self.model, self.averaged, self.config, recorders[0])
-        self.optimizer = self.step.optimizer
         self.progress = Progress(block_tokens=block_tokens(device))
         self._restore()
         rounded = self.config.precision == "bfloat16"
@@ -246,19 +243,18 @@ class _Training:
         self._forecast()
 
     def _forecast(self) -> None:
-        kept = 3 + max(self.config.keep_best, self.config.average_best)
+        kept = 3 + max(self.config.keep_best, self.config.average_best)  # one being written
         forecast = make_forecast(
             lambda blocks: self.gradient.compute(blocks, 0, alone=True),
             self.plan,
             self.gradient.lengths,
             self.model,
             self.run.folder,
-            kept,
-            copies=4 if self.config.ema else 3,
+            kept * (4 if self.config.ema else 3),  # weights, their average, two moments
         )
         self.gradient.clear()
         # The smallest memory decides, lest one worker alone runs out of it.
-        self.gradient.most_cells = -self.workers.largest([-self.gradient.most_cells])[0]
+        (self.gradient.most_cells,) = self.workers.smallest([self.gradient.most_cells])
         epochs = (self.total - self.progress.update) / len(self.plan)
         minutes = self.config.max_minutes
         most = math.inf if minutes is None else minutes * 60 - self.progress.seconds
@@ -452,7 +448,7 @@ class _Training:
             self.run.save(
                 {**asdict(self.progress), "dev_bleu": bleu},
                 self.averaged.state_dict(),
-                trainer_tensors(self.model, self.averaged, self.optimizer),
+                self.step.tensors(),
             )
 
     def _save_if_possible(self, bleu: float | None = None) -> None:
@@ -475,7 +471,7 @@ class _Training:
         if self.workers.first:
             self.run.tidy(checkpoint.update)
         self.progress = Progress.of(checkpoint.state)
-        put_back(tensors, self.model, self.averaged, self.optimizer, checkpoint.update)
+        self.step.put_back(tensors, checkpoint.update)
 
     def _revive(self) -> bool:
         """Whether there is more to do after the end, since a limit was raised."""

@@ -1,19 +1,14 @@
-"""Starting a run or going on with one: which configuration, which tensors."""
+"""Starting a run or going on with one: which configuration may differ."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from nmt.checkpoint import Run
 from nmt.config import Config
 from nmt.errors import NmtError
-from nmt.model import Seq2Seq
 from nmt.runtime import Workers, say, warn
 from nmt.text import file_sha256
-from nmt.train.step import MOMENTS
 
 # Keys that may change between parts of one training: how long, how often, where.
 _SENTENCES = "train.validate_sentences"
@@ -39,7 +34,7 @@ def open_or_create(config: Config, workers: Workers) -> Run:
 def _open_or_create(config: Config) -> Run:
     if not (config.run / "run.json").exists():
         say(f"run: {config.run} (new)")
-        return Run.create(config, config.data.dir)
+        return Run.create(config)
     run = Run.open(config.run)
     if run.info["corpus"] != file_sha256(config.data.dir / "manifest.json"):
         raise NmtError(
@@ -77,39 +72,3 @@ def _differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, A
         elif before != after:
             found[path] = (before, after)
     return found
-
-
-def trainer_tensors(
-    model: Seq2Seq, averaged: Seq2Seq, optimizer: torch.optim.Optimizer
-) -> dict[str, Tensor]:
-    """What training needs besides the weights to translate with, named by parameter.
-
-    Adam's two moments; and the weights themselves where those saved are their average.
-    """
-    tensors: dict[str, Tensor] = {}
-    for name, parameter in model.named_parameters():
-        for key in MOMENTS:
-            tensors[f"{key}.{name}"] = optimizer.state[parameter][key]
-        if averaged is not model:
-            tensors[f"weight.{name}"] = parameter
-    return tensors
-
-
-def put_back(
-    tensors: dict[str, dict[str, Tensor]],
-    model: Seq2Seq,
-    averaged: Seq2Seq,
-    optimizer: torch.optim.Optimizer,
-    update: int,
-) -> None:
-    """Give network and optimizer what a checkpoint of that update holds."""
-    averaged.load_state_dict(tensors["model"])
-    trainer = tensors["trainer"]
-    for name, parameter in model.named_parameters():
-        if averaged is not model:
-            parameter.data.copy_(trainer[f"weight.{name}"])
-        # In place, since a recorded step knows the place.
-        state = optimizer.state[parameter]
-        state["step"].fill_(float(update))
-        for key in MOMENTS:
-            state[key].copy_(trainer[f"{key}.{name}"])

@@ -11,7 +11,7 @@ from nmt.config import TrainConfig
 from nmt.model import Seq2Seq
 from nmt.train.recorded import Recorder, Recording
 
-MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam, as PyTorch calls them
+_MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam, as PyTorch calls them
 
 
 class Step:
@@ -37,7 +37,7 @@ class Step:
             weight_decay=config.weight_decay, fused=True, capturable=recorder is not None,
         )  # fmt: skip
         for parameter in model.parameters():  # a recording must know where the moments are
-            moments = {key: torch.zeros_like(parameter) for key in MOMENTS}
+            moments = {key: torch.zeros_like(parameter) for key in _MOMENTS}
             self.optimizer.state[parameter] = {"step": torch.zeros((), device=device), **moments}
         self._rate, self._nearer = (torch.zeros((), device=device) for _ in range(2))
         self._norm = torch.zeros((), device=device)
@@ -81,3 +81,29 @@ class Step:
             self.averaged.parameters(), self.model.parameters(), strict=True
         ):
             averaged.lerp_(parameter, weight)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What training needs besides the weights to translate with, named by parameter.
+
+        Adam's two moments; and the weights themselves where those saved are their average.
+        """
+        found: dict[str, Tensor] = {}
+        for name, parameter in self.model.named_parameters():
+            for key in _MOMENTS:
+                found[f"{key}.{name}"] = self.optimizer.state[parameter][key]
+            if self.averaged is not self.model:
+                found[f"weight.{name}"] = parameter
+        return found
+
+    def put_back(self, tensors: dict[str, dict[str, Tensor]], update: int) -> None:
+        """Give network and optimizer what a checkpoint of that update holds."""
+        self.averaged.load_state_dict(tensors["model"])
+        trainer = tensors["trainer"]
+        for name, parameter in self.model.named_parameters():
+            if self.averaged is not self.model:
+                parameter.data.copy_(trainer[f"weight.{name}"])
+            # In place, since a recorded step knows the place.
+            state = self.optimizer.state[parameter]
+            state["step"].fill_(float(update))
+            for key in _MOMENTS:
+                state[key].copy_(trainer[f"{key}.{name}"])

@@ -59,7 +59,7 @@ class Validation:
         """Translate and score."""
         own = self.translator.translate(self.workers.share(self.src))
         translations = self.workers.gather([translation.text for translation in own])
-        scores = {one.name: one for one in score(translations, self.trg)}
+        scores = {one.name: one for one in score(translations, [self.trg])}
         samples = [
             {"source": src, "translation": text, "reference": ref}
             for src, text, ref in zip(self.src, translations, self.trg, strict=True)

@@ -7,7 +7,7 @@ import itertools
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -68,6 +68,8 @@ def _windows(request: Request) -> Iterator[Iterable[str]]:
         return argument_lines(request.texts, request.errors)
     if request.input is not None:
         return iter([file_lines(request.input, request.errors)])
+    if sys.stdin is None:
+        raise NmtError("standard input is closed", "name a file with --input, or give the text")
     if sys.stdin.isatty():
         say("one sentence a line, Ctrl-D to end")
     return arriving_lines(sys.stdin.fileno(), request.errors)
@@ -123,11 +125,16 @@ def _check_drawable(count: int) -> None:
 
 def _progress(request: Request) -> tqdm[Any]:
     """A bar on stderr where it can be seen and does not come between lines on a terminal."""
-    shown = sys.stderr.isatty() and not request.texts
-    shown = shown and not (request.output is None and sys.stdout.isatty())
-    shown = shown and not (request.input is None and sys.stdin.isatty())
+    shown = _is_terminal(sys.stderr) and not request.texts
+    shown = shown and not (request.output is None and _is_terminal(sys.stdout))
+    shown = shown and not (request.input is None and _is_terminal(sys.stdin))
     total = None
     # What is no file can be read only once.
-    if shown and request.input is not None and request.input.is_file():
-        total = sum(1 for _ in read_lines(request.input, errors="replace"))
+    given = request.input
+    if shown and given is not None and str(given) != "-" and given.is_file():
+        total = sum(1 for _ in read_lines(given, errors="replace"))
     return tqdm(total=total, unit=" lines", disable=not shown)
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()  # None: it was closed from the start

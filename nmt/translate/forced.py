@@ -25,11 +25,11 @@ class Forced:
 
     Attributes:
         token_log_probs: natural log-probability of each id and of EOS, `[length + 1]`.
-        attention: a_ij for each id and for EOS, `[length + 1, src_len]`.
+        attention: a_ij for each id and for EOS, `[length + 1, src_len]`; None if not asked for.
     """
 
     token_log_probs: Tensor
-    attention: Tensor
+    attention: Tensor | None
 
     @property
     def log_prob(self) -> float:
@@ -43,6 +43,8 @@ def force(
     pairs: Sequence[tuple[Ids, Ids]],
     device: torch.device,
     batch_size: int = 64,
+    *,
+    looks: bool = True,
 ) -> list[Forced]:
     """Decode given translations.
 
@@ -51,6 +53,7 @@ def force(
         pairs: source and target ids without BOS and EOS; no source empty.
         device: where the model is.
         batch_size: pairs side by side; changes results by rounding at most.
+        looks: keep the attention.
 
     Returns:
         One for each pair, in order, on the CPU.
@@ -66,10 +69,9 @@ def force(
         logits = model.decoder.logits(features).float()  # [batch, trg_len, vocab]
         chosen = logits.gather(2, batch.trg_out.unsqueeze(2)).squeeze(2)
         log_probs = (chosen - torch.logsumexp(logits, dim=2)).cpu()
-        attention = attention.float().cpu()
+        attention = attention.float().cpu() if looks else None
         for row, n in enumerate(numbers):
             src_len, trg_len = len(pairs[n][0]), len(pairs[n][1]) + 1
-            found[n] = Forced(
-                log_probs[row, :trg_len].clone(), attention[row, :trg_len, :src_len].clone()
-            )
+            looked = None if attention is None else attention[row, :trg_len, :src_len].clone()
+            found[n] = Forced(log_probs[row, :trg_len].clone(), looked)
     return [one for one in found if one is not None]

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class UsualLengths:
@@ -23,18 +25,10 @@ class UsualLengths:
     def of(cls, src: Sequence[int], trg: Sequence[int]) -> UsualLengths:
         """From the lengths of pairs, at least one, none of them 0."""
         ratios = [length_ratio(a, b) for a, b in zip(src, trg, strict=True)]
-        return cls(int(median(src)), (_quantile(ratios, 0.01), _quantile(ratios, 0.99)))
+        low, high = np.quantile(ratios, [0.01, 0.99]).tolist()
+        return cls(int(median(src)), (low, high))
 
 
 def length_ratio(src_pieces: int, trg_pieces: int) -> float:
     """Target pieces per source piece, drawn to 1 where both are few."""
     return (trg_pieces + 3) / (src_pieces + 3)
-
-
-def _quantile(values: Sequence[float], share: float) -> float:
-    """Between the two values around it, linearly; numpy's takes longer to import than this."""
-    ordered = sorted(values)
-    at = share * (len(ordered) - 1)
-    below = int(at)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (at - below) * (ordered[above] - ordered[below])

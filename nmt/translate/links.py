@@ -102,8 +102,7 @@ def stream_links(
 ) -> Iterator[Links]:
     """Word links of each pair, in order; see `token_weights` and `best_links`."""
     weights = token_weights(translator, pairs, method=method, batch_size=batch_size)
-    for one in weights:
-        yield best_links(one)
+    yield from map(best_links, weights)
 
 
 def best_links(weights: Matrix) -> Links:
@@ -201,11 +200,12 @@ def token_weights(
     iterator = iter(pairs)
     while window := list(itertools.islice(iterator, _WINDOW)):
         jobs = [_Job(translator, src, trg) for src, trg in window]
-        asked = [pair for job in jobs for pair in job.pairs(method)]
-        answers = iter(force(translator.model, asked, translator.device, batch_size))
-        for job in jobs:
-            count = len(job.pairs(method))
-            yield job.weights(method, list(itertools.islice(answers, count)))
+        asked = [job.pairs(method) for job in jobs]
+        every = list(itertools.chain.from_iterable(asked))
+        looks = method == "attention"
+        answers = iter(force(translator.model, every, translator.device, batch_size, looks=looks))
+        for job, own in zip(jobs, asked, strict=True):
+            yield job.weights(method, list(itertools.islice(answers, len(own))))
 
 
 class _Job:
@@ -235,7 +235,9 @@ class _Job:
         if not answers:
             return np.zeros(self.shape)
         if method == "attention":
-            attention = answers[0].attention[:-1].double().numpy()
+            looked = answers[0].attention
+            assert looked is not None  # it was asked for
+            attention = looked[:-1].double().numpy()
             totals = np.maximum(self.trg_share.sum(axis=0, keepdims=True), 1e-9)
             mean: Matrix = (self.trg_share / totals).T @ attention @ self.src_share
             return mean

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +68,10 @@ def draw(alignments: Sequence[Alignment], path: Path, kind: str) -> None:
             f"{path}: no font with Chinese characters is installed, a PNG needs one",
             "install one (Debian: apt install fonts-noto-cjk), or use --attention-svg",
         )
-    fonts = [*(chinese if kind == "png" else _CHINESE), "DejaVu Sans", "sans-serif"]
+    # The reader of an SVG has fonts of their own.
+    families = [*(_CHINESE if kind == "svg" else chinese[:1]), "DejaVu Sans", "sans-serif"]
     style: Any = {
-        "font.family": fonts if kind == "svg" else [*chinese[:1], "DejaVu Sans"],
+        "font.family": families,
         "svg.fonttype": "none",
         "svg.hashsalt": "nmt",  # the same file each time
     }
@@ -94,7 +97,9 @@ def _figure(figure_class: Any, alignments: Sequence[Alignment]) -> Any:
     )
     panels = figure.subplots(len(alignments), 1, squeeze=False, height_ratios=heights)
     for axes, one in zip(panels[:, 0], alignments, strict=True):
-        axes.imshow(one.weights, cmap="Blues", vmin=0.0, vmax=1.0, aspect="equal")
+        axes.imshow(
+            one.weights, cmap="Blues", vmin=0.0, vmax=1.0, aspect="equal", interpolation="none"
+        )
         axes.set_xticks(range(len(one.characters)), [_shown(c) for c in one.characters])
         axes.set_yticks(range(len(one.words)), [_literal(word) for word in one.words])
         axes.xaxis.tick_top()
@@ -113,21 +118,15 @@ def _literal(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _quiet_fonts() -> Any:
+@contextlib.contextmanager
+def _quiet_fonts() -> Iterator[None]:
     """Without the warnings and log lines about glyphs that are missing here."""
-    import logging
-    import warnings
-
-    @contextlib.contextmanager
-    def quiet() -> Any:
-        logger = logging.getLogger("matplotlib.font_manager")
-        before = logger.level
-        logger.setLevel(logging.ERROR)
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
-                yield
-        finally:
-            logger.setLevel(before)
-
-    return quiet()
+    logger = logging.getLogger("matplotlib.font_manager")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
+            yield
+    finally:
+        logger.setLevel(before)

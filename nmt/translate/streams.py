@@ -145,8 +145,10 @@ def _to_stdout() -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing_lines(path: Path | None) -> Iterator[tuple[Write, Flush]]:
-    """Functions that write a line and that send what is written on its way."""
-    if path is None:
+    """Functions that write a line and that send what is written on its way; - is stdout."""
+    if path is None or str(path) == "-":
+        if sys.stdout is None:
+            raise NmtError("standard output is closed", "name a file with --output")
         out = sys.stdout.buffer
 
         def write(line: str) -> None:

@@ -25,7 +25,7 @@ from nmt.config import SearchConfig
 from nmt.errors import NmtError
 from nmt.model import Seq2Seq
 from nmt.model.inference import Inference
-from nmt.runtime import choose_device
+from nmt.runtime import choose_device, warn
 from nmt.tokenizer import Tokenizer
 from nmt.translate.alignment import Alignment, align, joined, joined_links
 from nmt.translate.flags import Flag, flags
@@ -37,7 +37,7 @@ _WINDOW_CHARACTERS = 1 << 20  # or fewer lines, if they are long
 _DEV_LINES = 1000  # whose lengths are looked at, or some more
 _MOST_NUMBERS = 1 << 26  # in the largest tensors of all searches at a time: 256 MiB
 _LEAST_SHARE = 8  # sentences that are worth a core of their own
-_SENTENCE_END = re.compile(r"[^。！？!?]*[。！？!?]+[”’」』）)\"'…]*|[^。！？!?]+")
+_SENTENCE_END = re.compile(r"[^。！？!?]*[。！？!?]+[”’」』】》〉〕］｝）)\"＂'…]*|[^。！？!?]+")
 _CLAUSE_END = re.compile(r"[^，,、；;：:…\s]*[，,、；;：:…\s]+|[^，,、；;：:…\s]+")
 
 
@@ -469,6 +469,9 @@ def usual_lengths(run: Run) -> UsualLengths | None:
     if not all((run.folder / f"dev.{side}.txt").exists() for side in ("src", "trg")):
         return None
     sides = ((run.src, run.text("dev", "src")), (run.trg, run.text("dev", "trg")))
+    if len(sides[0][1]) != len(sides[1][1]):
+        warn(f"{run.folder}: dev.src.txt and dev.trg.txt are not of equal length; not used")
+        return None
     apart = max(1, len(sides[0][1]) // _DEV_LINES)  # the first ones alone would be the easy ones
     src, trg = (map(len, side.encode_all(texts[::apart])) for side, texts in sides)
     pairs = [pair for pair in zip(src, trg, strict=True) if all(pair)]

@@ -28,7 +28,6 @@ from nmt.model.kernels import PLAIN, Kernels, OnTriton
 from nmt.prepare.pipeline import load_manifest
 from nmt.runtime import compute_reproducibly
 from nmt.train.gradient import SummedLoss
-from nmt.train.loss import batch_loss
 from nmt.train.recorded import RecordedGradient, Recorder, in_bucket
 from nmt.train.step import Step
 
@@ -162,14 +161,14 @@ class Trainer:
     def __init__(
         self, model: Seq2Seq, precision: torch.dtype, loop: Loop | None, *, recorded: bool = False
     ) -> None:
-        self.model, self.precision, self.loop = model.train(), precision, loop
+        self.model, self.loop = model.train(), loop
         device = next(model.parameters()).device
         recorders = [Recorder(device) if recorded else None for _ in range(2)]
         self.step = Step(model, model, TrainConfig(), recorders[0])
+        self.loss = SummedLoss(model, 0.1, 0.0, precision)
         self.recorded = None
         if recorders[1] is not None:
-            summed = SummedLoss(model, 0.1, 0.0, precision)
-            self.recorded = RecordedGradient(summed, list(model.parameters()), recorders[1])
+            self.recorded = RecordedGradient(self.loss, list(model.parameters()), recorders[1])
 
     def gradient(self, batch: Batch, mark: Callable[[str], None] = lambda _: None) -> Tensor:
         """Set the gradients, launch by launch; returns the loss in nats per token.
@@ -178,13 +177,11 @@ class Trainer:
             batch: on the device.
             mark: told when a phase ends.
         """
-        kind, rounds = batch.src.device.type, self.precision != torch.float32
         with through(self.loop):
-            with torch.autocast(kind, self.precision, enabled=rounds):
-                loss = batch_loss(self.model, batch, 0.1)
+            smoothed, plain = self.loss(batch)
             mark("readout, output layer and loss (with its own gradient)")
-            torch.autograd.backward(loss.smoothed / batch.trg_tokens)
-        return loss.plain / batch.trg_tokens
+            torch.autograd.backward(smoothed / batch.trg_tokens)
+        return plain / batch.trg_tokens
 
     def add_recorded(self, batch: Batch) -> Tensor:
         """Add the gradients, recorded; `batch` is on the CPU."""

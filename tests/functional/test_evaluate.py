@@ -18,7 +18,9 @@ import sacrebleu
 
 from nmt import cli
 from nmt.aligner import Aligner
-from nmt.checkpoint import Run, open_corpus
+from nmt.checkpoint import Run
+from nmt.corpus import PackedSet
+from nmt.evaluate import systems
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -199,9 +201,9 @@ def test_a_met_floor_exits_with_0(nmt: Callable[..., Answer], tmp_path: Path) ->
     answer = nmt("evaluate", "--hypotheses", hyp, "--ref", hyp, "--min-bleu", 99, "--min-chrf", 99)
     assert answer.code == 0
     assert answer.err == (
-        "report: evaluation/report.json\n"
         "gate: BLEU 100.00 reaches the floor of 99\n"
         "gate: chrF2 100.00 reaches the floor of 99\n"
+        "report: evaluation/report.json\n"
     )
 
 
@@ -487,7 +489,70 @@ def test_what_does_not_fit_together(
     assert answer.err.startswith(f"error: {message}")
 
 
+@pytest.mark.parametrize("option", ["--markdown", "--junit"])
+def test_what_is_scored_is_not_written_over(
+    nmt: Callable[..., Answer], tmp_path: Path, option: str
+) -> None:
+    ref = write(tmp_path / "ref", *REFERENCES)
+    answer = nmt("evaluate", write(tmp_path / "hyp", *WORSE), "--ref", ref, option, ref)
+    assert answer.code == 2
+    assert answer.err.startswith(f"error: {ref}: is what is scored, and would be written over")
+    assert ref.read_text().splitlines() == REFERENCES
+    both = ("--markdown", tmp_path / "x", "--junit", tmp_path / "x")
+    answer = nmt("evaluate", tmp_path / "hyp", "--ref", ref, *both)
+    assert answer.err.startswith("error: two outputs have the same name")
+
+
+def test_the_verdict_is_told_even_if_a_report_cannot_be_written(
+    nmt: Callable[..., Answer], tmp_path: Path
+) -> None:
+    ref, hyp = write(tmp_path / "ref", *REFERENCES), write(tmp_path / "hyp", *WORSE)
+    answer = nmt("evaluate", hyp, "--ref", ref, "--min-bleu", 99, "--junit", hyp / "gate.xml")
+    assert answer.code == 2
+    assert answer.out.startswith("BLEU ")
+    assert "gate: BLEU " in answer.err
+    assert f"error: {hyp / 'gate.xml'}: cannot be written" in answer.err
+
+
+def test_a_wrong_baseline_is_told_before_anything_is_translated(
+    nmt: Callable[..., Answer], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(systems, "translate_all", lambda *_: pytest.fail("translates"))
+    answer = nmt("evaluate", "--model", run, "--baseline", tmp_path / "typo.json")
+    assert answer.code == 2
+    assert answer.err.splitlines()[-2].startswith(f"error: {tmp_path / 'typo.json'}: ")
+
+
+def test_a_path_that_cannot_be_looked_at(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 300)
+    answer = nmt("evaluate", long, "--ref", write(tmp_path / "ref", *REFERENCES))
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err == f"error: {long}: File name too long\n"
+
+
+def test_a_full_disk_behind_stdout_is_told(tmp_path: Path) -> None:
+    ref = write(tmp_path / "ref", *REFERENCES)
+    words = [sys.executable, "-m", "nmt", "evaluate", str(ref), "--ref", str(ref)]
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "error: standard output: cannot be written (No space left on device)" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 # The baseline
+
+
+def test_a_baseline_needs_no_source(nmt: Callable[..., Answer], run: Path, tmp_path: Path) -> None:
+    ref = write(tmp_path / "ref", *(run / "test.trg.txt").read_text().splitlines())
+    nmt("evaluate", ref, "--ref", ref, "--output", tmp_path / "before")
+    report = tmp_path / "before" / "report.json"
+    source = run / "test.src.txt"
+    answer = nmt(
+        "evaluate", "--hypotheses", ref, "--src", source, "--ref", ref, "--baseline", report
+    )
+    assert answer.code == 0, answer.err
+    assert json.loads(report.read_text())["file"] == str(ref)
 
 
 def evaluated(nmt: Callable[..., Answer], tmp_path: Path, lines: list[str], name: str) -> Path:
@@ -750,7 +815,7 @@ def test_the_aligner_of_a_run_links_words(
         f"error: {run / 'aligner.safetensors'}: missing; this run was trained without a word "
         "aligner\nhint: use --method occlusion, or train with train.guided_alignment above 0\n",
     )
-    corpus = open_corpus(Run.open(run).config)
+    corpus = PackedSet.open(Run.open(run).config.data.dir, "train")
     Aligner.learn(corpus).save(run / "aligner.safetensors")
     # The toy's tokenizer has one piece for the first two words.
     assert nmt(*command).out == "0-0 0-1 1-0 1-1 2-2\n\n"

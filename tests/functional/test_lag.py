@@ -110,7 +110,7 @@ def test_a_bad_batch_changes_neither_weights_nor_moments_nor_average(
 
     def watched(self: loop._Training, *arguments: object) -> loop._Launched:
         def snapshot() -> list[torch.Tensor]:
-            of_adam = [t for state in self.optimizer.state.values() for t in state.values()]
+            of_adam = [t for state in self.step.optimizer.state.values() for t in state.values()]
             both = [*self.model.parameters(), *self.averaged.parameters(), *of_adam]
             return [tensor.detach().clone() for tensor in both]
 

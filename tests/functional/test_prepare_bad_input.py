@@ -155,7 +155,7 @@ def test_a_full_disk_leaves_the_old_corpus(
 
     target, name = {
         "cleaning": (keys.KeyFile, "add"),
-        "packing": (PackedWriter, "add_flat"),
+        "packing": (PackedWriter, "add"),
         "manifest": (report, "write_html"),
     }[where]
     before = snapshot()

@@ -299,6 +299,34 @@ def test_a_picture_has_the_name_of_its_kind(toy_run: Path, tmp_path: Path) -> No
     )
 
 
+def test_a_dash_is_standard_output(
+    toy_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out, _ = start("--model", toy_run, "--output", "-", "我今天吃苹果。").communicate()
+    assert out.count(b"\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_closed_stream_is_told(toy_run: Path, tmp_path: Path) -> None:
+    words = f"{sys.executable} -m nmt translate --model {toy_run}"
+    for redirected, message in (("<&-", "input is closed"), ("我 >&-", "output is closed")):
+        done = subprocess.run(
+            ["bash", "-c", f"{words} {redirected}"], stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        )
+        assert done.returncode == 2
+        assert f"error: standard {message}" in done.stderr
+
+
+def test_dev_files_of_unequal_length_are_left_aside(toy_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(toy_run, tmp_path / "run"))
+    lines = (run / "dev.trg.txt").read_text().splitlines()
+    (run / "dev.trg.txt").write_text("".join(f"{line}\n" for line in lines[:-1]))
+    result = in_process("translate", "--model", run, "--device", "cpu", "我今天吃苹果。")
+    assert result.code == 0
+    assert "are not of equal length; not used" in result.err
+
+
 def test_two_outputs_have_two_names(toy_run: Path, tmp_path: Path) -> None:
     words = ("--attention-html", tmp_path / "x", "--output", tmp_path / "." / "x")
     result = in_process("translate", "--model", toy_run, *words, "我爱中国。")

@@ -11,7 +11,7 @@ import torch
 from nmt.aligner import Aligner, learn
 from nmt.aligner import aligner as files
 from nmt.batches import make_batch
-from nmt.checkpoint import Run, open_corpus
+from nmt.checkpoint import Run
 from nmt.config import load_config
 from nmt.corpus import PackedSet, PackedWriter
 from nmt.errors import NmtError
@@ -19,6 +19,7 @@ from nmt.prepare.pipeline import prepare
 from nmt.runtime import Workers
 from nmt.symbols import BOS, EOS, PAD
 from nmt.train.teacher import learn_alignment
+from tests.toy import add
 
 WORDS = 60
 FIRST = 10  # ids below are no words
@@ -51,7 +52,7 @@ def made_up(pairs: int, seed: int = 1) -> list[tuple[list[int], list[int], Links
 
 def pack(folder: Path, pairs: list[tuple[list[int], list[int], Links]]) -> PackedSet:
     with PackedWriter(folder, "train", (NOISE, NOISE + 3)) as writer:
-        writer.add([src for src, _, _ in pairs], [trg for _, trg, _ in pairs])
+        add(writer, [src for src, _, _ in pairs], [trg for _, trg, _ in pairs])
     return PackedSet.open(folder, "train")
 
 
@@ -208,7 +209,7 @@ def test_a_run_learns_its_aligner_once_if_there_is_attention_to_guide(
 ) -> None:
     config = load_config(toy, ["train.guided_alignment=0.1", f"model.attention={attention}"])
     prepare(config)
-    run, corpus = Run.create(config, config.data.dir), open_corpus(config)
+    run, corpus = Run.create(config), PackedSet.open(config.data.dir, "train")
     first = learn_alignment(run, corpus, Workers())
     said = capsys.readouterr().err
     if attention == "none":

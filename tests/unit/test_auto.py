@@ -44,8 +44,8 @@ def test_what_is_given_stays_and_nothing_is_said(capsys: pytest.CaptureFixture[s
 class TwoWorkers(Workers):
     """The other one has no instructions for bfloat16."""
 
-    def largest(self, values: Sequence[float]) -> list[float]:
-        return [max(value, -0.0) for value in values]
+    def smallest(self, values: Sequence[float]) -> list[float]:
+        return [min(value, 0.0) for value in values]
 
 
 @pytest.mark.parametrize("fast", [True, False])

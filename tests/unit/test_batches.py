@@ -9,6 +9,7 @@ import torch
 from nmt.batches import Blocks, make_batch, pad_sources, plan_epoch
 from nmt.corpus import PackedSet, PackedWriter
 from nmt.symbols import BOS, EOS, PAD
+from tests.toy import add
 
 
 def random_lengths(n: int, seed: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -74,8 +75,8 @@ def test_a_sentence_longer_than_the_budget_is_kept() -> None:
 @pytest.fixture
 def packed(tmp_path: Path) -> PackedSet:
     with PackedWriter(tmp_path, "train", (100, 70_000)) as out:
-        out.add([[5, 6, 7], [8]], [[9], [10, 11]])
-        out.add([[12, 13]], [[69_999, 4, 5]])
+        add(out, [[5, 6, 7], [8]], [[9], [10, 11]])
+        add(out, [[12, 13]], [[69_999, 4, 5]])
     return PackedSet.open(tmp_path, "train")
 
 

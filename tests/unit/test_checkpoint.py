@@ -30,7 +30,7 @@ def config_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(config_path: Path, tmp_path: Path) -> Run:
     config = load_config(config_path, [f"run={tmp_path / 'run'}", "train.keep_best=1"])
-    return Run.create(config, config.data.dir)
+    return Run.create(config)
 
 
 def save(run: Run, update: int, bleu: float | None = None, fill: float = 0.0) -> None:
@@ -75,7 +75,7 @@ def test_of_equals_the_later_one_is_best(run: Run) -> None:
 
 def test_as_many_best_are_kept_as_will_be_averaged(config_path: Path, tmp_path: Path) -> None:
     config = load_config(config_path, [f"run={tmp_path / 'run'}", "train.average_best=3"])
-    run = Run.create(config, config.data.dir)
+    run = Run.create(config)
     for update, bleu in enumerate((9.0, 8.0, 1.0, 7.0, None, None), start=1):
         save(run, update, bleu)
     assert kept(run) == [1, 2, 4, 5, 6]
@@ -245,8 +245,8 @@ def test_newest_run_is_the_one_that_finished_last(run: Run, config_path: Path) -
         newest_run(parent)
     run.mark_finished()
     other = load_config(config_path, [f"run={parent / 'other'}"])
-    Run.create(other, other.data.dir).mark_finished()
-    Run.create(other.model_copy(update={"run": parent / "unfinished"}), other.data.dir)
+    Run.create(other).mark_finished()
+    Run.create(other.model_copy(update={"run": parent / "unfinished"}))
     assert newest_run(parent) == parent / "other"
 
 

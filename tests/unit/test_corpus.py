@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from nmt.corpus import PackedSet, PackedWriter
 from nmt.errors import NmtError
+from tests.toy import add
 
 Sentences = list[list[int]]
 
 
 def pack(folder: Path, src: Sentences, trg: Sentences, vocab: tuple[int, int] = (400, 400)) -> None:
     with PackedWriter(folder, "train", vocab) as out:
-        out.add(src, trg)
+        add(out, src, trg)
 
 
 ids = st.lists(st.integers(0, 399), max_size=5)
@@ -31,7 +32,7 @@ def test_what_was_added_is_there_however_it_was_cut(
     with PackedWriter(folder, "train", (400, 400)) as out:
         for start in range(0, len(pairs), step):
             part = pairs[start : start + step]
-            out.add([src for src, _ in part], [trg for _, trg in part])
+            add(out, [src for src, _ in part], [trg for _, trg in part])
     packed = PackedSet.open(folder, "train")
     assert len(packed) == len(pairs)
     assert [(packed.src[i].tolist(), packed.trg[i].tolist()) for i in range(len(pairs))] == pairs

@@ -13,10 +13,10 @@ def test_largest_batch_is_tried_first(tmp_path: Path) -> None:
     plan = plan_epoch(*LENGTHS, 24, 1, 0, block_tokens=12)
     tried: list[Blocks] = []
     model = torch.nn.Linear(1000, 10)
-    forecast = make_forecast(tried.append, plan, LENGTHS, model, tmp_path, checkpoints=4)
+    forecast = make_forecast(tried.append, plan, LENGTHS, model, tmp_path, copies=12)
     assert [6 in block for block in tried[0]] == [True, True]  # the long one, as a second block
     assert len(tried) == 4
-    assert forecast.disk == 4 * 3 * 4 * 10_010  # weights and two moments, float32
+    assert forecast.disk == 12 * 4 * 10_010  # float32
     assert forecast.memory > 0
     assert forecast.free_disk > 0
 

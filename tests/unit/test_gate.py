@@ -44,7 +44,7 @@ def test_each_missed_floor_has_its_message() -> None:
 
 
 def report(folder: Path, texts: Texts, lines: list[str], **changes: object) -> Path:
-    made = make_report(score(lines, texts.references[0]), texts, System("x", lines))
+    made = make_report(score(lines, texts.references), texts, System("x", lines))
     path = folder / "report.json"
     path.write_text(json.dumps({**made, **changes}))
     return path

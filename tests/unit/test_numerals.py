@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -79,6 +81,13 @@ def test_the_same_numbers(zh: str, en: str) -> None:
 )
 def test_numbers_beyond_all_measure_are_no_crash(zh: str) -> None:
     assert numbers_differ(zh, "He has 77 books.")
+
+
+@pytest.mark.parametrize("zh", ["一" + "点一" * 3000 + " 10", "1" * 30_000 + " 10"])
+def test_an_odd_line_takes_no_time(zh: str) -> None:
+    began = time.process_time()
+    assert numbers_differ(zh, "He has 77 books.")
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize(("zh", "en"), DIFFERENT)

@@ -21,7 +21,6 @@ from nmt.symbols import PAD
 from nmt.train.gradient import Gradient, SummedLoss
 from nmt.train.loop import is_recorded
 from nmt.train.recorded import RecordedGradient, Recorder, bucket_sizes, in_bucket
-from nmt.train.resume import put_back, trainer_tensors
 from nmt.train.step import Step
 from tests.unit.test_loss import corpus, gradients, model
 
@@ -195,12 +194,10 @@ def test_a_step_writes_where_a_recording_would() -> None:
     assert moments.any()
     tensors = {
         "model": {name: t.clone() for name, t in network.state_dict().items()},
-        "trainer": {
-            name: t.clone() for name, t in trainer_tensors(network, network, step.optimizer).items()
-        },
+        "trainer": {name: t.clone() for name, t in step.tensors().items()},
     }
     step(1e-2, 3)
-    put_back(tensors, network, network, step.optimizer, 7)
+    step.put_back(tensors, 7)
     state = step.optimizer.state[network.decoder.output_bias]
     assert state["exp_avg"] is moments
     assert torch.equal(moments, tensors["trainer"]["exp_avg.decoder.output_bias"])

@@ -25,6 +25,7 @@ from nmt.text import (
     read_lines,
     replacing,
     replacing_folder,
+    write_whole,
     writing_to,
 )
 
@@ -134,6 +135,15 @@ def test_replacing_keeps_the_old_bytes_on_an_error(tmp_path: Path) -> None:
         file.write(b"new" * (1 // 0))
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_replacing_keeps_who_may_read_it(tmp_path: Path) -> None:
+    path = tmp_path / ("长" * 82 + ".txt")  # 250 bytes; a name may have 255
+    write_whole(path, b"new")
+    path.chmod(0o600)
+    write_whole(path, b"newer")
+    assert path.read_bytes() == b"newer"
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_replacing_a_folder_is_all_or_nothing(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from nmt.text import normalise
 from nmt.tokenizer import Tokenizer, train_tokenizer
 from nmt.translate.lengths import UsualLengths
 from nmt.translate.search import Hypothesis
-from nmt.translate.translator import Translation, Translator
+from nmt.translate.translator import _SENTENCE_END, Translation, Translator
 
 CHINESE = [
     "我爱中国。", "今天天气很好。", "他每天早上六点起床。", "你去过北京吗？", "這本書很有意思。",
@@ -193,6 +193,12 @@ def test_a_long_line_is_split_at_its_sentence_ends(translator: Translator) -> No
     assert len(ends) >= len(parts) - 4  # only sentences too long by themselves are cut elsewhere
     alone = translator.translate(parts)
     assert translation.text == " ".join(t.text for t in alone if t.text)
+
+
+@pytest.mark.parametrize("closing", [*"”’」』】》〉〕］｝）)＂", "。」", "”）"])
+def test_a_closing_bracket_stays_with_its_sentence(closing: str) -> None:
+    sentences = [f"我爱你。{closing}", "他来了！"]
+    assert _SENTENCE_END.findall("".join(sentences)) == sentences
 
 
 def test_a_line_that_nothing_splits_is_cut(translator: Translator) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import builtins
 import re
+import struct
 import xml.dom.minidom
 from html.parser import HTMLParser
 from pathlib import Path
@@ -125,6 +127,16 @@ def test_an_svg_keeps_its_text_and_is_the_same_each_time(tmp_path: Path) -> None
     assert [t.strip() for t in texts[:7]] == ["我", "爱", "中", "国", "I", "love", "China"]
     assert "$x_1^2$" in texts
     assert "Noto Sans CJK SC" in one.read_text(encoding="utf-8")
+
+
+def test_a_large_svg_holds_a_pixel_for_a_weight(tmp_path: Path) -> None:
+    plots = pytest.importorskip("nmt.translate.plots")
+    large = Alignment(["我"] * 120, ["I"] * 80, np.full((80, 120), 1 / 120, np.float32))
+    plots.draw([large], tmp_path / "large.svg", "svg")
+    text = (tmp_path / "large.svg").read_text(encoding="utf-8")
+    (image,) = re.findall(r"base64,([^\"]+)\"", text)
+    width, height = struct.unpack(">II", base64.b64decode(image)[16:24])  # of a PNG's head
+    assert (width, height) == (120, 80)
 
 
 def test_a_png_has_a_largest_size(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ def test_a_worker_alone_agrees_with_itself() -> None:
     alone = Workers()
     assert alone.first
     assert alone.largest([1.0, 0.0]) == [1.0, 0.0]
+    assert alone.smallest([1.0, 0.0]) == [1.0, 0.0]
     assert alone.total([3.5]) == [3.5]
     alone.wait()
 
