@@ -26,6 +26,8 @@ Align = Callable[..., NDArray[np.float32]]
 
 Lengths = tuple[Indices, Indices]  # of all sentences: source, and target without EOS
 
+# Target tokens computed side by side. Two cores lose nothing by few of them, a GPU is left idle.
+_BLOCK_TOKENS = {"cpu": 2048, "cuda": 16384}
 _STRIP = 2  # blocks that target lengths are taken together for
 
 
@@ -110,6 +112,11 @@ def target_tokens(lengths: Lengths, part: Indices) -> int:
 def cells(lengths: Lengths, part: Indices) -> int:
     """What the memory for a part grows with: every target token looks at the source."""
     return len(part) * int(lengths[0][part].max()) * int(lengths[1][part].max() + 1)
+
+
+def usual_block_tokens(device: torch.device) -> int:
+    """How many target tokens of a batch are computed side by side on a device."""
+    return _BLOCK_TOKENS[device.type]
 
 
 def plan_epoch(

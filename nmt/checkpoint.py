@@ -41,9 +41,10 @@ import nmt
 from nmt.config import Config, build_config, dump_config
 from nmt.corpus import SIDES
 from nmt.errors import NmtError
+from nmt.files import file_sha256, replacing_folder, write_whole
 from nmt.model import Seq2Seq
 from nmt.runtime import say, warn
-from nmt.text import file_sha256, read_lines, replacing_folder, write_whole
+from nmt.text import read_lines
 from nmt.tokenizer import load_both
 
 FORMAT = 1
@@ -51,7 +52,7 @@ _TEXTS = ("dev.src.txt", "dev.trg.txt", "test.src.txt", "test.trg.txt")
 _AVERAGE = "average"
 _LOCK = ".lock"
 JOURNAL = "train.jsonl"
-# What `nmt.text.replacing` and its like call a file or folder until it is whole.
+# What `nmt.files.replacing` and its like call a file or folder until it is whole.
 _HALF_WRITTEN = re.compile(
     r"\.(\d{8}|average|run\.json|state\.json|config\.yaml|train\.jsonl|curves\.svg|aligner\.safetensors)\."
 )

@@ -481,7 +481,7 @@ def evaluate(
     """
     from nmt.evaluate import command
     from nmt.evaluate.systems import Decoding
-    from nmt.text import refuse_folder
+    from nmt.files import refuse_folder
 
     decoding = Decoding(device, beam, alpha, batch_size)
     for path in (markdown, junit, html, chart):
@@ -564,7 +564,7 @@ def align(
     """
     from nmt.evaluate.alignments import read_token_pairs
     from nmt.evaluate.texts import check_has_chinese
-    from nmt.text import is_same_file
+    from nmt.files import is_same_file
     from nmt.translate.links import pharaoh
     from nmt.translate.streams import writing_lines
 

@@ -29,9 +29,9 @@ from nmt.config import Config, load_config
 from nmt.errors import NmtError
 from nmt.evaluate.metrics import score
 from nmt.evaluate.tables import table
+from nmt.files import write_whole
 from nmt.prepare.pipeline import prepare
 from nmt.runtime import say
-from nmt.text import write_whole
 from nmt.train.journal import environment
 from nmt.train.loop import train
 from nmt.translate.forced import force

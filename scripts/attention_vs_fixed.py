@@ -26,10 +26,10 @@ from nmt.evaluate.charts import check_chart_name, length_chart
 from nmt.evaluate.metrics import RESAMPLES, Score, score
 from nmt.evaluate.tables import length_table, score_table
 from nmt.evaluate.texts import translate_all
+from nmt.files import write_whole
 from nmt.prepare.pipeline import prepare
 from nmt.prepare.report import summary
 from nmt.runtime import say
-from nmt.text import write_whole
 from nmt.train.loop import train
 from nmt.translate.translator import Translator
 

@@ -33,7 +33,7 @@ import typer
 from shapes import SHAPES
 
 from nmt import cli
-from nmt.batches import Batch, Blocks, make_batch, plan_epoch
+from nmt.batches import Batch, Blocks, make_batch, plan_epoch, usual_block_tokens
 from nmt.checkpoint import Run
 from nmt.config import ModelConfig
 from nmt.corpus import PackedSet
@@ -44,7 +44,7 @@ from nmt.prepare.pipeline import load_manifest
 from nmt.runtime import allowed_cores, choose_precision
 from nmt.text import read_lines
 from nmt.train.forecast import finish_work, peak_rss
-from nmt.train.gradient import SummedLoss, block_tokens
+from nmt.train.gradient import SummedLoss
 from nmt.train.journal import environment
 from nmt.train.recorded import bucket_sizes
 from nmt.translate.translator import Translator
@@ -92,7 +92,7 @@ def train(
         if len(plan) >= (repeats + 1) * updates:
             break
         plan += plan_epoch(
-            *lengths, batch_tokens, 1, epoch, block_tokens=block_tokens(torch.device("cpu"))
+            *lengths, batch_tokens, 1, epoch, block_tokens=usual_block_tokens(torch.device("cpu"))
         )
 
     def update(blocks: Blocks) -> list[Batch]:
@@ -197,7 +197,7 @@ def padding_of_plan(packed: PackedSet, batch_tokens: int, kind: str) -> dict[str
     On a GPU also how many sizes of a batch there are, each of which is recorded.
     """
     src, trg = packed.src.lengths, packed.trg.lengths
-    blocks_of = block_tokens(torch.device(kind))
+    blocks_of = usual_block_tokens(torch.device(kind))
     plan = plan_epoch(src, trg, batch_tokens, 1, 0, block_tokens=blocks_of)
     cells, buckets = [0, 0], set()
     for block in itertools.chain.from_iterable(plan):

@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+
+from tests.toy import Result
 
 # On a busy machine an example takes its time. In CI hypothesis takes a profile of its own.
 settings.register_profile("unhurried", settings(), deadline=None)
@@ -65,15 +66,6 @@ train:
 search:
   beam: 3
 """
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
 
 
 Nmt = Callable[..., Result]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+
+from tests.toy import Result
 
 NOUNS = ["猫 cat", "狗 dog", "书 book", "茶 tea", "花 flower", "山 hill", "鱼 fish", "门 door"]
 VERBS = ["看见 saw", "喜欢 liked", "找到 found", "画了 drew", "买了 bought", "忘了 forgot"]
@@ -21,13 +22,6 @@ def sentences() -> list[tuple[str, str]]:
                 (a, x), (b, y), (c, z) = (part.split(" ", 1) for part in (who, verb, noun))
                 found.append((f"{a}昨天{b}一{c}。", f"{x} {y} a {z} yesterday.".capitalize()))
     return found
-
-
-@dataclass
-class Result:
-    code: int
-    err: str
-    out: str
 
 
 Run = Callable[..., Result]

@@ -25,8 +25,8 @@ from nmt.aligner.hmm import Floats, Ids, Mask
 from nmt.aligner.lexicon import Lexicon, PairBatch, expect, pair_keys
 from nmt.corpus import PackedSet
 from nmt.errors import NmtError
+from nmt.files import write_whole
 from nmt.symbols import BOS, EOS, PAD
-from nmt.text import write_whole
 
 FORMAT = 1
 _AGAIN = "remove it: nmt train learns it again from the same corpus"

@@ -13,8 +13,8 @@ from nmt.evaluate.html import report_page
 from nmt.evaluate.metrics import DEFAULT, RESAMPLES, Comparison, Kind, Score, compare, score
 from nmt.evaluate.systems import Decoding, System, Texts, read, translated
 from nmt.evaluate.texts import check_same_length
+from nmt.files import is_same_file, write_whole
 from nmt.runtime import say
-from nmt.text import is_same_file, write_whole
 from nmt.translate.links import Linker
 
 Banded = tuple[list[lengths.Bucket], dict[str, list[Score]]]

@@ -16,8 +16,8 @@ from nmt.evaluate.metrics import Comparison, Score, sentence_scores
 from nmt.evaluate.systems import System, Texts
 from nmt.evaluate.tables import comparison_table, length_table, score_table, table
 from nmt.evaluate.texts import texts_sha256
+from nmt.files import write_whole, writing_to
 from nmt.runtime import warn
-from nmt.text import write_whole, writing_to
 
 if TYPE_CHECKING:
     from nmt.evaluate.gate import Check

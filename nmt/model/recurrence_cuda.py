@@ -12,15 +12,15 @@ Tensors inside are time first, so that a step is contiguous; `kernels` has the o
 
 from __future__ import annotations
 
-import contextlib
-from dataclasses import dataclass, fields
-from typing import Any, Optional
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Optional
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nmt.model.kernels import PLAIN, Kernels, OnTriton, available, exact_type, why_not_triton
+from nmt.model.weight import as_given
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,7 @@ class Inputs:
         )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(NamedTuple):
     """What forward keeps for backward, time first.
 
     Attributes:
@@ -213,7 +212,7 @@ class _Recurrence(torch.autograd.Function):
         )  # fmt: skip
         with as_given(word_gates):
             kept = run_forward(Inputs(*tensors).cast(), kernels)
-        ctx.save_for_backward(*tensors, *(getattr(kept, f.name) for f in fields(Kept)))
+        ctx.save_for_backward(*tensors, *kept)
         ctx.kernels = kernels
         ctx.set_materialize_grads(False)
         attention = kept.attention.transpose(0, 1)
@@ -274,14 +273,6 @@ def recurrence(
         kernels = OnTriton() if can else PLAIN
     outputs: tuple[Tensor, Tensor, Tensor] = _Recurrence.apply(kernels, *tensors)  # type: ignore[no-untyped-call]
     return outputs
-
-
-@contextlib.contextmanager
-def as_given(tensor: Tensor) -> Any:
-    """Within, types are as they are given, and launches go to the tensor's GPU."""
-    device = torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
-    with torch.autocast(tensor.device.type, enabled=False), device:
-        yield
 
 
 def _must(tensor: Tensor | None) -> Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -11,6 +14,14 @@ def autocast_precision(device: str, otherwise: torch.dtype) -> torch.dtype:
     if torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
     return otherwise
+
+
+@contextlib.contextmanager
+def as_given(tensor: Tensor) -> Iterator[None]:
+    """Within, types are as they are given, and launches go to the tensor's GPU."""
+    device = torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
+    with torch.autocast(tensor.device.type, enabled=False), device:
+        yield
 
 
 class Weight:

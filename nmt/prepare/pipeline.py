@@ -5,7 +5,7 @@ and writes the survivors to a scratch file, with 64-bit keys of them beside it. 
 decides on those keys alone: duplicates, place-holders, dev and test. The third streams
 the scratch file again, trains the tokenizers on a sample of what is train and packs it.
 
-The output folder appears whole or not at all (`nmt.text.replacing_folder`).
+The output folder appears whole or not at all (`nmt.files.replacing_folder`).
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from nmt.config import (
 )
 from nmt.corpus import SIDES, PackedWriter
 from nmt.errors import NmtError
+from nmt.files import file_sha256, is_pipe, replacing_folder
 from nmt.prepare import chunks, leaks, report, split
 from nmt.prepare.chunks import Cleaned, Drops, Encoded, Pool, chunked
 from nmt.prepare.decide import CorpusKeys, Decisions, Span, nothing_left
@@ -50,7 +51,7 @@ from nmt.prepare.sources import (
 )
 from nmt.prepare.statistics import Statistics
 from nmt.runtime import say, warn
-from nmt.text import Meter, file_sha256, is_pipe, open_bytes, replacing_folder
+from nmt.text import Meter, open_bytes
 from nmt.tokenizer import Tokenizer
 
 FORMAT = 2

@@ -7,8 +7,8 @@ from pathlib import Path
 from nmt.checkpoint import read_journal
 from nmt.errors import NmtError
 from nmt.evaluate.charts import check_installed, curves
+from nmt.files import write_whole
 from nmt.runtime import warn
-from nmt.text import write_whole
 
 NAME = "curves.svg"
 

@@ -31,13 +31,6 @@ from nmt.train.recorded import RecordedGradient, Recorder, in_bucket
 from nmt.train.sampling import SubwordSampler
 
 _SOON = 1000  # updates
-# Target tokens computed side by side. Two cores lose nothing by few of them, a GPU is left idle.
-_BLOCK_TOKENS = {"cpu": 2048, "cuda": 16384}
-
-
-def block_tokens(device: torch.device) -> int:
-    """How many target tokens of a batch are computed side by side on a device."""
-    return _BLOCK_TOKENS[device.type]
 
 
 class Computed(NamedTuple):
@@ -330,9 +323,3 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
     if parameter.grad is None:
         parameter.grad = torch.zeros_like(parameter)
     return parameter.grad
-
-
-def random_number(seed: int, number: int, rank: int) -> int:
-    """One 64-bit number from three, unrelated for neighbours."""
-    words = [seed, number, *([rank] if rank else [])]
-    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)

@@ -27,8 +27,8 @@ import torch
 import nmt
 from nmt.checkpoint import JOURNAL, read_journal
 from nmt.errors import NmtError
+from nmt.files import write_whole, writing_to
 from nmt.runtime import Workers, warn
-from nmt.text import write_whole, writing_to
 
 
 class Journal:

@@ -16,11 +16,12 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from nmt.batches import Blocks, plan_epoch
+from nmt.batches import Blocks, plan_epoch, usual_block_tokens
 from nmt.checkpoint import Run
 from nmt.config import Config
 from nmt.corpus import PackedSet
@@ -40,7 +41,7 @@ from nmt.runtime import (
 from nmt.train.auto import settle, settle_precision
 from nmt.train.curves import draw_curves, plots_are_possible
 from nmt.train.forecast import make_forecast
-from nmt.train.gradient import Computed, Gradient, block_tokens, random_number
+from nmt.train.gradient import Computed, Gradient
 from nmt.train.journal import Journal, Window, environment
 from nmt.train.progress import Progress
 from nmt.train.recorded import LAUNCH, Recorder
@@ -129,6 +130,12 @@ def is_launched(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
+def _random_number(seed: int, number: int, rank: int) -> int:
+    """One 64-bit number from three, unrelated for neighbours."""
+    words = [seed, number, *([rank] if rank else [])]
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
+
+
 class _Training:
     """One training in progress: network, optimizer, and where it stands."""
 
@@ -151,7 +158,7 @@ class _Training:
         self.averaged = copy.deepcopy(self.model) if self.config.ema else self.model
         recorders = [Recorder(device) if is_recorded(device) else None for _ in range(2)]
         self.step = Step(self.model, self.averaged, self.config, recorders[0])
-        self.progress = Progress(block_tokens=block_tokens(device))
+        self.progress = Progress(block_tokens=usual_block_tokens(device))
         self._restore()
         rounded = self.config.precision == "bfloat16"
         look_ahead = min(_LOOK_AHEAD, cores_of_a_worker()) if is_launched(device) else 0
@@ -321,7 +328,7 @@ class _Training:
         spent = None if minutes is None else self.elapsed / (minutes * 60)
         rate = learning_rate(config, number, self.total, spent) * progress.rate_scale
         self.model.train()
-        seed = random_number(config.seed, number, self.workers.rank)
+        seed = _random_number(config.seed, number, self.workers.rank)
         computed = self.gradient.compute(batch, seed, number)
         norm = self.step(rate, number)
         launched = _Launched(torch.stack([computed.loss, norm]), computed, rate)

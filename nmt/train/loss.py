@@ -12,8 +12,7 @@ from torch.autograd.function import once_differentiable
 from nmt.batches import Batch
 from nmt.model import Seq2Seq
 from nmt.model.kernels import Kernels, OnTriton, available
-from nmt.model.recurrence_cuda import as_given
-from nmt.model.weight import Weight, autocast_precision
+from nmt.model.weight import Weight, as_given, autocast_precision
 from nmt.symbols import PAD
 
 # Numbers of the logits that exist at a time: enough for fast products, or to keep a GPU busy.

@@ -7,8 +7,8 @@ from typing import Any
 from nmt.checkpoint import Run
 from nmt.config import Config
 from nmt.errors import NmtError
+from nmt.files import file_sha256
 from nmt.runtime import Workers, say, warn
-from nmt.text import file_sha256
 
 # Keys that may change between parts of one training: how long, how often, where.
 _SENTENCES = "train.validate_sentences"

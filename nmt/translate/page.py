@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 from typing import IO
 
-from nmt.text import replacing
+from nmt.files import replacing
 from nmt.translate.alignment import Alignment
 from nmt.translate.flags import Flag
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nmt.errors import NmtError
-from nmt.text import replacing
+from nmt.files import replacing
 from nmt.translate.alignment import Alignment
 
 # Families that hold Chinese characters, the usual ones of Linux, macOS and Windows.

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from nmt.errors import NmtError
-from nmt.text import is_pipe, is_same_file, open_bytes, refuse_folder
+from nmt.files import is_pipe, is_same_file, refuse_folder
+from nmt.text import open_bytes
 
 Errors = Literal["strict", "replace"]
 AlignFormat = Literal["pharaoh", "soft"]

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from nmt.errors import NmtError
+from nmt.files import compressing, replacing
 from nmt.runtime import leave
-from nmt.text import BOM, compressing, decode_line, read_lines, replacing
+from nmt.text import BOM, decode_line, read_lines
 from nmt.translate.request import Errors
 
 Write = Callable[[str], object]

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from nmt import cli
-from tests.preparing import Result, Run, sentences, write_config, write_tsv
+from tests.preparing import Run, sentences, write_config, write_tsv
+from tests.toy import Result
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
             cli.main()
         out, err = capfd.readouterr()
         code = ended.value.code
-        return Result(code if isinstance(code, int) else 0, err, out)
+        return Result(code if isinstance(code, int) else 0, out, err)
 
     return run
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import nmt.checkpoint
-import nmt.text
+import nmt.files
 from nmt.cli import main
 from nmt.train import gradient, loop
 
@@ -77,7 +77,7 @@ def child(arguments: list[str], place: Place | None, log: Path) -> NoReturn:
 
         gradient.Gradient.compute = computed  # type: ignore[method-assign]
         for owner, name in (
-            (nmt.checkpoint, "save_file"), (nmt.text.os, "fsync"), (Path, "rename"),
+            (nmt.checkpoint, "save_file"), (nmt.files.os, "fsync"), (Path, "rename"),
             (Path, "replace"), (Path, "write_text"), (shutil, "rmtree"),
         ):  # fmt: skip
             place.watch(owner, name)

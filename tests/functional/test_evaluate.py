@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import sacrebleu
@@ -21,34 +20,27 @@ from nmt.aligner import Aligner
 from nmt.checkpoint import Run
 from nmt.corpus import PackedSet
 from nmt.evaluate import systems
+from tests.toy import Result
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-class Answer(NamedTuple):
-    """What the command said, and its exit code."""
-
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture
 def nmt(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Callable[..., Answer]:
+) -> Callable[..., Result]:
     """Run the command line in this process, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
 
-    def call(*arguments: object) -> Answer:
+    def call(*arguments: object) -> Result:
         capsys.readouterr()
         monkeypatch.setattr("sys.argv", ["nmt", *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
             cli.main()
         out, err = capsys.readouterr()
         code = stop.value.code
-        return Answer(code if isinstance(code, int) else 0, out, err)
+        return Result(code if isinstance(code, int) else 0, out, err)
 
     return call
 
@@ -67,7 +59,7 @@ def write(path: Path, *lines: str) -> Path:
 # A run on its own test set
 
 
-def test_a_run_is_scored_on_its_test_set(nmt: Callable[..., Answer], run: Path) -> None:
+def test_a_run_is_scored_on_its_test_set(nmt: Callable[..., Result], run: Path) -> None:
     answer = nmt("evaluate", "--model", run, "--device", "cpu")
     assert answer.code == 0
     report = json.loads((run / "evaluation" / "report.json").read_text())
@@ -81,7 +73,7 @@ def test_a_run_is_scored_on_its_test_set(nmt: Callable[..., Answer], run: Path) 
     assert "version:" + sacrebleu.__version__ in answer.out
 
 
-def test_the_report_says_what_was_scored_and_how(nmt: Callable[..., Answer], run: Path) -> None:
+def test_the_report_says_what_was_scored_and_how(nmt: Callable[..., Result], run: Path) -> None:
     nmt("evaluate", "--model", run, "--device", "cpu", "--beam", 2, "--alpha", 0.5)
     report = json.loads((run / "evaluation" / "report.json").read_text())
     assert report["search"]["beam"] == 2  # its own is 3
@@ -91,14 +83,14 @@ def test_the_report_says_what_was_scored_and_how(nmt: Callable[..., Answer], run
     assert set(report["sha256"]) == {"source", "reference", "hypotheses"}
 
 
-def test_evaluating_again_gives_the_same_report(nmt: Callable[..., Answer], run: Path) -> None:
+def test_evaluating_again_gives_the_same_report(nmt: Callable[..., Result], run: Path) -> None:
     nmt("evaluate", "--model", run, "--device", "cpu")
     first = (run / "evaluation" / "report.json").read_bytes()
     nmt("evaluate", "--model", run, "--device", "cpu", "--batch-size", 1)
     assert (run / "evaluation" / "report.json").read_bytes() == first
 
 
-def test_other_texts_may_be_given(nmt: Callable[..., Answer], run: Path, tmp_path: Path) -> None:
+def test_other_texts_may_be_given(nmt: Callable[..., Result], run: Path, tmp_path: Path) -> None:
     src, ref = write(tmp_path / "a.zh", "我喜欢猫。"), write(tmp_path / "a.en", "I like cats.")
     out = tmp_path / "there"
     answer = nmt(
@@ -109,7 +101,7 @@ def test_other_texts_may_be_given(nmt: Callable[..., Answer], run: Path, tmp_pat
     assert not (run / "evaluation").exists()
 
 
-def test_src_needs_ref(nmt: Callable[..., Answer], run: Path, tmp_path: Path) -> None:
+def test_src_needs_ref(nmt: Callable[..., Result], run: Path, tmp_path: Path) -> None:
     answer = nmt("evaluate", "--model", run, "--src", write(tmp_path / "a.zh", "我"))
     assert answer == (
         2, "", "error: --src and --ref go together: source lines and their references\n",
@@ -119,7 +111,7 @@ def test_src_needs_ref(nmt: Callable[..., Answer], run: Path, tmp_path: Path) ->
 # Hypotheses of any system
 
 
-def test_hypotheses_need_no_model(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+def test_hypotheses_need_no_model(nmt: Callable[..., Result], tmp_path: Path) -> None:
     hyp = write(tmp_path / "hyp", "I like cats.", "A dog.")
     answer = nmt("evaluate", "--hypotheses", hyp, "--ref", hyp, "--output", tmp_path / "out")
     assert answer.code == 0
@@ -127,7 +119,7 @@ def test_hypotheses_need_no_model(nmt: Callable[..., Answer], tmp_path: Path) ->
     assert (tmp_path / "out" / "report.json").is_file()
 
 
-def test_hypotheses_need_references(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+def test_hypotheses_need_references(nmt: Callable[..., Result], tmp_path: Path) -> None:
     answer = nmt("evaluate", "--hypotheses", write(tmp_path / "hyp", "I like cats."))
     assert answer == (
         2, "", "error: --hypotheses needs --ref, the references to score against\n",
@@ -137,7 +129,7 @@ def test_hypotheses_need_references(nmt: Callable[..., Answer], tmp_path: Path) 
     )  # fmt: skip
 
 
-def test_unequal_line_counts_name_both(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+def test_unequal_line_counts_name_both(nmt: Callable[..., Result], tmp_path: Path) -> None:
     hyp = write(tmp_path / "hyp", "one", "two", "three")
     ref = write(tmp_path / "ref", "one", "two")
     answer = nmt("evaluate", "--hypotheses", hyp, "--ref", ref)
@@ -151,7 +143,7 @@ def test_unequal_line_counts_name_both(nmt: Callable[..., Answer], tmp_path: Pat
 @pytest.mark.parametrize("line", ["▁I ▁like ▁cats", "I li@@ ke cats", "I like ca@@"])
 @pytest.mark.parametrize("side", ["hyp", "ref"])
 def test_text_in_pieces_is_refused(
-    nmt: Callable[..., Answer], tmp_path: Path, line: str, side: str
+    nmt: Callable[..., Result], tmp_path: Path, line: str, side: str
 ) -> None:
     files = {name: write(tmp_path / name, "A dog.", "I like cats.") for name in ("hyp", "ref")}
     write(files[side], "A dog.", line)
@@ -164,13 +156,13 @@ def test_text_in_pieces_is_refused(
     )
 
 
-def test_an_empty_file_is_refused(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+def test_an_empty_file_is_refused(nmt: Callable[..., Result], tmp_path: Path) -> None:
     hyp, ref = write(tmp_path / "hyp"), write(tmp_path / "ref", "one")
     answer = nmt("evaluate", "--hypotheses", hyp, "--ref", ref)
     assert answer == (2, "", f"error: {hyp}: is empty, nothing to score\n")
 
 
-def test_a_missing_file_is_named_with_a_guess(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+def test_a_missing_file_is_named_with_a_guess(nmt: Callable[..., Result], tmp_path: Path) -> None:
     ref = write(tmp_path / "reference.en", "one")
     answer = nmt("evaluate", "--hypotheses", ref, "--ref", tmp_path / "referense.en")
     assert answer == (
@@ -188,7 +180,7 @@ def test_a_missing_file_is_named_with_a_guess(nmt: Callable[..., Answer], tmp_pa
     [("--min-bleu", "gate: BLEU 0.00 is below"), ("--min-chrf", "gate: chrF2 0.00 is below")],
 )
 def test_a_missed_floor_exits_with_3(
-    nmt: Callable[..., Answer], tmp_path: Path, option: str, message: str
+    nmt: Callable[..., Result], tmp_path: Path, option: str, message: str
 ) -> None:
     hyp, ref = write(tmp_path / "hyp", "xyz"), write(tmp_path / "ref", "A dog barks at me.")
     answer = nmt("evaluate", "--hypotheses", hyp, "--ref", ref, option, 20)
@@ -196,7 +188,7 @@ def test_a_missed_floor_exits_with_3(
     assert message in answer.err
 
 
-def test_a_met_floor_exits_with_0(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+def test_a_met_floor_exits_with_0(nmt: Callable[..., Result], tmp_path: Path) -> None:
     hyp = write(tmp_path / "hyp", "A dog barks at me.")
     answer = nmt("evaluate", "--hypotheses", hyp, "--ref", hyp, "--min-bleu", 99, "--min-chrf", 99)
     assert answer.code == 0
@@ -207,7 +199,7 @@ def test_a_met_floor_exits_with_0(nmt: Callable[..., Answer], tmp_path: Path) ->
     )
 
 
-def test_a_floor_above_100_is_no_floor(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+def test_a_floor_above_100_is_no_floor(nmt: Callable[..., Result], tmp_path: Path) -> None:
     hyp = write(tmp_path / "hyp", "A dog.")
     answer = nmt("evaluate", "--hypotheses", hyp, "--ref", hyp, "--min-bleu", 101)
     assert answer.code == 2
@@ -217,7 +209,7 @@ def test_a_floor_above_100_is_no_floor(nmt: Callable[..., Answer], tmp_path: Pat
 # Runs that are not whole
 
 
-def test_a_missing_run(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+def test_a_missing_run(nmt: Callable[..., Result], tmp_path: Path) -> None:
     answer = nmt("evaluate", "--model", tmp_path / "none")
     assert answer == (
         2,
@@ -228,7 +220,7 @@ def test_a_missing_run(nmt: Callable[..., Answer], tmp_path: Path) -> None:
 
 
 def test_no_run_at_all(
-    nmt: Callable[..., Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nmt: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert nmt("evaluate") == (
@@ -239,21 +231,21 @@ def test_no_run_at_all(
     )
 
 
-def test_a_folder_that_is_no_run(nmt: Callable[..., Answer], run: Path) -> None:
+def test_a_folder_that_is_no_run(nmt: Callable[..., Result], run: Path) -> None:
     (run / "run.json").unlink()
     assert nmt("evaluate", "--model", run) == (
         2, "", f"error: {run}: not a run directory, or incomplete: run.json is missing\n",
     )  # fmt: skip
 
 
-def test_a_damaged_description(nmt: Callable[..., Answer], run: Path) -> None:
+def test_a_damaged_description(nmt: Callable[..., Result], run: Path) -> None:
     (run / "run.json").write_text("{")
     answer = nmt("evaluate", "--model", run)
     assert answer.code == 2
     assert answer.err.startswith(f"error: {run / 'run.json'}: damaged (")
 
 
-def test_a_run_of_a_newer_format(nmt: Callable[..., Answer], run: Path) -> None:
+def test_a_run_of_a_newer_format(nmt: Callable[..., Result], run: Path) -> None:
     info = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps({**info, "format": 99}))
     answer = nmt("evaluate", "--model", run)
@@ -262,7 +254,7 @@ def test_a_run_of_a_newer_format(nmt: Callable[..., Answer], run: Path) -> None:
     assert "hint: it was made by a newer nmt" in answer.err
 
 
-def test_a_run_without_a_checkpoint(nmt: Callable[..., Answer], run: Path) -> None:
+def test_a_run_without_a_checkpoint(nmt: Callable[..., Result], run: Path) -> None:
     shutil.rmtree(run / "checkpoints")
     assert nmt("evaluate", "--model", run, "--device", "cpu") == (
         2,
@@ -271,7 +263,7 @@ def test_a_run_without_a_checkpoint(nmt: Callable[..., Answer], run: Path) -> No
     )
 
 
-def test_damaged_weights(nmt: Callable[..., Answer], run: Path) -> None:
+def test_damaged_weights(nmt: Callable[..., Result], run: Path) -> None:
     for path in run.glob("checkpoints/*/model.safetensors"):
         path.write_bytes(path.read_bytes()[:-1])
     answer = nmt("evaluate", "--model", run, "--device", "cpu")
@@ -279,7 +271,7 @@ def test_damaged_weights(nmt: Callable[..., Answer], run: Path) -> None:
     assert "model.safetensors: damaged: its checksum differs from the one recorded" in answer.err
 
 
-def test_a_foreign_tokenizer(nmt: Callable[..., Answer], run: Path) -> None:
+def test_a_foreign_tokenizer(nmt: Callable[..., Result], run: Path) -> None:
     shutil.copyfile(run / "trg.model", run / "src.model")
     assert nmt("evaluate", "--model", run, "--device", "cpu") == (
         2,
@@ -289,7 +281,7 @@ def test_a_foreign_tokenizer(nmt: Callable[..., Answer], run: Path) -> None:
     )
 
 
-def test_a_test_set_that_was_cut(nmt: Callable[..., Answer], run: Path) -> None:
+def test_a_test_set_that_was_cut(nmt: Callable[..., Result], run: Path) -> None:
     lines = (run / "test.trg.txt").read_text().split("\n")
     (run / "test.trg.txt").write_text("\n".join(lines[:-2]) + "\n")
     answer = nmt("evaluate", "--model", run, "--device", "cpu")
@@ -297,7 +289,7 @@ def test_a_test_set_that_was_cut(nmt: Callable[..., Answer], run: Path) -> None:
     assert answer.err.startswith("error: 12 lines in test.src.txt, 11 in test.trg.txt\n")
 
 
-def test_an_absent_gpu(nmt: Callable[..., Answer], run: Path) -> None:
+def test_an_absent_gpu(nmt: Callable[..., Result], run: Path) -> None:
     import torch
 
     if torch.cuda.is_available():
@@ -310,7 +302,7 @@ def test_an_absent_gpu(nmt: Callable[..., Answer], run: Path) -> None:
 # Sides
 
 
-def test_swapped_sides_are_refused(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+def test_swapped_sides_are_refused(nmt: Callable[..., Result], tmp_path: Path) -> None:
     zh, en = write(tmp_path / "zh", "我喜欢猫。"), write(tmp_path / "en", "I like cats.")
     assert nmt("evaluate", "--hypotheses", zh, "--ref", en) == (
         2,
@@ -323,7 +315,7 @@ def test_swapped_sides_are_refused(nmt: Callable[..., Answer], tmp_path: Path) -
 
 
 def test_a_source_that_is_not_chinese(
-    nmt: Callable[..., Answer], run: Path, tmp_path: Path
+    nmt: Callable[..., Result], run: Path, tmp_path: Path
 ) -> None:
     en = write(tmp_path / "en", "I like cats.", "You like tea.")
     assert nmt("evaluate", "--model", run, "--src", en, "--ref", en) == (
@@ -335,7 +327,7 @@ def test_a_source_that_is_not_chinese(
 
 
 def test_chinese_cut_into_words_is_refused(
-    nmt: Callable[..., Answer], run: Path, tmp_path: Path
+    nmt: Callable[..., Result], run: Path, tmp_path: Path
 ) -> None:
     zh = write(tmp_path / "zh", "好的。", "我们 喜欢 中国 音乐 和 北京 。")
     en = write(tmp_path / "en", "Fine.", "We like it.")
@@ -345,7 +337,7 @@ def test_chinese_cut_into_words_is_refused(
     assert "hint: give the raw text: the network's own tokenizer cuts it" in answer.err
 
 
-def test_a_corpus_that_was_cut_up_before_is_refused(nmt: Callable[..., Answer], run: Path) -> None:
+def test_a_corpus_that_was_cut_up_before_is_refused(nmt: Callable[..., Result], run: Path) -> None:
     lines = (run / "test.trg.txt").read_text().splitlines()
     write(run / "test.trg.txt", *(f"▁{line}" for line in lines))
     answer = nmt("evaluate", "--model", run, "--device", "cpu")
@@ -354,7 +346,7 @@ def test_a_corpus_that_was_cut_up_before_is_refused(nmt: Callable[..., Answer], 
 
 
 def test_one_line_of_the_users_own_may_look_like_pieces(
-    nmt: Callable[..., Answer], run: Path
+    nmt: Callable[..., Result], run: Path
 ) -> None:
     lines = (run / "test.trg.txt").read_text().splitlines()
     write(run / "test.trg.txt", "A diff starts with @@ and a number.", *lines[1:])
@@ -364,7 +356,7 @@ def test_one_line_of_the_users_own_may_look_like_pieces(
 # Several references and further metrics
 
 
-def test_several_references(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+def test_several_references(nmt: Callable[..., Result], tmp_path: Path) -> None:
     hyp = write(tmp_path / "hyp", "I like the small cats.")
     ref = write(tmp_path / "ref", "I love the little cats.")
     answer = nmt("evaluate", "--hypotheses", hyp, "--ref", ref, "--ref", hyp)
@@ -374,14 +366,14 @@ def test_several_references(nmt: Callable[..., Answer], tmp_path: Path) -> None:
     assert set(report["sha256"]) == {"reference", "reference2", "hypotheses"}
 
 
-def test_a_short_second_reference_is_named(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+def test_a_short_second_reference_is_named(nmt: Callable[..., Result], tmp_path: Path) -> None:
     hyp = write(tmp_path / "hyp", "one", "two")
     short = write(tmp_path / "short", "one")
     answer = nmt("evaluate", "--hypotheses", hyp, "--ref", hyp, "--ref", short)
     assert answer.err.startswith(f"error: 2 lines in {hyp}, 1 in {short}\n")
 
 
-def test_further_metrics(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+def test_further_metrics(nmt: Callable[..., Result], tmp_path: Path) -> None:
     hyp = write(tmp_path / "hyp", "I like cats.")
     answer = nmt(
         "evaluate", "--hypotheses", hyp, "--ref", hyp, "--metric", "ter", "--metric", "chrF++"
@@ -404,7 +396,7 @@ WORSE = [line.replace("sat on", "is at") for line in REFERENCES[:-1]] + [REFEREN
 MIXED = ["quite another thing", *WORSE[1:]]
 
 
-def test_two_files_are_compared(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+def test_two_files_are_compared(nmt: Callable[..., Result], tmp_path: Path) -> None:
     ref = write(tmp_path / "ref", *REFERENCES)
     a, b = write(tmp_path / "a.txt", *WORSE), write(tmp_path / "b.txt", *MIXED)
     answer = nmt("evaluate", "--compare", ref, a, b, "--ref", ref)
@@ -419,7 +411,7 @@ def test_two_files_are_compared(nmt: Callable[..., Answer], tmp_path: Path) -> N
 
 
 def test_the_sentences_that_differ_most_are_shown_both_ways(
-    nmt: Callable[..., Answer], tmp_path: Path
+    nmt: Callable[..., Result], tmp_path: Path
 ) -> None:
     ref = write(tmp_path / "ref", *REFERENCES)
     a = write(tmp_path / "a.txt", "quite another thing", *REFERENCES[1:])
@@ -436,7 +428,7 @@ def test_the_sentences_that_differ_most_are_shown_both_ways(
 
 
 def test_runs_and_files_are_compared_on_the_runs_test_set(
-    nmt: Callable[..., Answer], run: Path, tmp_path: Path
+    nmt: Callable[..., Result], run: Path, tmp_path: Path
 ) -> None:
     hyp = Path(shutil.copyfile(run / "test.trg.txt", tmp_path / "perfect.txt"))
     answer = nmt("evaluate", "--compare", run, hyp, "--device", "cpu")
@@ -446,7 +438,7 @@ def test_runs_and_files_are_compared_on_the_runs_test_set(
     assert saved["systems"][1]["scores"][0]["value"] == pytest.approx(100)
 
 
-def test_runs_of_different_test_sets(nmt: Callable[..., Answer], run: Path, tmp_path: Path) -> None:
+def test_runs_of_different_test_sets(nmt: Callable[..., Result], run: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(run, tmp_path / "other"))
     lines = (other / "test.trg.txt").read_text().split("\n")
     (other / "test.trg.txt").write_text("\n".join(["Changed.", *lines[1:]]))
@@ -480,7 +472,7 @@ def test_runs_of_different_test_sets(nmt: Callable[..., Answer], run: Path, tmp_
     ],
 )
 def test_what_does_not_fit_together(
-    nmt: Callable[..., Answer], tmp_path: Path, options: list[str], message: str
+    nmt: Callable[..., Result], tmp_path: Path, options: list[str], message: str
 ) -> None:
     a = write(tmp_path / "a.txt", "I like cats.")
     answer = nmt("evaluate", *(option.format(a=a) for option in options))
@@ -491,7 +483,7 @@ def test_what_does_not_fit_together(
 
 @pytest.mark.parametrize("option", ["--markdown", "--junit"])
 def test_what_is_scored_is_not_written_over(
-    nmt: Callable[..., Answer], tmp_path: Path, option: str
+    nmt: Callable[..., Result], tmp_path: Path, option: str
 ) -> None:
     ref = write(tmp_path / "ref", *REFERENCES)
     answer = nmt("evaluate", write(tmp_path / "hyp", *WORSE), "--ref", ref, option, ref)
@@ -504,7 +496,7 @@ def test_what_is_scored_is_not_written_over(
 
 
 def test_the_verdict_is_told_even_if_a_report_cannot_be_written(
-    nmt: Callable[..., Answer], tmp_path: Path
+    nmt: Callable[..., Result], tmp_path: Path
 ) -> None:
     ref, hyp = write(tmp_path / "ref", *REFERENCES), write(tmp_path / "hyp", *WORSE)
     answer = nmt("evaluate", hyp, "--ref", ref, "--min-bleu", 99, "--junit", hyp / "gate.xml")
@@ -515,7 +507,7 @@ def test_the_verdict_is_told_even_if_a_report_cannot_be_written(
 
 
 def test_a_wrong_baseline_is_told_before_anything_is_translated(
-    nmt: Callable[..., Answer], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nmt: Callable[..., Result], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(systems, "translate_all", lambda *_: pytest.fail("translates"))
     answer = nmt("evaluate", "--model", run, "--baseline", tmp_path / "typo.json")
@@ -523,7 +515,7 @@ def test_a_wrong_baseline_is_told_before_anything_is_translated(
     assert answer.err.splitlines()[-2].startswith(f"error: {tmp_path / 'typo.json'}: ")
 
 
-def test_a_path_that_cannot_be_looked_at(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_looked_at(nmt: Callable[..., Result], tmp_path: Path) -> None:
     long = tmp_path / ("x" * 300)
     answer = nmt("evaluate", long, "--ref", write(tmp_path / "ref", *REFERENCES))
     assert (answer.code, answer.out) == (2, "")
@@ -543,7 +535,7 @@ def test_a_full_disk_behind_stdout_is_told(tmp_path: Path) -> None:
 # The baseline
 
 
-def test_a_baseline_needs_no_source(nmt: Callable[..., Answer], run: Path, tmp_path: Path) -> None:
+def test_a_baseline_needs_no_source(nmt: Callable[..., Result], run: Path, tmp_path: Path) -> None:
     ref = write(tmp_path / "ref", *(run / "test.trg.txt").read_text().splitlines())
     nmt("evaluate", ref, "--ref", ref, "--output", tmp_path / "before")
     report = tmp_path / "before" / "report.json"
@@ -555,14 +547,14 @@ def test_a_baseline_needs_no_source(nmt: Callable[..., Answer], run: Path, tmp_p
     assert json.loads(report.read_text())["file"] == str(ref)
 
 
-def evaluated(nmt: Callable[..., Answer], tmp_path: Path, lines: list[str], name: str) -> Path:
+def evaluated(nmt: Callable[..., Result], tmp_path: Path, lines: list[str], name: str) -> Path:
     ref, hyp = write(tmp_path / "ref", *REFERENCES), write(tmp_path / f"{name}.txt", *lines)
     nmt("evaluate", "--hypotheses", hyp, "--ref", ref, "--output", tmp_path / name)
     return tmp_path / name / "report.json"
 
 
 def test_a_significant_drop_exits_with_3_and_is_told_everywhere(
-    nmt: Callable[..., Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nmt: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     baseline = evaluated(nmt, tmp_path, REFERENCES, "before")
     now = write(tmp_path / "now.txt", *WORSE)
@@ -583,7 +575,7 @@ def test_a_significant_drop_exits_with_3_and_is_told_everywhere(
 
 
 def test_a_job_summary_that_cannot_be_written_is_a_warning(
-    nmt: Callable[..., Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nmt: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "not there" / "summary.md"))
     hyp = write(tmp_path / "hyp", "I love China.")
@@ -594,7 +586,7 @@ def test_a_job_summary_that_cannot_be_written_is_a_warning(
 
 
 def test_align_writes_to_a_file_and_counts_from_one(
-    nmt: Callable[..., Answer], run: Path, tmp_path: Path
+    nmt: Callable[..., Result], run: Path, tmp_path: Path
 ) -> None:
     src, trg = write(tmp_path / "zh", "我们 喜欢 音乐"), write(tmp_path / "en", "We like music")
     command = ["align", "--model", run, "--src", src, "--trg", trg, "--device", "cpu"]
@@ -609,7 +601,7 @@ def test_align_writes_to_a_file_and_counts_from_one(
 
 
 def test_align_does_not_write_over_what_it_reads(
-    nmt: Callable[..., Answer], run: Path, tmp_path: Path
+    nmt: Callable[..., Result], run: Path, tmp_path: Path
 ) -> None:
     zh, en = write(tmp_path / "zh", "我们 喜欢 音乐"), write(tmp_path / "en", "We like music")
     answer = nmt("align", "--model", run, "--src", zh, "--trg", en, "--output", zh)
@@ -619,7 +611,7 @@ def test_align_does_not_write_over_what_it_reads(
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_the_work(
-    nmt: Callable[..., Answer], run: Path, monkeypatch: pytest.MonkeyPatch
+    nmt: Callable[..., Result], run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "access", lambda _, mode: mode != os.W_OK)
     answer = nmt("evaluate", "--model", run)
@@ -630,7 +622,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_work(
     )
 
 
-def test_no_drop_exits_with_0(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+def test_no_drop_exits_with_0(nmt: Callable[..., Result], tmp_path: Path) -> None:
     baseline = evaluated(nmt, tmp_path, WORSE, "before")
     now = write(tmp_path / "now.txt", *WORSE)
     answer = nmt("evaluate", now, "--ref", tmp_path / "ref", "--baseline", baseline)
@@ -638,7 +630,7 @@ def test_no_drop_exits_with_0(nmt: Callable[..., Answer], tmp_path: Path) -> Non
     assert "+0.00 (p = 1.0000)" in answer.err
 
 
-def test_a_baseline_of_another_test_set(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+def test_a_baseline_of_another_test_set(nmt: Callable[..., Result], tmp_path: Path) -> None:
     baseline = evaluated(nmt, tmp_path, WORSE, "before")
     ref = write(tmp_path / "other", *WORSE)
     answer = nmt("evaluate", ref, "--ref", ref, "--baseline", baseline)
@@ -647,7 +639,7 @@ def test_a_baseline_of_another_test_set(nmt: Callable[..., Answer], tmp_path: Pa
     assert "hint: make a baseline on this test set with nmt evaluate" in answer.err
 
 
-def test_a_baseline_is_not_written_over(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+def test_a_baseline_is_not_written_over(nmt: Callable[..., Result], tmp_path: Path) -> None:
     baseline = evaluated(nmt, tmp_path, REFERENCES, "before")
     before = baseline.read_bytes()
     worse = write(tmp_path / "now", *WORSE)
@@ -660,7 +652,7 @@ def test_a_baseline_is_not_written_over(nmt: Callable[..., Answer], tmp_path: Pa
     assert baseline.read_bytes() == before
 
 
-def test_blank_references_are_no_references(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+def test_blank_references_are_no_references(nmt: Callable[..., Result], tmp_path: Path) -> None:
     ref, blank = (
         write(tmp_path / "ref", *REFERENCES),
         write(tmp_path / "blank", *[""] * len(REFERENCES)),
@@ -670,7 +662,7 @@ def test_blank_references_are_no_references(nmt: Callable[..., Answer], tmp_path
     assert answer.err == f"error: {blank}: every line is blank, nothing to score against\n"
 
 
-def test_a_drop_needs_what_it_is_measured_from(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+def test_a_drop_needs_what_it_is_measured_from(nmt: Callable[..., Result], tmp_path: Path) -> None:
     ref = write(tmp_path / "ref", *REFERENCES)
     answer = nmt("evaluate", ref, "--ref", ref, "--max-drop", 1)
     assert (answer.code, answer.err) == (2, "error: --max-drop belongs to --baseline\n")
@@ -693,7 +685,7 @@ def test_a_reader_that_goes_away_changes_no_exit_code(
         assert process.wait(timeout=120) == code
 
 
-def test_a_baseline_that_is_not_a_number(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+def test_a_baseline_that_is_not_a_number(nmt: Callable[..., Result], tmp_path: Path) -> None:
     baseline = evaluated(nmt, tmp_path, WORSE, "before")
     report = json.loads(baseline.read_text())
     report["scores"][0]["value"] = float("nan")
@@ -707,7 +699,7 @@ def test_a_baseline_that_is_not_a_number(nmt: Callable[..., Answer], tmp_path: P
     )
 
 
-def test_a_baseline_of_a_newer_program(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+def test_a_baseline_of_a_newer_program(nmt: Callable[..., Result], tmp_path: Path) -> None:
     baseline = evaluated(nmt, tmp_path, WORSE, "before")
     baseline.write_text(json.dumps({**json.loads(baseline.read_text()), "format": 7}))
     answer = nmt("evaluate", tmp_path / "ref", "--ref", tmp_path / "ref", "--baseline", baseline)
@@ -723,7 +715,7 @@ def test_a_baseline_of_a_newer_program(nmt: Callable[..., Answer], tmp_path: Pat
 
 
 def test_by_length_of_two_runs_with_a_chart(
-    nmt: Callable[..., Answer], run: Path, tmp_path: Path
+    nmt: Callable[..., Result], run: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("matplotlib")
     answer = nmt(
@@ -742,12 +734,12 @@ def test_by_length_of_two_runs_with_a_chart(
     assert set(saved["by_length"]["scores"]) == {str(run), str(run / "test.trg.txt")}
 
 
-def test_a_chart_of_another_kind(nmt: Callable[..., Answer], run: Path) -> None:
+def test_a_chart_of_another_kind(nmt: Callable[..., Result], run: Path) -> None:
     answer = nmt("evaluate", "--by-length", run, "--chart", "lengths.gif")
     assert answer == (2, "", "error: lengths.gif: a chart is .svg or .png, not .gif\n")
 
 
-def test_the_page_stands_alone(nmt: Callable[..., Answer], run: Path, tmp_path: Path) -> None:
+def test_the_page_stands_alone(nmt: Callable[..., Result], run: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     with (run / "test.src.txt").open("a") as src, (run / "test.trg.txt").open("a") as trg:
         src.write("我喜欢<b>猫</b>。\n")
@@ -765,7 +757,7 @@ def test_the_page_stands_alone(nmt: Callable[..., Answer], run: Path, tmp_path: 
     assert "version:" + sacrebleu.__version__ in page
 
 
-def test_a_page_of_a_run_without_its_manifest(nmt: Callable[..., Answer], run: Path) -> None:
+def test_a_page_of_a_run_without_its_manifest(nmt: Callable[..., Result], run: Path) -> None:
     pytest.importorskip("matplotlib")
     (run / "manifest.json").write_text("{")
     answer = nmt("evaluate", "--model", run, "--html", "report.html", "--device", "cpu")
@@ -773,7 +765,7 @@ def test_a_page_of_a_run_without_its_manifest(nmt: Callable[..., Answer], run: P
     assert f"error: {run / 'manifest.json'}: missing or damaged (" in answer.err
 
 
-def test_a_page_of_hypotheses_needs_no_run(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+def test_a_page_of_hypotheses_needs_no_run(nmt: Callable[..., Result], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     hyp = write(tmp_path / "hyp", "I like cats.")
     src = write(tmp_path / "src", "我喜欢猫。")
@@ -789,7 +781,7 @@ def test_a_page_of_hypotheses_needs_no_run(nmt: Callable[..., Answer], tmp_path:
 # Alignments
 
 
-def test_learned_words_are_linked(nmt: Callable[..., Answer], run: Path, tmp_path: Path) -> None:
+def test_learned_words_are_linked(nmt: Callable[..., Result], run: Path, tmp_path: Path) -> None:
     """A toy model that has learned its three-word sentences links them word by word."""
     src = write(tmp_path / "src", "我们 喜欢 音乐 。", "医生 看见 大海 。", "", "他 爱 茶 。")
     trg = write(tmp_path / "trg", "We like music .", "The doctor sees the sea .", "", "")
@@ -802,7 +794,7 @@ def test_learned_words_are_linked(nmt: Callable[..., Answer], run: Path, tmp_pat
 
 
 def test_the_aligner_of_a_run_links_words(
-    nmt: Callable[..., Answer], run: Path, tmp_path: Path
+    nmt: Callable[..., Result], run: Path, tmp_path: Path
 ) -> None:
     src, trg = (
         write(tmp_path / "src", "我们 喜欢 音乐", ""),
@@ -829,7 +821,7 @@ def test_the_aligner_of_a_run_links_words(
 
 
 def test_alignments_of_the_network_are_scored(
-    nmt: Callable[..., Answer], run: Path, tmp_path: Path
+    nmt: Callable[..., Result], run: Path, tmp_path: Path
 ) -> None:
     src, trg = write(tmp_path / "src", "我们 喜欢 音乐"), write(tmp_path / "trg", "We like music")
     gold = write(tmp_path / "gold", "1-1 2-2 3-3")
@@ -846,7 +838,7 @@ def test_alignments_of_the_network_are_scored(
     )
 
 
-def test_links_of_another_aligner_are_scored(nmt: Callable[..., Answer], tmp_path: Path) -> None:
+def test_links_of_another_aligner_are_scored(nmt: Callable[..., Result], tmp_path: Path) -> None:
     gold = write(tmp_path / "gold", "0-0 1-1-P", "0-0")
     links = write(tmp_path / "links", "0-0 1-1", "0-1")
     answer = nmt("evaluate", "--alignments", gold, "--hypotheses", links)
@@ -876,7 +868,7 @@ def test_links_of_another_aligner_are_scored(nmt: Callable[..., Answer], tmp_pat
     ],
 )
 def test_mistaken_alignments(
-    nmt: Callable[..., Answer], tmp_path: Path, options: list[str], message: str
+    nmt: Callable[..., Result], tmp_path: Path, options: list[str], message: str
 ) -> None:
     named = {"gold": write(tmp_path / "gold", "0-0"), "two": write(tmp_path / "two", "a", "b")}
     answer = nmt("evaluate", *(option.format(**named) for option in options))
@@ -884,7 +876,7 @@ def test_mistaken_alignments(
     assert answer.err.startswith("error: " + message.format(**named))
 
 
-def test_align_refuses_swapped_sides(nmt: Callable[..., Answer], run: Path, tmp_path: Path) -> None:
+def test_align_refuses_swapped_sides(nmt: Callable[..., Result], run: Path, tmp_path: Path) -> None:
     zh, en = write(tmp_path / "zh", "我们 喜欢 音乐"), write(tmp_path / "en", "We like music")
     answer = nmt("align", "--model", run, "--src", en, "--trg", zh)
     assert (answer.code, answer.out) == (2, "")
@@ -895,7 +887,7 @@ def test_align_refuses_swapped_sides(nmt: Callable[..., Answer], run: Path, tmp_
 
 
 def test_align_wants_as_many_lines_on_both_sides(
-    nmt: Callable[..., Answer], tmp_path: Path
+    nmt: Callable[..., Result], tmp_path: Path
 ) -> None:
     one, two = write(tmp_path / "one", "a"), write(tmp_path / "two", "a", "b")
     assert nmt("align", "--src", one, "--trg", two) == (

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from nmt import batches
 from nmt.batches import Blocks
 from nmt.checkpoint import Run, read_journal
-from nmt.train import gradient
 from nmt.train.loop import _Training
 from tests.toy import nmt, write_config
 
@@ -79,11 +79,11 @@ def test_it_goes_on_with_its_blocks_where_others_would_be_made(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that began on a CPU and goes on on a GPU, or the other way round."""
-    monkeypatch.setattr(gradient, "_BLOCK_TOKENS", {"cpu": 60})
+    monkeypatch.setattr(batches, "_BLOCK_TOKENS", {"cpu": 60})
     whole = train(prepared, tmp_path / "whole")
     assert Run.open(whole).last_good()[0].state["block_tokens"] == 60  # type: ignore[index]
     stopped_by_signal(prepared, tmp_path / "moved", 5)
-    monkeypatch.setattr(gradient, "_BLOCK_TOKENS", {"cpu": 240})
+    monkeypatch.setattr(batches, "_BLOCK_TOKENS", {"cpu": 240})
     assert fingerprint(train(prepared, tmp_path / "moved")) == fingerprint(whole)
     assert fingerprint(train(prepared, tmp_path / "other")) != fingerprint(whole)
 

@@ -122,7 +122,7 @@ def test_failing_in_any_step_leaves_nothing_behind(
     def fails(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    target = "nmt.text.os.fsync" if call == "fsync" else "pathlib.Path.rename"
+    target = "nmt.files.os.fsync" if call == "fsync" else "pathlib.Path.rename"
     with monkeypatch.context() as patch:
         patch.setattr(target, fails)
         with pytest.raises(NmtError, match="the disk is full"):

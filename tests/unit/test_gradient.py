@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from nmt.runtime import Workers, is_out_of_memory
-from nmt.train.gradient import Gradient, _Sentences, random_number
+from nmt.train.gradient import Gradient, _Sentences
+from nmt.train.loop import _random_number
 from tests.unit.test_loss import corpus, gradients, model
 
 CPU = torch.device("cpu")
@@ -116,9 +117,9 @@ def test_out_of_memory_is_told_from_other_errors(error: Exception, expected: boo
 
 
 def test_random_numbers_differ_by_seed_update_and_worker() -> None:
-    numbers = {random_number(s, n, r) for s in range(3) for n in range(50) for r in range(3)}
+    numbers = {_random_number(s, n, r) for s in range(3) for n in range(50) for r in range(3)}
     assert len(numbers) == 450
-    assert random_number(1, 2, 0) == random_number(1, 2, 0)
+    assert _random_number(1, 2, 0) == _random_number(1, 2, 0)
     assert all(0 <= number < 2**63 for number in numbers)
 
 

@@ -12,7 +12,7 @@ import nmt
 ROOT = Path(nmt.__file__).parent
 RANKS = {
     "errors": 0, "symbols": 0,
-    "text": 1, "config": 1, "runtime": 1,
+    "text": 1, "files": 1, "config": 1, "runtime": 1,
     "model": 2, "tokenizer": 2, "corpus": 2,
     "prepare": 3, "batches": 3, "aligner": 3, "checkpoint": 3,
     "translate": 4, "evaluate": 5, "train": 6, "cli": 7,

@@ -10,8 +10,6 @@ from nmt.model import Seq2Seq
 from nmt.model.recurrence import unroll, unroll_by_step
 from tests.unit.test_model import KINDS, SOURCES, TARGETS, Kind, batch_of, build
 
-INPUTS = ("word_gates", "first_state", "encoder_states", "keys")
-
 
 def parts(model: Seq2Seq) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Inputs of the recurrence as leaves of their own."""
