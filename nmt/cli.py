@@ -8,8 +8,10 @@ torch is imported inside the commands: `nmt --help` must answer at once.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -343,7 +345,7 @@ def translate(
     from nmt.translate.request import AlignFormat, Errors, Request, check
 
     request = Request(
-        texts=texts or [], input=input_, output=output,
+        texts=texts or [], input=input_, output=_unless_stdout(output),
         errors=_one_of("--errors", errors, get_args(Errors)),
         batch_size=batch_size, n_best=n_best, json=json_,
         align=None if align is None else _one_of("--align", align, get_args(AlignFormat)),
@@ -525,10 +527,11 @@ def evaluate(
         junit=junit, html=html,
     )  # fmt: skip
     evaluated = command.evaluate(request)
-    _print(evaluated.answer)
-    for check in evaluated.checks:
-        _print(f"gate: {check.message}", err=True)
-    evaluated.write()
+    with contextlib.ExitStack() as last:
+        last.callback(evaluated.write)  # the verdict is told first, and the reports come anyhow
+        _print(evaluated.answer)
+        for check in evaluated.checks:
+            _print(f"gate: {check.message}", err=True)
     if not all(check.passed for check in evaluated.checks):
         raise typer.Exit(3)
 
@@ -543,7 +546,9 @@ def align(
     ],
     output: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--output", metavar="FILE", help="Write there instead of to stdout."),
+        typer.Option(
+            "--output", metavar="FILE", help="Write there instead of to stdout, which is -."
+        ),
     ] = None,
     one_based: Annotated[
         bool, typer.Option("--one-based", help="Count tokens from 1, not from 0.")
@@ -564,19 +569,22 @@ def align(
     """
     from nmt.evaluate.alignments import read_token_pairs
     from nmt.evaluate.texts import check_has_chinese
-    from nmt.files import is_same_file
+    from nmt.files import refuse_overwriting
     from nmt.translate.links import pharaoh
     from nmt.translate.streams import writing_lines
 
-    if output is not None and any(is_same_file(output, path) for path in (src, trg)):
-        raise NmtError(f"{output}: is what is read, and would be written over", "another name")
+    refuse_overwriting([] if output is None else [output], [src, trg])
     link = _linker(method, model, device, batch_size)
     pairs = read_token_pairs(src, trg)
     check_has_chinese(str(src), [" ".join(tokens) for tokens, _ in pairs], "--src and --trg")
     made, _ = link(pairs)
-    with writing_lines(output) as (write, _):
+    with writing_lines(_unless_stdout(output)) as (write, _):
         for links in made:
             write(pharaoh(links, one_based=one_based))
+
+
+def _unless_stdout(path: Path | None) -> Path | None:
+    return None if str(path) == "-" else path
 
 
 def _refuse_windows(command: str) -> None:
@@ -672,6 +680,8 @@ def _linker(method: str, model: Path | None, device: str, batch_size: int) -> Li
 
 def main() -> None:
     """Run the command line and exit."""
+    if sys.stderr is None:  # closed from the start; messages may not go where results do
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # Chinese, whatever the locale is
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
@@ -707,16 +717,15 @@ def run(program: typer.Typer) -> NoReturn:
 def _print(text: str, *, err: bool = False) -> None:
     """Write to stdout, or to stderr; a reader that went away (head, less) has read enough.
 
-    What the command exits with does not depend on it.
+    What the command exits with does not depend on that, nor on what becomes of messages.
     """
-    stream, name = (sys.stderr, "error") if err else (sys.stdout, "output")
     try:
         typer.echo(text, err=err)
-    except BrokenPipeError:
-        leave(stream)
     except OSError as error:
-        leave(stream)
-        raise NmtError(f"standard {name}: cannot be written ({error.strerror})") from error
+        leave(sys.stderr if err else sys.stdout)
+        if not err and not isinstance(error, BrokenPipeError):
+            reason = error.strerror
+            raise NmtError(f"standard output: cannot be written ({reason})") from error
 
 
 def _fail(message: str, hint: str | None) -> NoReturn:

@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -124,6 +124,19 @@ def is_same_file(one: Path, other: Path) -> bool:
     with contextlib.suppress(OSError):
         return one.is_file() and one.samefile(other)
     return False
+
+
+def refuse_overwriting(written: Sequence[Path], read: Sequence[Path]) -> None:
+    """Refuse outputs that would take the place of what is read, or of one another.
+
+    Raises:
+        NmtError: naming the first.
+    """
+    for path in written:
+        if any(is_same_file(path, other) for other in read):
+            raise NmtError(f"{path}: is what is read, and would be written over", "another name")
+    if len(set(map(os.path.realpath, written))) < len(written):
+        raise NmtError("two outputs have the same name", "give each its own")
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import signal
@@ -53,8 +54,10 @@ def say(message: str) -> None:
     if os.environ.get("RANK", "0") == "0":
         try:
             tqdm.write(message, file=sys.stderr)
-        except OSError:
-            leave(sys.stderr)
+        except OSError as error:
+            if error.errno in (errno.EPIPE, errno.EIO):  # nobody reads it any more
+                with contextlib.suppress(OSError):
+                    leave(sys.stderr)
 
 
 def leave(stream: TextIO) -> None:

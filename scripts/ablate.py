@@ -14,6 +14,7 @@ is not looked at. Run again, it goes on where it was stopped.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import statistics
@@ -74,10 +75,6 @@ def ablate(
     for name, (one, *_) in plans.items():
         if name != BASE and one.model_copy(update={"run": plans[BASE][0].run}) == plans[BASE][0]:
             raise NmtError(f"--change {name!r}: is what the base has already")
-    folders = [one.run for configs in plans.values() for one in configs]
-    for folder in folders:
-        if folders.count(folder) > 1:
-            raise NmtError(f"--change: {folder} would be the run directory of two changes")
     rows, records = [], []
     for name, configs in plans.items():
         found = [_train(one, device) for one in configs]
@@ -106,7 +103,11 @@ def _config(path: Path, overrides: list[str] | None, change: str, seed: int) -> 
     """The recipe with one change, in a run directory of its own."""
     changes = [] if change == BASE else change.split()
     loaded = load_config(path, [*(overrides or []), *changes, f"train.seed={seed}"])
-    name = re.sub(r"[^\w.=-]+", "_", f"{loaded.run.name}-{change}")[:60] + f"-{seed}"
+    plain = change.replace(" ", "_")
+    name = re.sub(r"[^\w.=-]+", "_", plain)[:60]
+    if name != plain:  # another change may look the same
+        name += "-" + hashlib.sha256(change.encode()).hexdigest()[:8]
+    name = f"{loaded.run.name}-{name}-{seed}"
     return loaded.model_copy(update={"run": loaded.run.parent / "ablation" / name})
 
 

@@ -77,7 +77,7 @@ def attention_vs_fixed(
     whole: dict[str, list[Score]] = {
         name: score(lines, [references], resamples=RESAMPLES) for name, lines in hypotheses.items()
     }
-    table = score_table(whole) + "\n\n" + length_table(bands, banded)
+    table = score_table(list(whole), list(whole.values())) + "\n\n" + length_table(bands, banded)
     if loaded.train.guided_alignment:
         # What the fixed vector can't have belongs under the table.
         table += f"\n\nAttention was guided: train.guided_alignment {loaded.train.guided_alignment}"

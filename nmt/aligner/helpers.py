@@ -48,6 +48,9 @@ class Helpers:
         except (EOFError, OSError):
             helper = None
             warn("a process that aligned batches has ended; the training does its share itself now")
+        except BaseException:
+            helper = None  # it may hold an answer that nobody took
+            raise
         finally:
             self._idle.put(helper)
         return self._aligner.posteriors(src, src_mask, trg, trg_mask)

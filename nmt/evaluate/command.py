@@ -13,7 +13,7 @@ from nmt.evaluate.html import report_page
 from nmt.evaluate.metrics import DEFAULT, RESAMPLES, Comparison, Kind, Score, compare, score
 from nmt.evaluate.systems import Decoding, System, Texts, read, translated
 from nmt.evaluate.texts import check_same_length
-from nmt.files import is_same_file, write_whole
+from nmt.files import is_same_file, refuse_overwriting, write_whole
 from nmt.runtime import say
 from nmt.translate.links import Linker
 
@@ -221,15 +221,14 @@ def _keep_baseline(baseline: Path, output: Path) -> None:
 
 def _keep_what_is_read(request: Request) -> None:
     """Refuse to write over what is scored, or twice to one file."""
-    reports = [request.output / name for name in ("report.json", "hypotheses.txt")]
-    asked = (request.markdown, request.junit, request.html, request.chart)
-    written = [*reports, *(path for path in asked if path is not None)]
-    read_too = [path for path in (request.src, *request.refs, *request.systems) if path is not None]
-    for path in written:
-        if any(is_same_file(path, other) for other in read_too):
-            raise NmtError(f"{path}: is what is scored, and would be written over", "another name")
-    if len({path.resolve() for path in written}) < len(written):
-        raise NmtError("two outputs have the same name", "give each its own")
+    single = len(request.systems) == 1
+    report = request.output / ("report.json" if single else "comparison.json")
+    written = (report, request.markdown, request.junit, request.html, request.chart)
+    texts = [path for path in (request.src, *request.refs) if path is not None]
+    given = [path for path in (*request.systems, request.baseline) if path is not None]
+    refuse_overwriting([path for path in written if path is not None], [*texts, *given])
+    if single:  # hypotheses scored once more are written as they were
+        refuse_overwriting([request.output / "hypotheses.txt"], texts)
 
 
 def _scores_text(systems: Sequence[System], scores: Sequence[Sequence[Score]], texts: Texts) -> str:
@@ -238,9 +237,9 @@ def _scores_text(systems: Sequence[System], scores: Sequence[Sequence[Score]], t
             f"{one.name} {tables.with_interval(one)}  ({texts.segments} segments; {one.signature})"
             for one in scores[0]
         )
-    named = {system.name: row for system, row in zip(systems, scores, strict=True)}
+    names = [system.name for system in systems]
     signatures = "\n".join(one.signature for one in scores[0])
-    return f"{tables.score_table(named)}\n{texts.segments} segments\n{signatures}"
+    return f"{tables.score_table(names, scores)}\n{texts.segments} segments\n{signatures}"
 
 
 def _compare(systems: Sequence[System], texts: Texts, kinds: Sequence[Kind]) -> Compared:

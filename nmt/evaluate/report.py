@@ -138,10 +138,9 @@ def markdown(
     comparisons: Sequence[Sequence[Sequence[Comparison]]] | None,
 ) -> str:
     """The whole evaluation as Markdown, for a job summary or a pull request."""
-    named = {system.name: row for system, row in zip(systems, scores, strict=True)}
     parts = [
         "## nmt evaluate",
-        score_table(named),
+        score_table([system.name for system in systems], scores),
         f"{texts.segments:,} segments, 95 % bootstrap intervals.",
     ]
     if checks:

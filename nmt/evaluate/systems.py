@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,9 +117,11 @@ def translated(systems: Sequence[Run | System], texts: Texts, decoding: Decoding
 
 
 def _is_run(path: Path) -> bool:
-    # A path that is not there reads as a run if it has no ending: the message fits then.
-    missing = not path.exists() and str(path) != "-"
-    return path.is_dir() or (missing and not path.suffix)
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        # A path that is not there reads as a run if it has no ending: the message fits then.
+        return str(path) != "-" and not path.suffix
 
 
 def _texts(runs: Sequence[Run], src: Path | None, refs: Sequence[Path]) -> Texts:

@@ -32,11 +32,10 @@ def with_interval(score: Score) -> str:
     return f"{score.value:.2f} [{score.interval[0]:.2f}, {score.interval[1]:.2f}]"
 
 
-def score_table(scores: Mapping[str, Sequence[Score]]) -> str:
+def score_table(systems: Sequence[str], scores: Sequence[Sequence[Score]]) -> str:
     """Systems down, metrics across, each with its 95 % interval."""
-    names = [score.name for score in next(iter(scores.values()))]
-    rows = [[system, *map(with_interval, row)] for system, row in scores.items()]
-    return table(["system", *names], rows)
+    rows = [[system, *map(with_interval, row)] for system, row in zip(systems, scores, strict=True)]
+    return table(["system", *(score.name for score in scores[0])], rows)
 
 
 def length_table(buckets: Sequence[Bucket], scores: Mapping[str, Sequence[Score]]) -> str:

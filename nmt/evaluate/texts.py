@@ -104,7 +104,7 @@ def check_has_chinese(name: str, lines: Sequence[str], options: str) -> None:
     """
     with_text = sum(map(bool, map(str.strip, lines)))
     with_han = sum(has_han(line) for line in lines)
-    if with_han * 2 < with_text:
+    if with_han * 2 < with_text or not with_text:
         raise NmtError(
             f"{name}: {with_han} of {with_text} lines hold a Chinese character: "
             "not a Chinese source",

@@ -179,7 +179,7 @@ class RecordedGradient:
         """Add `share` of the gradient of a batch.
 
         Args:
-            batch: on the CPU, from `in_bucket`.
+            batch: on the CPU, from `in_bucket`; pinned, if this is for a GPU.
             share: what the summed loss is multiplied by.
 
         Returns:

@@ -127,11 +127,11 @@ def _progress(request: Request) -> tqdm[Any]:
     """A bar on stderr where it can be seen and does not come between lines on a terminal."""
     shown = _is_terminal(sys.stderr) and not request.texts
     shown = shown and not (request.output is None and _is_terminal(sys.stdout))
-    shown = shown and not (request.input is None and _is_terminal(sys.stdin))
+    given = None if str(request.input) == "-" else request.input
+    shown = shown and not (given is None and _is_terminal(sys.stdin))
     total = None
     # What is no file can be read only once.
-    given = request.input
-    if shown and given is not None and str(given) != "-" and given.is_file():
+    if shown and given is not None and given.is_file():
         total = sum(1 for _ in read_lines(given, errors="replace"))
     return tqdm(total=total, unit=" lines", disable=not shown)
 

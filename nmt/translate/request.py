@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from nmt.errors import NmtError
-from nmt.files import is_pipe, is_same_file, refuse_folder
+from nmt.files import is_pipe, refuse_folder, refuse_overwriting
 from nmt.text import open_bytes
 
 Errors = Literal["strict", "replace"]
@@ -61,13 +61,10 @@ def check(request: Request) -> None:
     written = [p for p in (request.output, request.html, *request.pictures.values()) if p]
     for path in written:
         refuse_folder(path)
-        if request.input is not None and is_same_file(path, request.input):
-            raise NmtError(f"{path}: is what is read, and would be written over", "another name")
+    refuse_overwriting(written, [] if request.input is None else [request.input])
     for kind, path in request.pictures.items():
         if path.suffix.lower() != f".{kind}":
             raise NmtError(
                 f"--attention-{kind} {path}: a name that ends in .{kind} is needed",
                 f"{path.with_suffix(f'.{kind}')}",
             )
-    if len({path.resolve() for path in written}) < len(written):
-        raise NmtError("two outputs have the same name", "give each its own")

@@ -146,8 +146,8 @@ def _to_stdout() -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing_lines(path: Path | None) -> Iterator[tuple[Write, Flush]]:
-    """Functions that write a line and that send what is written on its way; - is stdout."""
-    if path is None or str(path) == "-":
+    """Functions that write a line and that send what is written on its way."""
+    if path is None:
         if sys.stdout is None:
             raise NmtError("standard output is closed", "name a file with --output")
         out = sys.stdout.buffer

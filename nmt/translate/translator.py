@@ -37,7 +37,7 @@ _WINDOW_CHARACTERS = 1 << 20  # or fewer lines, if they are long
 _DEV_LINES = 1000  # whose lengths are looked at, or some more
 _MOST_NUMBERS = 1 << 26  # in the largest tensors of all searches at a time: 256 MiB
 _LEAST_SHARE = 8  # sentences that are worth a core of their own
-_SENTENCE_END = re.compile(r"[^。！？!?]*[。！？!?]+[”’」』】》〉〕］｝）)\"＂'…]*|[^。！？!?]+")
+_SENTENCE_END = re.compile(r"[^。！？!?]*[。！？!?]+[”’」』】》〉〕］｝）)\]}\"＂'…]*|[^。！？!?]+")
 _CLAUSE_END = re.compile(r"[^，,、；;：:…\s]*[，,、；;：:…\s]+|[^，,、；;：:…\s]+")
 
 

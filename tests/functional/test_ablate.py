@@ -58,6 +58,3 @@ def test_mistakes_show_before_the_first_training(toy: Path) -> None:
     assert done.stderr.startswith("error: --seeds 1,1: one stands twice")
     done = run_script("--config", toy, "--output", ".")
     assert done.stderr.startswith("error: --output .: a name for the table is needed")
-    same = ["--change", "model.dropout=0.3", "--change", "model.dropout =0.3"]
-    done = run_script("--config", toy, *same, "--output", toy.parent / "x")
-    assert done.returncode == 2

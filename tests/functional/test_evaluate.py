@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sacrebleu
@@ -488,7 +489,7 @@ def test_what_is_scored_is_not_written_over(
     ref = write(tmp_path / "ref", *REFERENCES)
     answer = nmt("evaluate", write(tmp_path / "hyp", *WORSE), "--ref", ref, option, ref)
     assert answer.code == 2
-    assert answer.err.startswith(f"error: {ref}: is what is scored, and would be written over")
+    assert answer.err.startswith(f"error: {ref}: is what is read, and would be written over")
     assert ref.read_text().splitlines() == REFERENCES
     both = ("--markdown", tmp_path / "x", "--junit", tmp_path / "x")
     answer = nmt("evaluate", tmp_path / "hyp", "--ref", ref, *both)
@@ -522,17 +523,36 @@ def test_a_path_that_cannot_be_looked_at(nmt: Callable[..., Result], tmp_path: P
     assert answer.err == f"error: {long}: File name too long\n"
 
 
-def test_a_full_disk_behind_stdout_is_told(tmp_path: Path) -> None:
-    ref = write(tmp_path / "ref", *REFERENCES)
-    words = [sys.executable, "-m", "nmt", "evaluate", str(ref), "--ref", str(ref)]
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize(("stream", "code"), [("stdout", 2), ("stderr", 3)])
+def test_a_full_disk_behind_a_stream_costs_no_report(
+    tmp_path: Path, stream: str, code: int
+) -> None:
+    ref, hyp = write(tmp_path / "ref", *REFERENCES), write(tmp_path / "hyp", *WORSE)
+    words = ["evaluate", str(hyp), "--ref", str(ref), "--min-bleu", "99", "--junit", "gate.xml"]
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with open("/dev/full", "wb") as full:  # noqa: PTH123
-        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "error: standard output: cannot be written (No space left on device)" in done.stderr
-    assert "Traceback" not in done.stderr
+        done = subprocess.run(
+            [sys.executable, "-m", "nmt", *words], cwd=tmp_path, **{**streams, stream: full}
+        )
+    assert done.returncode == code
+    assert (tmp_path / "gate.xml").exists()
+    if stream == "stdout":
+        said = done.stderr.decode()
+        assert "error: standard output: cannot be written (No space left on device)" in said
+        assert "Traceback" not in said
 
 
 # The baseline
+
+
+def test_hypotheses_can_be_scored_again(nmt: Callable[..., Result], tmp_path: Path) -> None:
+    ref = write(tmp_path / "ref", *REFERENCES)
+    nmt("evaluate", write(tmp_path / "hyp", *WORSE), "--ref", ref)
+    written = tmp_path / "evaluation" / "hypotheses.txt"
+    assert nmt("evaluate", written, "--ref", ref).code == 0
+    assert nmt("evaluate", "--compare", written, ref, "--ref", ref).code == 0
+    assert written.read_text().splitlines() == WORSE
 
 
 def test_a_baseline_needs_no_source(nmt: Callable[..., Result], run: Path, tmp_path: Path) -> None:
@@ -763,6 +783,10 @@ def test_a_page_of_a_run_without_its_manifest(nmt: Callable[..., Result], run: P
     answer = nmt("evaluate", "--model", run, "--html", "report.html", "--device", "cpu")
     assert answer.code == 2
     assert f"error: {run / 'manifest.json'}: missing or damaged (" in answer.err
+    (run / "manifest.json").unlink()
+    answer = nmt("evaluate", "--model", run, "--html", "report.html", "--device", "cpu")
+    assert answer.code == 0
+    assert "sent on without its manifest" in Path("report.html").read_text(encoding="utf-8")
 
 
 def test_a_page_of_hypotheses_needs_no_run(nmt: Callable[..., Result], tmp_path: Path) -> None:

@@ -316,6 +316,8 @@ def test_a_closed_stream_is_told(toy_run: Path, tmp_path: Path) -> None:
         )
         assert done.returncode == 2
         assert f"error: standard {message}" in done.stderr
+    out = subprocess.check_output(["bash", "-c", f"{words} 我今天吃苹果。 2>&-"], cwd=tmp_path)
+    assert out.count(b"\n") == 1  # no message among the results
 
 
 def test_dev_files_of_unequal_length_are_left_aside(toy_run: Path, tmp_path: Path) -> None:

@@ -41,16 +41,14 @@ def batch(corpus: PackedSet) -> Pair:
     return (*gather(corpus.src, np.arange(7)), *gather(corpus.trg, np.arange(7)))
 
 
-def processes(helpers: Helpers, batch: Pair) -> list[int]:
-    """Theirs, once they are at work."""
-    helpers.posteriors(*batch)
-    return [child.pid for child in active_children() if child.pid is not None]
+def children() -> set[int]:
+    return {child.pid for child in active_children() if child.pid is not None}
 
 
 def is_gone(process: int) -> bool:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        if process not in [child.pid for child in active_children()]:
+        if process not in children():
             return True
         time.sleep(0.02)
     return False
@@ -64,11 +62,13 @@ def test_they_believe_what_is_believed_here(learned: Path, batch: Pair) -> None:
 
 
 def test_they_outlive_ctrl_c_and_end_with_their_object(learned: Path, batch: Pair) -> None:
+    before = children()
     helpers = Helpers(learned, 1)
-    (process,) = processes(helpers, batch)
+    helpers.posteriors(*batch)
+    (process,) = children() - before
     os.kill(process, signal.SIGINT)
     helpers.posteriors(*batch)
-    assert processes(helpers, batch) == [process]
+    assert process in children()
     del helpers
     gc.collect()
     assert is_gone(process)
@@ -77,9 +77,10 @@ def test_they_outlive_ctrl_c_and_end_with_their_object(learned: Path, batch: Pai
 def test_the_work_of_one_that_is_killed_is_done_here(
     learned: Path, batch: Pair, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    before = children()
     helpers = Helpers(learned, 2)
     here = Aligner.load(learned).posteriors(*batch)
-    for process in processes(helpers, batch):
+    for process in children() - before:
         os.kill(process, signal.SIGKILL)
         assert is_gone(process)
     for _ in range(5):

@@ -81,6 +81,8 @@ def test_a_blank_line_of_a_further_set_is_no_reference() -> None:
     assert sentence_scores(HYPOTHESES, [more, REFERENCES])[0] == pytest.approx(
         sentence_scores(HYPOTHESES, [REFERENCES])[0]
     )
+    for one in score(HYPOTHESES, [REFERENCES, more], kinds=["chrf++", "ter"]):
+        assert "nrefs:var" in one.signature
     ((bleu, _),) = compare(HYPOTHESES, [HYPOTHESES], [REFERENCES, more], test="bs")
     assert bleu.value == pytest.approx(found.value)
 

@@ -110,3 +110,10 @@ def test_with_torch_there_garbage_is_collected_as_ever() -> None:
     with starting():
         assert gc.isenabled()
     assert gc.get_freeze_count() == 0
+
+
+def test_workers_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "allowed_cores", lambda: 8)
+    for there, cores in (("1", 8), ("3", 2), ("16", 1)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", there)
+        assert runtime.cores_of_a_worker() == cores

@@ -195,7 +195,7 @@ def test_a_long_line_is_split_at_its_sentence_ends(translator: Translator) -> No
     assert translation.text == " ".join(t.text for t in alone if t.text)
 
 
-@pytest.mark.parametrize("closing", [*"”’」』】》〉〕］｝）)＂", "。」", "”）"])
+@pytest.mark.parametrize("closing", [*"”’」』】》〉〕］｝）)]}＂", "。」", "”）"])
 def test_a_closing_bracket_stays_with_its_sentence(closing: str) -> None:
     sentences = [f"我爱你。{closing}", "他来了！"]
     assert _SENTENCE_END.findall("".join(sentences)) == sentences
