@@ -163,8 +163,9 @@ def _plain_numerals(text: str) -> str:
 def _read_chinese(numeral: str) -> frozenset[float]:
     parts = numeral.split("点")
     found = set().union(*map(_read_whole, parts))
-    for whole, rest in zip(parts[-2:], parts[-1:], strict=False):  # the last point, if there is one
-        if len(parts) > 1 and rest and all(c in _ZH_DIGITS for c in rest):
+    if len(parts) > 1:
+        whole, rest = parts[-2:]
+        if rest and all(c in _ZH_DIGITS for c in rest):
             decimals = "".join(str(_ZH_DIGITS[c]) for c in rest)
             values = (value for value in _read_whole(whole) if value < math.inf)
             found |= {float(f"{int(value)}.{decimals}") for value in values}

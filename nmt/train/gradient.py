@@ -27,7 +27,7 @@ from nmt.errors import NmtError
 from nmt.model import Seq2Seq
 from nmt.runtime import Workers, is_out_of_memory, warn
 from nmt.train.loss import batch_loss
-from nmt.train.recorded import RecordedGradient, Recorder, in_bucket
+from nmt.train.recorded import RecordedGradient, Recorder
 from nmt.train.sampling import SubwordSampler
 
 _SOON = 1000  # updates
@@ -184,13 +184,7 @@ class Gradient:
 
     def _batch(self, sentences: _Sentences, part: Indices) -> Batch:
         batch = make_batch(sentences.corpus, part, self.align)
-        if self.recorded is None:
-            return batch
-        batch = in_bucket(batch)
-        if self.device.type != "cuda":
-            return batch
-        with torch.cuda.device(self.device):  # which a thread does not know by itself
-            return batch.pinned()
+        return batch if self.recorded is None else self.recorded.ready(batch)
 
     def _in_parts(self, gathered: _Gathered) -> Computed:
         self.clear()

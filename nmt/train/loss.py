@@ -181,13 +181,18 @@ class _OutputLoss(torch.autograd.Function):
         return d_features * scale, d_weight * scale, d_bias * scale, None, None, None, None
 
 
+def _smoothed(plain: Tensor, even: Tensor, label_smoothing: float) -> Tensor:
+    """Of the cross-entropy with the reference, and with an even target."""
+    return (1 - label_smoothing) * plain + label_smoothing * even
+
+
 def _by_kernel(
     kernels: Kernels, scores: Tensor, bias: Tensor, reference: Tensor, label_smoothing: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `_into_gradient`, one pass, all rows in one launch."""
     losses, evens = kernels.cross_entropy(scores, bias, reference, label_smoothing)
-    plain, even = losses.sum(), evens.sum()
-    smoothed = (1 - label_smoothing) * plain + label_smoothing * even
+    plain = losses.sum()
+    smoothed = _smoothed(plain, evens.sum(), label_smoothing)
     return plain, smoothed, scores.sum(dim=0, dtype=bias.dtype)
 
 
@@ -232,7 +237,7 @@ def _into_gradient(
         d_bias += part.sum(dim=(0, 1))
         scores[:, rows] = part
     plain, even = -(counts * of_reference).sum(), -(counts * mean).sum()
-    smoothed = (1 - label_smoothing) * plain + label_smoothing * even
+    smoothed = _smoothed(plain, even, label_smoothing)
     return plain, smoothed + agreement * (counts * apart).sum(), d_bias
 
 

@@ -175,11 +175,19 @@ class RecordedGradient:
         for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
             parameter.grad = gradient
 
+    def ready(self, batch: Batch) -> Batch:
+        """A batch on the CPU as `add` takes it: in its bucket, and pinned if this is for a GPU."""
+        widened, device = in_bucket(batch), self.recorder.device
+        if device.type != "cuda":
+            return widened
+        with torch.cuda.device(device):  # which a thread does not know by itself
+            return widened.pinned()
+
     def add(self, batch: Batch, share: float) -> Tensor:
         """Add `share` of the gradient of a batch.
 
         Args:
-            batch: on the CPU, from `in_bucket`; pinned, if this is for a GPU.
+            batch: from `ready`.
             share: what the summed loss is multiplied by.
 
         Returns:

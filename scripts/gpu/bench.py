@@ -28,7 +28,7 @@ from nmt.model.kernels import PLAIN, Kernels, OnTriton
 from nmt.prepare.pipeline import load_manifest
 from nmt.runtime import compute_reproducibly
 from nmt.train.gradient import SummedLoss
-from nmt.train.recorded import RecordedGradient, Recorder, in_bucket
+from nmt.train.recorded import RecordedGradient, Recorder
 from nmt.train.step import Step
 
 Found = Iterator[tuple[str, Any]]
@@ -186,11 +186,8 @@ class Trainer:
     def add_recorded(self, batch: Batch) -> Tensor:
         """Add the gradients, recorded; `batch` is on the CPU."""
         assert self.recorded is not None
-        widened = in_bucket(batch)
-        if self.recorded.recorder.device.type == "cuda":
-            widened = widened.pinned()
         with through(self.loop):
-            plain = self.recorded.add(widened, 1 / batch.trg_tokens)
+            plain = self.recorded.add(self.recorded.ready(batch), 1 / batch.trg_tokens)
         return plain / batch.trg_tokens
 
     def update(self, batch: Batch, device: torch.device) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -312,6 +313,21 @@ def command(config: Path) -> list[str]:
     return [sys.executable, "-m", "nmt", "train", "--config", str(config), "--device", "cpu"]
 
 
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a training; one that a failed test leaves behind is ended."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(config: Path, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
+        started.append(subprocess.Popen(command(config), stderr=stderr, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
 def wait_for_validations(process: subprocess.Popen[str], journal: Path, count: int) -> None:
     waited = time.monotonic()
     while not journal.exists() or journal.read_text().count('"validation"') < count:
@@ -321,10 +337,12 @@ def wait_for_validations(process: subprocess.Popen[str], journal: Path, count: i
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_saves_and_ends_with_130(tmp_path: Path, number: signal.Signals) -> None:
+def test_signal_saves_and_ends_with_130(
+    tmp_path: Path, number: signal.Signals, start: Callable[..., subprocess.Popen[str]]
+) -> None:
     config = write_config(tmp_path, train={"epochs": 10_000, "patience": 10_000})
     nmt("prepare", "--config", config)
-    process = subprocess.Popen(command(config), stderr=subprocess.PIPE, text=True)
+    process = start(config)
     wait_for_validations(process, tmp_path / "run" / "train.jsonl", 1)
     process.send_signal(number)
     errors = process.communicate(timeout=60)[1]
@@ -337,10 +355,12 @@ def test_signal_saves_and_ends_with_130(tmp_path: Path, number: signal.Signals) 
     assert run.info["finished"] is None
 
 
-def test_log_that_nobody_reads_any_more_ends_no_training(tmp_path: Path) -> None:
+def test_log_that_nobody_reads_any_more_ends_no_training(
+    tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
     config = write_config(tmp_path, train={"epochs": 6})
     nmt("prepare", "--config", config)
-    process = subprocess.Popen(command(config), stderr=subprocess.PIPE, text=True)
+    process = start(config)
     assert process.stderr is not None
     process.stderr.readline()
     process.stderr.close()  # as in: nmt train 2>&1 | head -1
@@ -351,11 +371,13 @@ def test_log_that_nobody_reads_any_more_ends_no_training(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a terminal to take away")
-def test_terminal_that_is_closed_saves(tmp_path: Path) -> None:
+def test_terminal_that_is_closed_saves(
+    tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
     config = write_config(tmp_path, train={"epochs": 10_000, "patience": 10_000})
     nmt("prepare", "--config", config)
     ours, theirs = os.openpty()
-    process = subprocess.Popen(command(config), stderr=theirs, text=True)
+    process = start(config, theirs)
     os.close(theirs)
     # The terminal takes no more than a page unless somebody reads it.
     reader = threading.Thread(target=drain, args=(ours,), daemon=True)
