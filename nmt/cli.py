@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional, get_args
 import typer
 
 import nmt
+from nmt.device import starting
 from nmt.errors import NmtError
-from nmt.runtime import leave, starting
+from nmt.log import leave
 
 if TYPE_CHECKING:
-    from nmt.config import Config
-    from nmt.translate.links import Linker, Links, Method, TokenPair
+    from nmt.align.links import Linker, Links, Method, TokenPair
+    from nmt.config.schema import Config
     from nmt.translate.translator import Translator
 
 RUNS = Path("runs")
@@ -72,7 +73,10 @@ BeamOption = Annotated[
 AlphaOption = Annotated[
     Optional[float],  # noqa: UP045
     typer.Option(
-        "--alpha", min=0.0, max=5.0, help="Length penalty: --alpha 1 if output is too short."
+        "--length-penalty",
+        min=0.0,
+        max=5.0,
+        help="Length penalty: --length-penalty 1 if output is too short.",
     ),
 ]
 BatchOption = Annotated[
@@ -233,17 +237,20 @@ def translate(
     beta: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(
-            "--beta", min=0.0, max=5.0, help="Coverage penalty: --beta 0.2 if words go missing."
+            "--coverage-penalty",
+            min=0.0,
+            max=5.0,
+            help="Coverage penalty: --coverage-penalty 0.2 if words go missing.",
         ),
     ] = None,
     no_repeat: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(
-            "--no-repeat",
+            "--no-repeat-ngram",
             min=0,
             max=20,
             metavar="N",
-            help="No N pieces twice in a line: --no-repeat 3 ends loops.",
+            help="No N pieces twice in a line: --no-repeat-ngram 3 ends loops.",
         ),
     ] = None,
     max_ratio: Annotated[
@@ -286,7 +293,7 @@ def translate(
     flags: Annotated[
         bool,
         typer.Option(
-            "--flags",
+            "--quality-flags",
             help="Name suspect lines on stderr: loops, source nobody looked at, numbers that "
             "differ, odd lengths, unknown characters. Hints, not verdicts.",
         ),
@@ -322,10 +329,10 @@ def translate(
     errors: Annotated[
         str,
         typer.Option(
-            "--errors",
+            "--encoding-errors",
             metavar="HOW",
             help="Input that is not UTF-8: strict stops and names the line, replace goes on "
-            "with U+FFFD: --errors replace.",
+            "with U+FFFD: --encoding-errors replace.",
         ),
     ] = "strict",
 ) -> None:
@@ -346,15 +353,15 @@ def translate(
 
     request = Request(
         texts=texts or [], input=input_, output=_unless_stdout(output),
-        errors=_one_of("--errors", errors, get_args(Errors)),
+        errors=_one_of("--encoding-errors", errors, get_args(Errors)),
         batch_size=batch_size, n_best=n_best, json=json_,
         align=None if align is None else _one_of("--align", align, get_args(AlignFormat)),
         flags=flags, show_attention=show_attention, html=attention_html,
         svg=attention_svg, png=attention_png,
     )  # fmt: skip
     check(request)
-    given = {"beam": beam, "alpha": alpha, "beta": beta, "no_repeat": no_repeat,
-             "max_ratio": max_ratio}  # fmt: skip
+    given = {"beam": beam, "length_penalty": alpha, "coverage_penalty": beta,
+             "no_repeat_ngram": no_repeat, "max_ratio": max_ratio}  # fmt: skip
     with starting():
         if threads is not None:
             import torch
@@ -482,8 +489,8 @@ def evaluate(
       nmt evaluate --alignments gold.align --src tokens.zh --ref tokens.en
     """
     from nmt.evaluate import command
-    from nmt.evaluate.systems import Decoding
-    from nmt.files import refuse_folder
+    from nmt.evaluate.inputs import Decoding
+    from nmt.io.write import refuse_folder
 
     decoding = Decoding(device, beam, alpha, batch_size)
     for path in (markdown, junit, html, chart):
@@ -494,7 +501,7 @@ def evaluate(
             "--max-drop": max_drop,
             "--compare": compare or None, "--by-length": by_length or None, "--buckets": buckets,
             "--chart": chart, "--metric": metric, "--markdown": markdown, "--junit": junit,
-            "--html": html, "--beam": beam, "--alpha": alpha,
+            "--html": html, "--beam": beam, "--length-penalty": alpha,
         }  # fmt: skip
         for option, value in other.items():
             if value is not None:
@@ -567,10 +574,10 @@ def align(
       nmt align --src tokens.zh --trg tokens.en > links.pharaoh
       nmt align --src tokens.zh --trg tokens.en --method attention --model runs/tatoeba
     """
-    from nmt.evaluate.alignments import read_token_pairs
+    from nmt.align.links import pharaoh
+    from nmt.align.score import read_token_pairs
     from nmt.evaluate.texts import check_has_chinese
-    from nmt.files import refuse_overwriting
-    from nmt.translate.links import pharaoh
+    from nmt.io.write import refuse_overwriting
     from nmt.translate.streams import writing_lines
 
     refuse_overwriting([] if output is None else [output], [src, trg])
@@ -593,7 +600,7 @@ def _refuse_windows(command: str) -> None:
 
 
 def _load_config(path: Path, overrides: list[str] | None) -> Config:
-    from nmt.config import load_config
+    from nmt.config.load import load_config
 
     return load_config(path, overrides)
 
@@ -605,7 +612,7 @@ def _loaded(
     int8: bool = False,
 ) -> Translator:
     """The translator of a run or several; search settings given replace the run's own."""
-    from nmt.checkpoint import newest_run
+    from nmt.run.directory import newest_run
     from nmt.translate.translator import Translator
 
     translator = Translator.load(models or [newest_run(RUNS)], device, int8=int8)
@@ -626,8 +633,8 @@ def _systems(
     ref: list[Path] | None,
 ) -> list[Path]:
     """What to evaluate, however it was named."""
-    from nmt.checkpoint import Run, newest_run
-    from nmt.text import open_bytes
+    from nmt.io.read import open_bytes
+    from nmt.run.directory import Run, newest_run
 
     if hypotheses is not None and model is not None:
         raise NmtError("--hypotheses takes no --model: nothing is translated")
@@ -659,10 +666,10 @@ def _linker(method: str, model: Path | None, device: str, batch_size: int) -> Li
         raise NmtError(f"--method {method}: unknown method", f"one of: {known}")
 
     def link(pairs: Iterable[TokenPair]) -> tuple[Iterator[Links], str]:
-        from nmt.aligner import ALIGNER
-        from nmt.checkpoint import Run, newest_run
-        from nmt.runtime import say
-        from nmt.translate.links import run_links, stream_links
+        from nmt.align import ALIGNER
+        from nmt.align.links import run_links, stream_links
+        from nmt.log import say
+        from nmt.run.directory import Run, newest_run
 
         run, chosen = model or newest_run(RUNS), method
         if method == LINK_METHOD:

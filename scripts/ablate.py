@@ -25,15 +25,16 @@ import torch
 import typer
 
 from nmt import cli
-from nmt.checkpoint import Run
-from nmt.config import Config, load_config
+from nmt.config.load import load_config
+from nmt.config.schema import Config
 from nmt.errors import NmtError
 from nmt.evaluate.metrics import score
 from nmt.evaluate.tables import table
-from nmt.files import write_whole
+from nmt.io.write import write_whole
+from nmt.log import say
 from nmt.prepare.pipeline import prepare
-from nmt.runtime import say
-from nmt.train.journal import environment
+from nmt.run.directory import Run
+from nmt.run.journal import environment
 from nmt.train.loop import train
 from nmt.translate.forced import force
 from nmt.translate.translator import Translator

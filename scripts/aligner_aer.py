@@ -7,7 +7,7 @@ r"""Alignment error rate of the statistical aligner and its variants.
 Learns from a prepared corpus, links the words of the given sentences, and prints a
 Markdown table: IBM model 1 and the HMM, each direction alone, both put together
 afterwards, and both learning in agreement. The given sentences are not
-learned from as long as they are not in the corpus (`data.keep_out`).
+learned from as long as they are not in the corpus (`data.exclude`).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import Annotated
 import typer
 
 from nmt import cli
-from nmt.aligner import Aligner
-from nmt.batches import Align
-from nmt.corpus import PackedSet
-from nmt.evaluate.alignments import alignment_score, check_in_range, read_gold, read_token_pairs
+from nmt.align import Aligner
+from nmt.align.links import lexical_links
+from nmt.align.score import alignment_score, check_in_range, read_gold, read_token_pairs
+from nmt.data.batches import Align
+from nmt.data.packed import PackedSet
+from nmt.data.tokenizer import load_both
 from nmt.prepare.pipeline import load_manifest
-from nmt.tokenizer import load_both
-from nmt.translate.links import lexical_links
 
 VARIANTS: dict[str, dict[str, int]] = {
     "model 1": {"hmm_rounds": 0},
@@ -59,7 +59,7 @@ def aligner_aer(
     """Print AER, precision and recall of each variant."""
     links, sentences = read_gold(gold, one_based=False), read_token_pairs(src, ref)
     check_in_range(str(gold), links, sentences)
-    zh, en = load_both(data, simplify=load_manifest(data)["config"]["simplify"])
+    zh, en = load_both(data, simplify=load_manifest(data)["config"]["to_simplified"])
     corpus = PackedSet.open(data, "train")
     print("| learned | asked | AER | precision | recall | links |")
     print("| --- | --- | ---: | ---: | ---: | ---: |")

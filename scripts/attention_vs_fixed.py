@@ -19,17 +19,18 @@ from typing import Annotated, Optional
 import typer
 
 from nmt import cli
-from nmt.checkpoint import Run
-from nmt.config import Config, load_config
+from nmt.config.load import load_config
+from nmt.config.schema import Config
 from nmt.evaluate import lengths
 from nmt.evaluate.charts import check_chart_name, length_chart
 from nmt.evaluate.metrics import RESAMPLES, Score, score
 from nmt.evaluate.tables import length_table, score_table
 from nmt.evaluate.texts import translate_all
-from nmt.files import write_whole
+from nmt.io.write import write_whole
+from nmt.log import say
 from nmt.prepare.pipeline import prepare
 from nmt.prepare.report import summary
-from nmt.runtime import say
+from nmt.run.directory import Run
 from nmt.train.loop import train
 from nmt.translate.translator import Translator
 

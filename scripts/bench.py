@@ -33,20 +33,21 @@ import typer
 from shapes import SHAPES
 
 from nmt import cli
-from nmt.batches import Batch, Blocks, make_batch, plan_epoch, usual_block_tokens
-from nmt.checkpoint import Run
-from nmt.config import ModelConfig
-from nmt.corpus import PackedSet
+from nmt.config.schema import ModelConfig
+from nmt.data.batches import Batch, Blocks, make_batch, plan_epoch, usual_block_tokens
+from nmt.data.packed import PackedSet
+from nmt.device import allowed_cores, choose_precision
 from nmt.errors import NmtError
 from nmt.evaluate.metrics import score
-from nmt.model import Seq2Seq, recurrence, seq2seq
+from nmt.io.read import read_lines
+from nmt.model import Seq2Seq, seq2seq
+from nmt.model.fast import recurrence
 from nmt.prepare.pipeline import load_manifest
-from nmt.runtime import allowed_cores, choose_precision
-from nmt.text import read_lines
+from nmt.run.directory import Run
+from nmt.run.journal import environment
+from nmt.train.cuda_graphs import bucket_sizes
 from nmt.train.forecast import finish_work, peak_rss
 from nmt.train.gradient import SummedLoss
-from nmt.train.journal import environment
-from nmt.train.recorded import bucket_sizes
 from nmt.translate.translator import Translator
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None)
@@ -471,7 +472,8 @@ def widened(model: Seq2Seq, config: ModelConfig, sizes: dict[str, int], pieces: 
     wide = Seq2Seq(src_vocab=vocab, trg_vocab=pieces, **large).eval()
     # Along each side of each matrix: blocks that grow, as (now, then).
     e, h, d, a = (
-        (small[k], large[k]) for k in ("embedding", "encoder", "decoder", "attention_size")
+        (small[k], large[k])
+        for k in ("embedding_dim", "encoder_hidden", "decoder_hidden", "attention_hidden")
     )
     words = [d] * 3 + ([a] if config.attention_query == "state+word" else [])
     v, own = (len(model.decoder.output_bias), pieces), (vocab, vocab)

@@ -31,7 +31,7 @@ from gpu.program import section_train, section_translate
 from gpu.speed import section_launched, section_shapes, section_sweep, section_variants
 
 from nmt.errors import NmtError
-from nmt.train.journal import environment
+from nmt.run.journal import environment
 
 HERE = Path(__file__).resolve()
 

@@ -24,8 +24,8 @@ import torch
 import typer
 from torch import Tensor
 
-from nmt.model.kernels import PLAIN, Kernels, OnTriton
-from nmt.model.recurrence_cuda import Inputs, recurrence
+from nmt.model.fast.kernels import PLAIN, Kernels, OnTriton
+from nmt.model.fast.recurrence_cuda import Inputs, recurrence
 from nmt.symbols import PAD
 
 # The twin adds up in float32 too: what differs is the order of sums, an exponential, and the

@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 SHAPES: dict[str, dict[str, int]] = {
-    "small": {"embedding": 256, "encoder": 256, "decoder": 512, "attention_size": 512},
-    "base": {"embedding": 512, "encoder": 512, "decoder": 1024, "attention_size": 1024},
-    "large": {"embedding": 620, "encoder": 1000, "decoder": 1000, "attention_size": 1000},
+    "small": {
+        "embedding_dim": 256,
+        "encoder_hidden": 256,
+        "decoder_hidden": 512,
+        "attention_hidden": 512,
+    },
+    "base": {
+        "embedding_dim": 512,
+        "encoder_hidden": 512,
+        "decoder_hidden": 1024,
+        "attention_hidden": 1024,
+    },
+    "large": {
+        "embedding_dim": 620,
+        "encoder_hidden": 1000,
+        "decoder_hidden": 1000,
+        "attention_hidden": 1000,
+    },
 }
 # Vocabularies that belong to them, on both sides.
 PIECES = {"small": 4_000, "base": 16_000, "large": 30_000}

@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from tests.toy import Result
+from tests.helpers.toy import Result
 
 # On a busy machine an example takes its time. In CI hypothesis takes a profile of its own.
 settings.register_profile("unhurried", settings(), deadline=None)
@@ -51,10 +51,10 @@ data:
   src_vocab: 330
   trg_vocab: 330
 model:
-  embedding: 24
-  encoder: 24
-  decoder: 32
-  attention_size: 24
+  embedding_dim: 24
+  encoder_hidden: 24
+  decoder_hidden: 32
+  attention_hidden: 24
   dropout: 0.0
 train:
   epochs: 4
@@ -62,7 +62,7 @@ train:
   learning_rate: 0.01
   warmup: 10
   validate_sentences: 12
-  samples: 1
+  log_samples: 1
 search:
   beam: 3
 """
@@ -112,7 +112,7 @@ def toy(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run on the toy corpus. Shared: tests must not write into it."""
-    from nmt.config import load_config
+    from nmt.config.load import load_config
     from nmt.prepare.pipeline import prepare
     from nmt.train.loop import train
 

@@ -7,15 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from nmt.align import score as alignments
+from nmt.align.links import Linker
 from nmt.errors import NmtError
-from nmt.evaluate import alignments, charts, gate, lengths, report, tables
+from nmt.evaluate import charts, gate, lengths, report, tables
 from nmt.evaluate.html import report_page
+from nmt.evaluate.inputs import Decoding, System, Texts, read, translated
 from nmt.evaluate.metrics import DEFAULT, RESAMPLES, Comparison, Kind, Score, compare, score
-from nmt.evaluate.systems import Decoding, System, Texts, read, translated
 from nmt.evaluate.texts import check_same_length
-from nmt.files import is_same_file, refuse_overwriting, write_whole
-from nmt.runtime import say
-from nmt.translate.links import Linker
+from nmt.io.write import is_same_file, refuse_overwriting, write_whole
+from nmt.log import say
 
 Banded = tuple[list[lengths.Bucket], dict[str, list[Score]]]
 Compared = list[list[list[Comparison]]]

@@ -11,9 +11,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 from nmt.errors import NmtError
+from nmt.evaluate.inputs import Texts
 from nmt.evaluate.metrics import Score, compare
 from nmt.evaluate.report import FORMAT
-from nmt.evaluate.systems import Texts
 from nmt.evaluate.tables import SIGNIFICANT
 from nmt.evaluate.texts import texts_sha256
 

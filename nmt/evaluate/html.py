@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nmt
-from nmt.checkpoint import read_journal
-from nmt.config import dump_config
+from nmt.config.load import dump_config
 from nmt.errors import NmtError
 from nmt.evaluate import charts
+from nmt.evaluate.inputs import System, Texts
 from nmt.evaluate.lengths import Bucket
 from nmt.evaluate.metrics import Score, sentence_scores
-from nmt.evaluate.systems import System, Texts
 from nmt.evaluate.tables import with_interval
 from nmt.evaluate.texts import texts_sha256
-from nmt.translate.alignment import Alignment
+from nmt.run.journal import read_journal
+from nmt.translate.attention_map import Alignment
 
 if TYPE_CHECKING:
     from nmt.evaluate.gate import Check

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import nmt
 from nmt.errors import NmtError
+from nmt.evaluate.inputs import System, Texts
 from nmt.evaluate.lengths import Bucket
 from nmt.evaluate.metrics import Comparison, Score, sentence_scores
-from nmt.evaluate.systems import System, Texts
 from nmt.evaluate.tables import comparison_table, length_table, score_table, table
 from nmt.evaluate.texts import texts_sha256
-from nmt.files import write_whole, writing_to
-from nmt.runtime import warn
+from nmt.io.write import write_whole, writing_to
+from nmt.log import warn
 
 if TYPE_CHECKING:
     from nmt.evaluate.gate import Check

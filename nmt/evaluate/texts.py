@@ -10,8 +10,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from nmt.errors import NmtError
+from nmt.io.read import read_lines
 from nmt.symbols import SPACE_MARK
-from nmt.text import HAN, has_han, read_lines
+from nmt.text.normalise import HAN, has_han
 from nmt.translate.translator import Translation, Translator
 
 Named = tuple[str, Sequence[object]]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nmt.model.attention import AdditiveAttention, FixedContext
-from nmt.model.regularise import Dropout, WordDropout
+from nmt.model.dropout import Dropout, WordDropout
 from nmt.symbols import PAD
 
 

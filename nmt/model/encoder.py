@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from nmt.model import recurrence_cuda
-from nmt.model.regularise import Dropout, WordDropout
+from nmt.model.dropout import Dropout, WordDropout
+from nmt.model.fast import recurrence_cuda
 from nmt.symbols import PAD
 
 _WAYS = ("", "_reverse")  # behind the names of a layer's weights

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from nmt.model.attention import AdditiveAttention, FixedContext
 from nmt.model.decoder import Decoder, Memory
 from nmt.model.encoder import Encoder
-from nmt.model.recurrence import unroll
+from nmt.model.fast.recurrence import unroll
 
 
 class Seq2Seq(nn.Module):
@@ -21,11 +21,11 @@ class Seq2Seq(nn.Module):
         trg_vocab: target pieces.
         attention: ``additive``, or ``none`` for one fixed context vector, which has neither a
             query nor a bridge.
-        embedding: size of token vectors on both sides.
-        encoder: encoder GRU units in each direction.
+        embedding_dim: size of token vectors on both sides.
+        encoder_hidden: encoder GRU units in each direction.
         encoder_layers: stacked encoder layers.
-        decoder: decoder GRU units.
-        attention_size: units of the additive score.
+        decoder_hidden: decoder GRU units.
+        attention_hidden: units of the additive score.
         dropout: on embeddings, encoder states and readout.
         word_dropout: share of whole tokens dropped on both sides.
         attention_query: ``state``, s_{i-1}, or ``state+word``, and y_{i-1} with it.
@@ -42,11 +42,11 @@ class Seq2Seq(nn.Module):
         src_vocab: int,
         trg_vocab: int,
         attention: Literal["additive", "none"],
-        embedding: int,
-        encoder: int,
+        embedding_dim: int,
+        encoder_hidden: int,
         encoder_layers: int,
-        decoder: int,
-        attention_size: int,
+        decoder_hidden: int,
+        attention_hidden: int,
         dropout: float,
         word_dropout: float,
         attention_query: Literal["state", "state+word"] = "state",
@@ -55,15 +55,15 @@ class Seq2Seq(nn.Module):
         initialise: bool = True,
     ) -> None:
         super().__init__()
-        states = 2 * encoder
+        states = 2 * encoder_hidden
         attends = attention == "additive"
-        looks = AdditiveAttention(states, attention_size) if attends else FixedContext()
+        looks = AdditiveAttention(states, attention_hidden) if attends else FixedContext()
         self.encoder = Encoder(
-            src_vocab, embedding, encoder, encoder_layers, dropout, word_dropout,
+            src_vocab, embedding_dim, encoder_hidden, encoder_layers, dropout, word_dropout,
             attends and source_bridge, attends and layer_norm,
         )  # fmt: skip
         self.decoder = Decoder(
-            trg_vocab, embedding, states, decoder, looks, dropout, word_dropout,
+            trg_vocab, embedding_dim, states, decoder_hidden, looks, dropout, word_dropout,
             attends and attention_query == "state+word", layer_norm,
         )  # fmt: skip
         if initialise:

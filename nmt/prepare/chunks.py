@@ -24,15 +24,15 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nmt.config import CleanConfig
+from nmt.config.schema import CleanConfig
+from nmt.data.tokenizer import load_both
+from nmt.device import allowed_cores
 from nmt.errors import NmtError
 from nmt.prepare import clean
 from nmt.prepare.keys import sentence_key, text_key
 from nmt.prepare.sources import Pair
 from nmt.prepare.statistics import Statistics
-from nmt.runtime import allowed_cores
-from nmt.text import normalise
-from nmt.tokenizer import load_both
+from nmt.text.normalise import normalise
 
 CHUNK = 4000  # pairs handed to a worker at once
 EXAMPLES = 5  # shown for each drop reason
@@ -101,14 +101,14 @@ class Cleaned:
 
 
 def clean_chunk(
-    config: CleanConfig, simplify: bool, unmarked: float, chunk: list[tuple[str, str]]
+    config: CleanConfig, simplify: bool, drop_final_punctuation: float, chunk: list[tuple[str, str]]
 ) -> Cleaned:
     """Ask the rules about each pair, normalise and key the kept.
 
     Args:
         config: which rules, and their limits.
         simplify: of the source side.
-        unmarked: share of sources that lose their final mark.
+        drop_final_punctuation: share of sources that lose their final mark.
         chunk: raw pairs.
     """
     rules = _rules(config)
@@ -128,7 +128,7 @@ def clean_chunk(
             kept.append(pair)
             key = text_key(f"{src}\t{trg}")
             keys.append((sentence_key(src), sentence_key(trg), key))
-            if key % 1000 < unmarked * 1000:
+            if key % 1000 < drop_final_punctuation * 1000:
                 src = src.rstrip(_FINAL_MARKS) or src
             lines.append(pack_line(pair, src, trg))
     statistics = Statistics()

@@ -12,10 +12,10 @@ import re
 from collections import Counter
 from collections.abc import Callable
 
-from nmt.config import CleanConfig
-from nmt.prepare.numerals import numbers_differ
+from nmt.config.schema import CleanConfig
 from nmt.prepare.sources import Pair
-from nmt.text import has_han
+from nmt.text.normalise import has_han
+from nmt.text.numerals import numbers_differ
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff\ue000-\uf8ff\ufffd]")
 # Letters of neither script: Greek to Cyrillic, Semitic, Indic, Thai …, then kana, Hangul.

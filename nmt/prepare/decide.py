@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nmt.config import DataConfig
+from nmt.config.schema import DataConfig
 from nmt.errors import NmtError
-from nmt.prepare import split
+from nmt.prepare import holdout as split
 from nmt.prepare.chunks import EXAMPLES, Drops
 from nmt.prepare.keys import BLOCK, Flags, KeyFile, Keys, sentence_key
 from nmt.prepare.sources import Pair
-from nmt.text import normalise
+from nmt.text.normalise import normalise
 
 
 @dataclass
@@ -96,7 +96,7 @@ class Decisions:
         Args:
             ordinary: pairs that may be held out; those after them only train.
             held: the pairs of dev and test where they are given as files.
-            kept_out: keys of the sentences of each file of `data.keep_out`.
+            kept_out: keys of the sentences of each file of `data.exclude`.
 
         Raises:
             NmtError: nothing is left, or too little to hold out.
@@ -146,7 +146,7 @@ class Decisions:
             self._drop(near, "near-duplicate pair")
 
     def _fence(self, held: list[Pair]) -> None:
-        src = [sentence_key(normalise(p.src, simplify=self.data.simplify)) for p in held]
+        src = [sentence_key(normalise(p.src, simplify=self.data.to_simplified)) for p in held]
         trg = [sentence_key(normalise(p.trg, simplify=False)) for p in held]
         meets = self.keys.src.among(np.array(src, dtype=np.uint64))
         meets |= self.keys.trg.among(np.array(trg, dtype=np.uint64))

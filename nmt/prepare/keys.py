@@ -14,7 +14,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from nmt.text import fence_key
+from nmt.text.normalise import fence_key
 
 Keys = NDArray[np.uint64]
 Flags = NDArray[np.bool_]

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from nmt.corpus import PackedSet
+from nmt.data.packed import PackedSet
+from nmt.data.tokenizer import load_both
 from nmt.errors import NmtError
+from nmt.io.read import COMPRESSED, read_lines
 from nmt.prepare.keys import Keys, member, sentence_key
-from nmt.text import COMPRESSED, normalise, read_lines
-from nmt.tokenizer import load_both
+from nmt.text.normalise import normalise
 
 _BLOCK = 20_000
 _SHOWN = 3
@@ -75,5 +76,5 @@ def refuse(folder: Path, keys: dict[Path, Keys], *, simplify: bool) -> None:
         met = ", ".join(f"{count} meet {path}" for path, count in counts.items() if count)
         raise NmtError(
             f"of {len(packed)} training pairs {met}; for example {'; '.join(shown)}",
-            "name the file under data.keep_out to have such pairs removed",
+            "name the file under data.exclude to have such pairs removed",
         )

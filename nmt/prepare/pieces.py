@@ -6,10 +6,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
-from nmt.corpus import SIDES
+from nmt.data.packed import SIDES
+from nmt.data.tokenizer import Tokenizer, train_tokenizer
+from nmt.io.read import read_lines
 from nmt.prepare.chunks import Pool, normalised_pair
-from nmt.text import read_lines
-from nmt.tokenizer import Tokenizer, train_tokenizer
 
 # Pieces hardly change with more text than this, time and memory do.
 _MOST_PAIRS = 250_000

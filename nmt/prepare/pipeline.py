@@ -5,7 +5,7 @@ and writes the survivors to a scratch file, with 64-bit keys of them beside it. 
 decides on those keys alone: duplicates, place-holders, dev and test. The third streams
 the scratch file again, trains the tokenizers on a sample of what is train and packs it.
 
-The output folder appears whole or not at all (`nmt.files.replacing_folder`).
+The output folder appears whole or not at all (`nmt.io.write.replacing_folder`).
 """
 
 from __future__ import annotations
@@ -24,20 +24,23 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import nmt
-from nmt.config import (
-    Config,
+from nmt.config.schema import Config, DataConfig
+from nmt.config.sources import (
     CsvSource,
-    DataConfig,
     JsonlSource,
     MtdataSource,
     ParallelSource,
     Source,
     TsvSource,
 )
-from nmt.corpus import SIDES, PackedWriter
+from nmt.data.packed import SIDES, PackedWriter
+from nmt.data.tokenizer import Tokenizer
 from nmt.errors import NmtError
-from nmt.files import file_sha256, is_pipe, replacing_folder
-from nmt.prepare import chunks, leaks, report, split
+from nmt.io.read import Meter, open_bytes
+from nmt.io.write import file_sha256, is_pipe, replacing_folder
+from nmt.log import say, warn
+from nmt.prepare import chunks, leaks, report
+from nmt.prepare import holdout as split
 from nmt.prepare.chunks import Cleaned, Drops, Encoded, Pool, chunked
 from nmt.prepare.decide import CorpusKeys, Decisions, Span, nothing_left
 from nmt.prepare.keys import BLOCK, scatter
@@ -50,9 +53,6 @@ from nmt.prepare.sources import (
     source_files,
 )
 from nmt.prepare.statistics import Statistics
-from nmt.runtime import say, warn
-from nmt.text import Meter, open_bytes
-from nmt.tokenizer import Tokenizer
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -89,10 +89,10 @@ def prepare(
     data = config.data
     identity = _identity(data)
     # Read before anything is done, so that what is wrong with them is said at once.
-    checked = leaks.files_keys(check, simplify=data.simplify)
+    checked = leaks.files_keys(check, simplify=data.to_simplified)
     old = _read_if_current(data.dir, identity)
     if old is not None:
-        leaks.refuse(data.dir, checked, simplify=data.simplify)
+        leaks.refuse(data.dir, checked, simplify=data.to_simplified)
         return old, False
     if data.dir.exists() and not data.dir.is_dir():
         raise NmtError(f"{data.dir}: is a file, data.dir names a folder")
@@ -110,7 +110,7 @@ def prepare(
         )
     with replacing_folder(data.dir) as scratch:
         manifest = _Preparation(data, scratch, workers).run(identity)
-        leaks.refuse(scratch, checked, simplify=data.simplify)
+        leaks.refuse(scratch, checked, simplify=data.to_simplified)
         return manifest, True
 
 
@@ -147,7 +147,7 @@ def check_prepared(data: DataConfig, manifest: Manifest) -> None:
     """
     of = manifest["config"]
     for key, was, now in (
-        ("data.simplify", of["simplify"], data.simplify),
+        ("data.to_simplified", of["to_simplified"], data.to_simplified),
         ("data.clean.max_pieces", of["clean"]["max_pieces"], data.clean.max_pieces),
     ):
         if was != now:
@@ -160,7 +160,7 @@ def check_prepared(data: DataConfig, manifest: Manifest) -> None:
 def _identity(data: DataConfig) -> Manifest:
     """Everything the output depends on, but for what comes from standard input."""
     paths = [path for source in _all_sources(data) for path in source_files(source)]
-    files = {str(path): _hash_source(path) for path in [*paths, *data.keep_out]}
+    files = {str(path): _hash_source(path) for path in [*paths, *data.exclude]}
     config = data.model_dump(mode="json", exclude={"dir"})
     return {"format": FORMAT, "program": nmt.__version__, "config": config, "sources": files}
 
@@ -215,7 +215,7 @@ class _Preparation:
 
     def run(self, identity: Manifest) -> Manifest:
         files = {name: self._read_held(name) for name in ("dev", "test")}
-        kept_out = leaks.files_keys(self.data.keep_out, simplify=self.data.simplify)
+        kept_out = leaks.files_keys(self.data.exclude, simplify=self.data.to_simplified)
         ordinary = self._clean()
         read = sum(self.read.values())
         if not len(self.keys):
@@ -284,7 +284,10 @@ class _Preparation:
         workers: Pool, bar: tqdm[Any], meter: Meter,
     ) -> None:  # fmt: skip
         work = functools.partial(
-            chunks.clean_chunk, self.data.clean, self.data.simplify, self.data.unmarked
+            chunks.clean_chunk,
+            self.data.clean,
+            self.data.to_simplified,
+            self.data.drop_final_punctuation,
         )
         begin, count = len(self.keys), 0
         results: Iterator[Cleaned] = workers.map(work, chunked(map(tuple, pairs)))
@@ -331,7 +334,7 @@ class _Preparation:
         say(f"learning {sizes[0]:,} Chinese and {sizes[1]:,} English pieces")
         tokenizers, warnings = train_both(
             sample, sizes, (src == "auto", trg == "auto"),
-            simplify=self.data.simplify, workers=self.workers,
+            simplify=self.data.to_simplified, workers=self.workers,
         )  # fmt: skip
         for warning in warnings:
             self.warnings.append(warning)
@@ -347,7 +350,7 @@ class _Preparation:
     ) -> dict[str, int]:
         """Third pass."""
         limits = self.data.clean.min_pieces, self.data.clean.max_pieces
-        work = functools.partial(chunks.encode_chunk, self.folder, self.data.simplify, limits)
+        work = functools.partial(chunks.encode_chunk, self.folder, self.data.to_simplified, limits)
         counts = dict.fromkeys(("pairs", "src_pieces", "trg_pieces"), 0)
         total = int(np.count_nonzero(places == split.TRAIN))
         with (

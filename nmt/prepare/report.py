@@ -33,7 +33,7 @@ _ADVICE = {
 }
 # The same for reasons with a number or a file in their names, by how they begin.
 _ADVICE_BY_START = {
-    "meets ": "Shares a sentence with this file of data.keep_out.",
+    "meets ": "Shares a sentence with this file of data.exclude.",
     "one target for ": "A place-holder, most likely; data.clean.max_sources_per_target.",
     "over ": "data.clean.max_pieces",
     "under ": "data.clean.min_pieces",

@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nmt.config import (
+from nmt.config.sources import (
     CsvSource,
     HskSource,
     JsonlSource,
@@ -28,8 +28,8 @@ from nmt.config import (
     XliffSource,
 )
 from nmt.errors import NmtError, where
-from nmt.prepare import catalogues
-from nmt.text import Meter, read_lines
+from nmt.io.read import Meter, read_lines
+from nmt.prepare.readers import catalogues
 
 
 class Pair(NamedTuple):

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nmt.data.tokenizer import Tokenizer
 from nmt.prepare.sources import Pair
 from nmt.symbols import SPECIALS
-from nmt.tokenizer import Tokenizer
 
 LONGEST = 400  # characters or pieces that a histogram tells apart
 _MOST_CHARACTERS = 5000  # kept of those that fall to bytes, so that a strange corpus stays small

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 import torch
 
-from nmt.config import Config
-from nmt.runtime import Workers, choose_precision, say
+from nmt.config.schema import Config
+from nmt.device import choose_precision
+from nmt.distributed import Workers
+from nmt.log import say
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nmt.checkpoint import read_journal
 from nmt.errors import NmtError
 from nmt.evaluate.charts import check_installed, curves
-from nmt.files import write_whole
-from nmt.runtime import warn
+from nmt.io.write import write_whole
+from nmt.log import warn
+from nmt.run.journal import read_journal
 
 NAME = "curves.svg"
 

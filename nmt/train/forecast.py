@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nmt.batches import Blocks, Lengths, cells, target_tokens
+from nmt.data.batches import Blocks, Lengths, cells, target_tokens
 
 _TIMED = 3  # blocks
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nmt.batches import (
+from nmt.data.batches import (
     Align,
     Batch,
     Blocks,
@@ -22,12 +22,14 @@ from nmt.batches import (
     make_batch,
     target_tokens,
 )
-from nmt.corpus import PackedSet
+from nmt.data.packed import PackedSet
+from nmt.device import is_out_of_memory
+from nmt.distributed import Workers
 from nmt.errors import NmtError
+from nmt.log import warn
 from nmt.model import Seq2Seq
-from nmt.runtime import Workers, is_out_of_memory, warn
+from nmt.train.cuda_graphs import RecordedGradient, Recorder
 from nmt.train.loss import batch_loss
-from nmt.train.recorded import RecordedGradient, Recorder
 from nmt.train.sampling import SubwordSampler
 
 _SOON = 1000  # updates
@@ -260,7 +262,7 @@ class _Sentences:
         return sum(target_tokens(self.lengths, block) for block in self.blocks)
 
     def cells(self, part: Indices) -> int:
-        """Of a part; see `nmt.batches.cells`."""
+        """Of a part; see `nmt.data.batches.cells`."""
         return cells(self.lengths, part)
 
 

@@ -21,34 +21,28 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from nmt.batches import Blocks, plan_epoch, usual_block_tokens
-from nmt.checkpoint import Run
-from nmt.config import Config
-from nmt.corpus import PackedSet
+from nmt.config.schema import Config
+from nmt.data.batches import Blocks, plan_epoch, usual_block_tokens
+from nmt.data.packed import PackedSet
+from nmt.device import compute_reproducibly, cores_of_a_worker
+from nmt.distributed import Workers, joining_workers
 from nmt.errors import NmtError
-from nmt.model.recurrence_cuda import path_taken
+from nmt.log import say, warn
+from nmt.model.fast.recurrence_cuda import path_taken
 from nmt.prepare.pipeline import check_prepared, load_manifest
-from nmt.runtime import (
-    Stop,
-    Workers,
-    compute_reproducibly,
-    cores_of_a_worker,
-    joining_workers,
-    say,
-    stopping_on_signals,
-    warn,
-)
+from nmt.run.directory import Run
+from nmt.run.journal import Journal, Window, environment
+from nmt.signals import Stop, stopping_on_signals
 from nmt.train.auto import settle, settle_precision
+from nmt.train.cuda_graphs import LAUNCH, Recorder
 from nmt.train.curves import draw_curves, plots_are_possible
 from nmt.train.forecast import make_forecast
 from nmt.train.gradient import Computed, Gradient
-from nmt.train.journal import Journal, Window, environment
-from nmt.train.progress import Progress
-from nmt.train.recorded import LAUNCH, Recorder
+from nmt.train.optimizer import Step
 from nmt.train.resume import open_or_create
 from nmt.train.sampling import make_sampler
 from nmt.train.schedule import after_validation, learning_rate, reason_to_stop
-from nmt.train.step import Step
+from nmt.train.state import Progress
 from nmt.train.teacher import learn_alignment
 from nmt.train.validation import Validation
 
@@ -324,7 +318,7 @@ class _Training:
         config, progress = self.config, self.progress
         # Batches left out count too, so that nobody has to know yet whether the last one is.
         number = progress.update + progress.skipped + (self.launched is not None) + 1
-        minutes = config.max_minutes if config.budget == "minutes" else None
+        minutes = config.max_minutes if config.schedule_by == "minutes" else None
         spent = None if minutes is None else self.elapsed / (minutes * 60)
         rate = learning_rate(config, number, self.total, spent) * progress.rate_scale
         self.model.train()

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nmt.batches import Batch
+from nmt.data.batches import Batch
 from nmt.model import Seq2Seq
-from nmt.model.kernels import Kernels, OnTriton, available
-from nmt.model.weight import Weight, as_given, autocast_precision
+from nmt.model.fast.kernels import Kernels, OnTriton, available
+from nmt.model.fast.weight import Weight, as_given, autocast_precision
 from nmt.symbols import PAD
 
 # Numbers of the logits that exist at a time: enough for fast products, or to keep a GPU busy.

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from nmt.checkpoint import Run
-from nmt.config import Config
+from nmt.config.schema import Config
+from nmt.distributed import Workers
 from nmt.errors import NmtError
-from nmt.files import file_sha256
-from nmt.runtime import Workers, say, warn
+from nmt.io.write import file_sha256
+from nmt.log import say, warn
+from nmt.run.directory import Run
 
 # Keys that may change between parts of one training: how long, how often, where.
 _SENTENCES = "train.validate_sentences"
 SAFE_KEYS = {
     "train.epochs", "train.max_updates", "train.max_minutes", "train.patience",
-    "train.validate_every", _SENTENCES, "train.save_every", "train.samples",
-    "train.keep_best", "train.average_best", "search.beam", "search.alpha", "search.max_ratio",
-    "search.beta", "search.no_repeat",
+    "train.validate_every", _SENTENCES, "train.save_every", "train.log_samples",
+    "train.keep_best", "train.average_best", "search.beam",
+    "search.length_penalty", "search.max_ratio", "search.coverage_penalty",
+    "search.no_repeat_ngram",
 }  # fmt: skip
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nmt.batches import Indices
-from nmt.checkpoint import Run
-from nmt.corpus import PackedSet, Side
-from nmt.tokenizer import Tokenizer
+from nmt.data.batches import Indices
+from nmt.data.packed import PackedSet, Side
+from nmt.data.tokenizer import Tokenizer
+from nmt.run.directory import Run
 
 _STREAM = 1  # another one than that which plans the epoch of the same number
 _REMEMBERED = 100_000  # sentences of both sides, about a kilobyte each; finding them takes time

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from nmt.config import TrainConfig
-from nmt.train.progress import Progress
+from nmt.config.schema import TrainConfig
+from nmt.train.state import Progress
 
 _FLOOR = 0.01  # linear and cosine end at this share of the highest rate
 
@@ -15,14 +15,14 @@ def learning_rate(
 ) -> float:
     """Rate for update number `update` (from 1) of `total` planned.
 
-    With `config.budget` ``minutes``, `spent` is the share of `max_minutes` that is over, and
+    With `config.schedule_by` ``minutes``, `spent` is the share of `max_minutes` that is over, and
     takes the place of the share of updates done in what follows.
 
     Linear growth over the warm-up, then by `config.schedule`:
 
     - ``constant``: the highest rate throughout;
     - ``inverse_sqrt``: falls as 1/sqrt(update) (Vaswani et al. 2017, section 5.3);
-    - ``linear``, ``cosine``: the highest rate until a share `config.hold` of all
+    - ``linear``, ``cosine``: the highest rate until a share `config.decay_start` of all
       updates, then down to a hundredth of it at the last;
     - ``plateau``: constant here; see `after_validation`.
     """
@@ -34,7 +34,7 @@ def learning_rate(
     if config.schedule == "inverse_sqrt":
         return peak * math.sqrt(max(warmup, 1) / update)
     at = update if spent is None else spent * total
-    begin = max(warmup, config.hold * total)
+    begin = max(warmup, config.decay_start * total)
     done = min(1.0, max(0.0, (at - begin) / max(1.0, total - begin)))
     left = 1 - done if config.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
     return peak * (_FLOOR + (1 - _FLOOR) * left)

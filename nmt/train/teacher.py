@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 
-from nmt.aligner import ALIGNER, Aligner
-from nmt.aligner.helpers import Helpers
-from nmt.batches import Align
-from nmt.checkpoint import Run
-from nmt.corpus import PackedSet
-from nmt.runtime import Workers, say
+from nmt.align import ALIGNER, Aligner
+from nmt.align.helpers import Helpers
+from nmt.data.batches import Align
+from nmt.data.packed import PackedSet
+from nmt.distributed import Workers
+from nmt.log import say
+from nmt.run.directory import Run
 
 
 def learn_alignment(

@@ -7,10 +7,10 @@ from typing import TypeVar
 
 import torch
 
-from nmt.checkpoint import Run
+from nmt.distributed import Workers
 from nmt.evaluate.metrics import score
 from nmt.model import Seq2Seq
-from nmt.runtime import Workers
+from nmt.run.directory import Run
 from nmt.translate.translator import Translator, usual_lengths
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ class Validation:
         pairs = list(zip(run.text("dev", "src"), run.text("dev", "trg"), strict=True))
         chosen = spread(pairs, config.train.validate_sentences)
         self.src, self.trg = [src for src, _ in chosen], [trg for _, trg in chosen]
-        self.shown = config.train.samples
+        self.shown = config.train.log_samples
 
     def validate(self) -> Validated:
         """Translate and score."""

@@ -12,10 +12,10 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from nmt.errors import NmtError
-from nmt.runtime import say
-from nmt.text import read_lines
+from nmt.io.read import read_lines
+from nmt.log import say
 from nmt.translate import output as formats
-from nmt.translate.alignment import Alignment
+from nmt.translate.attention_map import Alignment
 from nmt.translate.page import Page
 from nmt.translate.request import Request
 from nmt.translate.streams import argument_lines, arriving_lines, file_lines, writing_lines

@@ -13,9 +13,9 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nmt.prepare.numerals import numbers_differ
-from nmt.text import has_han
-from nmt.tokenizer import Tokenizer, byte_of
+from nmt.data.tokenizer import Tokenizer, byte_of
+from nmt.text.normalise import has_han
+from nmt.text.numerals import numbers_differ
 from nmt.translate.lengths import UsualLengths, length_ratio
 
 if TYPE_CHECKING:  # the translator offers these flags, and so imports this file

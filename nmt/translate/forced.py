@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nmt.batches import pad_pairs
+from nmt.data.batches import pad_pairs
 from nmt.model import Seq2Seq
 
 Ids = Sequence[int]

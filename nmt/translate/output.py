@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from nmt.translate.alignment import Alignment
-from nmt.translate.links import pharaoh
+from nmt.align.links import pharaoh
+from nmt.translate.attention_map import Alignment
 from nmt.translate.request import AlignFormat
 from nmt.translate.translator import Translation, Translator
 

@@ -12,8 +12,8 @@ from html import escape
 from pathlib import Path
 from typing import IO
 
-from nmt.files import replacing
-from nmt.translate.alignment import Alignment
+from nmt.io.write import replacing
+from nmt.translate.attention_map import Alignment
 from nmt.translate.flags import Flag
 
 _LEAST = 0.01  # weights below this are not drawn

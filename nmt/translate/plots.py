@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from nmt.errors import NmtError
-from nmt.files import replacing
-from nmt.translate.alignment import Alignment
+from nmt.io.write import replacing
+from nmt.translate.attention_map import Alignment
 
 # Families that hold Chinese characters, the usual ones of Linux, macOS and Windows.
 _CHINESE = (

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from nmt.errors import NmtError
-from nmt.files import is_pipe, refuse_folder, refuse_overwriting
-from nmt.text import open_bytes
+from nmt.io.read import open_bytes
+from nmt.io.write import is_pipe, refuse_folder, refuse_overwriting
 
 Errors = Literal["strict", "replace"]
 AlignFormat = Literal["pharaoh", "soft"]

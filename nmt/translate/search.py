@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from nmt.model import Seq2Seq
-from nmt.model.inference import Inference
+from nmt.model.fast.inference import Inference
 from nmt.symbols import BOS, EOS, PAD, UNK
 
 _EXTRA_LENGTH = 10  # tokens allowed beyond max_ratio, for very short sources

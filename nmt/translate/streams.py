@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from nmt.errors import NmtError
-from nmt.files import compressing, replacing
-from nmt.runtime import leave
-from nmt.text import BOM, decode_line, read_lines
+from nmt.io.read import BOM, decode_line, read_lines
+from nmt.io.write import compressing, replacing
+from nmt.log import leave
 from nmt.translate.request import Errors
 
 Write = Callable[[str], object]
@@ -125,7 +125,7 @@ def _offering_replacement() -> Iterator[None]:
     except NmtError as error:
         if not isinstance(error.__cause__, UnicodeDecodeError):
             raise
-        hint = f"{error.hint}; or put U+FFFD in their place: --errors replace"
+        hint = f"{error.hint}; or put U+FFFD in their place: --encoding-errors replace"
         raise NmtError(error.message, hint) from error.__cause__
 
 

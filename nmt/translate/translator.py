@@ -19,15 +19,16 @@ from typing import TypeAlias
 
 import torch
 
-from nmt.batches import pad_sources
-from nmt.checkpoint import Run
-from nmt.config import SearchConfig
+from nmt.config.schema import SearchConfig
+from nmt.data.batches import pad_sources
+from nmt.data.tokenizer import Tokenizer
+from nmt.device import choose_device
 from nmt.errors import NmtError
+from nmt.log import warn
 from nmt.model import Seq2Seq
-from nmt.model.inference import Inference
-from nmt.runtime import choose_device, warn
-from nmt.tokenizer import Tokenizer
-from nmt.translate.alignment import Alignment, align, joined, joined_links
+from nmt.model.fast.inference import Inference
+from nmt.run.directory import Run
+from nmt.translate.attention_map import Alignment, align, joined, joined_links
 from nmt.translate.flags import Flag, flags
 from nmt.translate.lengths import UsualLengths
 from nmt.translate.search import Hypothesis, beam_search, max_length
@@ -365,9 +366,9 @@ class Translator:
             src.to(self.device),
             src_mask.to(self.device),
             beam=self.search.beam,
-            alpha=self.search.alpha,
-            beta=self.search.beta,
-            no_repeat=self.search.no_repeat,
+            alpha=self.search.length_penalty,
+            beta=self.search.coverage_penalty,
+            no_repeat=self.search.no_repeat_ngram,
             max_lengths=limits,
             n_best=n_best,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from nmt.translate.alignment import Alignment
+from nmt.translate.attention_map import Alignment
 
 _SHADES = " ░▒▓█"
 _LEAST = 0.05  # weights below this stay blank

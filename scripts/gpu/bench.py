@@ -20,16 +20,17 @@ import torch
 from shapes import PIECES, SHAPES
 from torch import Tensor
 
-from nmt.batches import Batch, Indices, make_batch, plan_epoch
-from nmt.config import TrainConfig
-from nmt.corpus import PackedSet
-from nmt.model import Seq2Seq, recurrence_cuda
-from nmt.model.kernels import PLAIN, Kernels, OnTriton
+from nmt.config.schema import TrainConfig
+from nmt.data.batches import Batch, Indices, make_batch, plan_epoch
+from nmt.data.packed import PackedSet
+from nmt.device import compute_reproducibly
+from nmt.model import Seq2Seq
+from nmt.model.fast import recurrence_cuda
+from nmt.model.fast.kernels import PLAIN, Kernels, OnTriton
 from nmt.prepare.pipeline import load_manifest
-from nmt.runtime import compute_reproducibly
+from nmt.train.cuda_graphs import RecordedGradient, Recorder
 from nmt.train.gradient import SummedLoss
-from nmt.train.recorded import RecordedGradient, Recorder
-from nmt.train.step import Step
+from nmt.train.optimizer import Step
 
 Found = Iterator[tuple[str, Any]]
 Loop = Callable[..., tuple[Tensor, Tensor, Tensor]]

@@ -12,9 +12,10 @@ from shapes import SHAPES
 from torch import Tensor
 
 from gpu.bench import Bench, Found, Loop, Trainer, attempt
-from nmt.batches import Indices, make_batch
-from nmt.model import recurrence, seq2seq
-from nmt.model.kernels import PLAIN
+from nmt.data.batches import Indices, make_batch
+from nmt.model import seq2seq
+from nmt.model.fast import recurrence
+from nmt.model.fast.kernels import PLAIN
 
 # Energies do not see a bias that all keys share; what norms scale and shift, an untrained
 # network hardly minds.

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from gpu.bench import Bench, Found, attempt
-from nmt.model.kernels import why_not_triton
+from nmt.model.fast.kernels import why_not_triton
 
 
 def section_ceilings(bench: Bench) -> Found:
@@ -52,7 +52,11 @@ def ceilings(bench: Bench) -> dict[str, float]:
 def products_of_a_step(bench: Bench) -> dict[str, Any]:
     """The products of one step at the main shape: what of the ceiling they reach alone."""
     shape, found = bench.settings.shape(bench.settings.main), {}
-    h, units, states = shape["decoder"], shape["attention_size"], 2 * shape["encoder"]
+    h, units, states = (
+        shape["decoder_hidden"],
+        shape["attention_hidden"],
+        2 * shape["encoder_hidden"],
+    )
     for rows in (256, 1024, 4096):
         for name, out, inner in (("state", 3 * h + units, h), ("context", 3 * h, states)):
             x = torch.randn(rows, inner, device=bench.device, dtype=torch.bfloat16)

@@ -15,9 +15,10 @@ from gpu.bench import Bench, Found, Loop, Trainer, attempt
 from gpu.device import timed
 from gpu.speed import measured
 from gpu.work import kernel_bytes
-from nmt.batches import make_batch
-from nmt.model import recurrence, seq2seq
-from nmt.model.kernels import PLAIN, OnTriton
+from nmt.data.batches import make_batch
+from nmt.model import seq2seq
+from nmt.model.fast import recurrence
+from nmt.model.fast.kernels import PLAIN, OnTriton
 
 
 def section_main(bench: Bench) -> Found:
@@ -114,7 +115,7 @@ def section_kernels(bench: Bench) -> Found:
     """Each kernel against its plain twin, in time; sizes of tiles."""
     settings = bench.settings
     shape = settings.shape(settings.main)
-    widths = (shape["attention_size"], 2 * shape["encoder"], shape["decoder"])
+    widths = (shape["attention_hidden"], 2 * shape["encoder_hidden"], shape["decoder_hidden"])
     typical = make_batch(bench.corpus, bench.plan(settings.tokens)[0])
     rows, src_len, steps = len(typical.src), typical.src.shape[1], typical.trg_out.shape[1]
     for sizes in (Sizes(rows, src_len, steps, *widths), Sizes(-(-rows // 6), 48, 8, *widths)):

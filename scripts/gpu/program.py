@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from gpu.bench import Bench, Found, attempt
-from nmt.checkpoint import read_journal
 from nmt.prepare.pipeline import load_manifest
+from nmt.run.journal import read_journal
 
 
 def section_train(bench: Bench) -> Found:
@@ -25,7 +25,7 @@ def section_train(bench: Bench) -> Found:
         pair = folder / "unread.tsv"  # the corpus is prepared; a configuration names a source
         pair.write_text("一\tone\n", encoding="utf-8")
         prepared = load_manifest(Path(settings.corpus))["config"]
-        known = {"simplify": prepared["simplify"], "clean": prepared["clean"]}
+        known = {"to_simplified": prepared["to_simplified"], "clean": prepared["clean"]}
 
         def train(run: str, updates: int) -> float:
             tree = {
@@ -36,7 +36,7 @@ def section_train(bench: Bench) -> Found:
                 "train": {
                     "batch_tokens": settings.tokens // 2, "max_updates": updates, "epochs": 1000,
                     "schedule": "constant", "validate_every": 1000, "validate_sentences": 8,
-                    "samples": 0,
+                    "log_samples": 0,
                 },
             }  # fmt: skip
             config = folder / "config.yaml"

@@ -13,8 +13,8 @@ from shapes import SHAPES
 from gpu.bench import Bench, Found, Loop, Trainer, attempt, empty_gpu
 from gpu.device import ceilings
 from gpu.work import counted
-from nmt.batches import make_batch
-from nmt.model.kernels import PLAIN
+from nmt.data.batches import make_batch
+from nmt.model.fast.kernels import PLAIN
 
 
 def measured(

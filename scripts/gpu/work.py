@@ -10,7 +10,7 @@ import torch
 from kernel_checks import Sizes
 
 from gpu.bench import Bench
-from nmt.batches import Batch, make_batch
+from nmt.data.batches import Batch, make_batch
 from nmt.symbols import PAD
 
 
@@ -55,7 +55,9 @@ def work_of(
         batch: on the CPU.
         kept: bytes of a number in a product.
     """
-    e, h, d, u = (shape[k] for k in ("embedding", "encoder", "decoder", "attention_size"))
+    e, h, d, u = (
+        shape[k] for k in ("embedding_dim", "encoder_hidden", "decoder_hidden", "attention_hidden")
+    )
     states = 2 * h
     src_lengths = batch.src_mask.sum(dim=1).double()
     trg_lengths = (batch.trg_out != PAD).sum(dim=1).double()

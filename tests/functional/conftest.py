@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from nmt import cli
-from tests.preparing import Run, sentences, write_config, write_tsv
-from tests.toy import Result
+from tests.helpers.preparing import Run, sentences, write_config, write_tsv
+from tests.helpers.toy import Result
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from nmt.batches import make_batch
+from nmt.data.batches import make_batch
 from nmt.errors import NmtError
-from tests.toy import nmt, write_config
+from tests.helpers.toy import nmt, write_config
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -24,7 +24,7 @@ from bench_gpu import SECTIONS, run_all, run_apart, summary  # noqa: E402
 from gpu.bench import Bench, Settings, attempt  # noqa: E402
 from gpu.work import counted, work_of  # noqa: E402
 
-TINY = {"embedding": 16, "encoder": 16, "decoder": 24, "attention_size": 20}
+TINY = {"embedding_dim": 16, "encoder_hidden": 16, "decoder_hidden": 24, "attention_hidden": 20}
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,10 @@ def test_work_is_counted_by_the_formula(settings: Settings) -> None:
     one = make_batch(bench.corpus, np.array([0]))
     src, trg = one.src.shape[1], one.trg_tokens
     work = work_of(
-        {"embedding": 3, "encoder": 5, "decoder": 7, "attention_size": 11}, 13, 1000, one
+        {"embedding_dim": 3, "encoder_hidden": 5, "decoder_hidden": 7, "attention_hidden": 11},
+        13,
+        1000,
+        one,
     )
     products = src * (2 * 3 * 5 * (3 + 5) + 10 * 11)
     products += trg * (3 * 7 * (3 + 10 + 7) + 7 * 11 + 3 * (7 + 10 + 3) + 13 * 3)

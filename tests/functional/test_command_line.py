@@ -60,7 +60,7 @@ def test_without_a_command_there_is_help(nmt_command: Nmt) -> None:
 def test_windows_is_told_what_it_can_do(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.toy import nmt
+    from tests.helpers.toy import nmt
 
     monkeypatch.setattr(sys, "platform", "win32")
     result = nmt(command, "--config", tmp_path / "c.yaml")

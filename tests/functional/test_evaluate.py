@@ -17,11 +17,11 @@ import pytest
 import sacrebleu
 
 from nmt import cli
-from nmt.aligner import Aligner
-from nmt.checkpoint import Run
-from nmt.corpus import PackedSet
-from nmt.evaluate import systems
-from tests.toy import Result
+from nmt.align import Aligner
+from nmt.data.packed import PackedSet
+from nmt.evaluate import inputs as systems
+from nmt.run.directory import Run
+from tests.helpers.toy import Result
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -75,10 +75,10 @@ def test_a_run_is_scored_on_its_test_set(nmt: Callable[..., Result], run: Path) 
 
 
 def test_the_report_says_what_was_scored_and_how(nmt: Callable[..., Result], run: Path) -> None:
-    nmt("evaluate", "--model", run, "--device", "cpu", "--beam", 2, "--alpha", 0.5)
+    nmt("evaluate", "--model", run, "--device", "cpu", "--beam", 2, "--length-penalty", 0.5)
     report = json.loads((run / "evaluation" / "report.json").read_text())
     assert report["search"]["beam"] == 2  # its own is 3
-    assert report["search"]["alpha"] == 0.5
+    assert report["search"]["length_penalty"] == 0.5
     source = hashlib.sha256((run / "test.src.txt").read_bytes()).hexdigest()
     assert report["sha256"]["source"] == source
     assert set(report["sha256"]) == {"source", "reference", "hypotheses"}

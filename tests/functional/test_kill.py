@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from nmt.checkpoint import read_journal
+from nmt.run.journal import read_journal
 from tests.functional.test_resume import fingerprint
-from tests.toy import nmt, write_config
+from tests.helpers.toy import nmt, write_config
 
 KILLS = 20
 ROOT = Path(__file__).parents[2]
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 def killing(config: Path, run: Path, kills: int, seed: int) -> dict[str, object]:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.functional.killing", *map(str, (config, run, kills, seed))],
+        [sys.executable, "-m", "tests.helpers.killing", *map(str, (config, run, kills, seed))],
         capture_output=True, text=True, cwd=ROOT, timeout=600, check=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip

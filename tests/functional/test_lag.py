@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from nmt.checkpoint import Run, read_journal
+from nmt.run.directory import Run
+from nmt.run.journal import read_journal
 from nmt.train import loop
 from tests.functional import test_trouble
 from tests.functional.test_resume import fingerprint, stopped_by_signal, train
 from tests.functional.test_trouble import events, spoil
-from tests.toy import nmt, write_config
+from tests.helpers.toy import nmt, write_config
 
 pytestmark = pytest.mark.slow
 

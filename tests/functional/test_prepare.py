@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.preparing import (
+from tests.helpers.preparing import (
     Run,
     assert_refused,
     manifest,
@@ -228,7 +228,7 @@ def test_missing_sample_package(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are of Unix")
-@pytest.mark.parametrize("key", ["data.sources.0.path=pipe", "data.keep_out=[pipe]"])
+@pytest.mark.parametrize("key", ["data.sources.0.path=pipe", "data.exclude=[pipe]"])
 def test_a_pipe_is_refused_since_it_can_be_read_only_once(corpus: Run, key: str) -> None:
     os.mkfifo("pipe")  # the shell's <(zcat a.gz) is one as well
     assert_refused(

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.preparing import (
+from tests.helpers.preparing import (
     Run,
     assert_refused,
     manifest,
@@ -147,7 +147,7 @@ def test_a_corpus_that_is_all_duplicates(prepared: Run) -> None:
 def test_a_full_disk_leaves_the_old_corpus(
     prepared: Run, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    from nmt.corpus import PackedWriter
+    from nmt.data.packed import PackedWriter
     from nmt.prepare import keys, report
 
     def full(*_: object) -> None:
@@ -170,7 +170,7 @@ def test_a_full_disk_leaves_the_old_corpus(
 
 
 def test_interrupted(prepared: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nmt.prepare import split
+    from nmt.prepare import holdout as split
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -263,7 +263,7 @@ def test_near_duplicates_and_place_holders(corpus: Run) -> None:
 
 
 def test_pairs_of_too_many_or_too_few_pieces_are_dropped_and_counted(corpus: Run) -> None:
-    from nmt.corpus import PackedSet
+    from nmt.data.packed import PackedSet
 
     def lengths() -> NDArray[np.int64]:
         packed = PackedSet.open(Path("data/t"), "train")

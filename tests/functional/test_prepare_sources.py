@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nmt.prepare.catalogues import read_tmx
-from nmt.tokenizer import Tokenizer
-from tests.preparing import (
+from nmt.data.tokenizer import Tokenizer
+from nmt.prepare.readers.catalogues import read_tmx
+from tests.helpers.preparing import (
     Run,
     assert_refused,
     manifest,
@@ -373,11 +373,11 @@ def test_a_leak_is_refused_and_keep_out_removes_it(corpus: Run) -> None:
         assert_refused(
             result,
             f"of {pairs} training pairs 1 meet exam.txt; for example {zh} | {en}",
-            "name the file under data.keep_out to have such pairs removed",
+            "name the file under data.exclude to have such pairs removed",
         )
     assert snapshot() == before
     assert not Path("data/u").exists()
-    kept_out = ("--set", "data.keep_out=[exam.txt]")
+    kept_out = ("--set", "data.exclude=[exam.txt]")
     assert corpus("prepare", "--config", "c.yaml", "--check-leak", "exam.txt", *kept_out).code == 0
     assert manifest()["dropped"] == {"meets exam.txt": 1}
 
@@ -385,7 +385,7 @@ def test_a_leak_is_refused_and_keep_out_removes_it(corpus: Run) -> None:
 @pytest.mark.parametrize("option", ["--check-leak", "--set"])
 def test_a_table_without_tabs_is_not_looked_through(corpus: Run, option: str) -> None:
     Path("exam.csv").write_text("我爱中国。,I love China.\n", encoding="utf-8")
-    value = "exam.csv" if option == "--check-leak" else "data.keep_out=[exam.csv]"
+    value = "exam.csv" if option == "--check-leak" else "data.exclude=[exam.csv]"
     assert_refused(
         corpus("prepare", "--config", "c.yaml", option, value),
         "exam.csv: sentences of .csv are not looked for",
@@ -406,15 +406,17 @@ def test_what_is_not_translated_is_no_line_of_a_test_set(corpus: Run) -> None:
 def test_a_leak_in_any_column_and_script_is_found(corpus: Run) -> None:
     english = sentences()[0][1].upper()
     Path("exam.tsv").write_text(f"7\t{english}\tnote\nx\t我昨天看見一狗。\n", encoding="utf-8")
-    result = corpus("prepare", "--config", "c.yaml", "--set", "data.keep_out=[exam.tsv]")
+    result = corpus("prepare", "--config", "c.yaml", "--set", "data.exclude=[exam.tsv]")
     assert result.code == 0, result.err
     assert manifest()["dropped"] == {"meets exam.tsv": 2}
 
 
 def test_sources_lose_their_final_mark_in_train_alone(corpus: Run) -> None:
-    from nmt.corpus import PackedSet
+    from nmt.data.packed import PackedSet
 
-    assert corpus("prepare", "--config", "c.yaml", "--set", "data.unmarked=1").code == 0
+    assert (
+        corpus("prepare", "--config", "c.yaml", "--set", "data.drop_final_punctuation=1").code == 0
+    )
     packed = PackedSet.open(Path("data/t"), "train")
     for side, marked in (("src", False), ("trg", True)):
         tokenizer = Tokenizer.load(Path(f"data/t/{side}.model"), simplify=side == "src")
@@ -453,7 +455,7 @@ def test_missing_leak_file(corpus: Run) -> None:
 
 def test_packed_pieces_give_the_text_back(corpus: Run) -> None:
     """What subword sampling in training needs: the text, to cut it anew."""
-    from nmt.corpus import PackedSet
+    from nmt.data.packed import PackedSet
 
     assert corpus("prepare", "--config", "c.yaml").code == 0
     packed = PackedSet.open(Path("data/t"), "train")

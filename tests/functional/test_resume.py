@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from nmt import batches
-from nmt.batches import Blocks
-from nmt.checkpoint import Run, read_journal
+from nmt.data import batches
+from nmt.data.batches import Blocks
+from nmt.run.directory import Run
+from nmt.run.journal import read_journal
 from nmt.train.loop import _Training
-from tests.toy import nmt, write_config
+from tests.helpers.toy import nmt, write_config
 
 EMA_AND_ALL = {
     "ema": 0.99, "weight_decay": 0.01, "keep_best": 2, "epochs": 3,

@@ -17,12 +17,13 @@ import pytest
 import torch
 import yaml
 
-from nmt.checkpoint import Run, read_journal
-from nmt.config import TrainConfig
+from nmt.config.schema import TrainConfig
 from nmt.prepare.pipeline import FORMAT
+from nmt.run.directory import Run
+from nmt.run.journal import read_journal
 from nmt.train import loop
 from nmt.train.resume import SAFE_KEYS
-from tests.toy import Result, nmt, write_config
+from tests.helpers.toy import Result, nmt, write_config
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +173,7 @@ def test_a_link_to_an_empty_folder_is_a_place_for_a_run(
 @pytest.mark.parametrize(
     ("change", "shown"),
     [
-        ("data.simplify=false", "data.simplify=True, the configuration says False"),
+        ("data.to_simplified=false", "data.to_simplified=True, the configuration says False"),
         ("data.clean.max_pieces=50", "data.clean.max_pieces=100, the configuration says 50"),
     ],
 )
@@ -282,7 +283,7 @@ def test_tokenizer_of_another_run_is_refused(run: Path) -> None:
 
 def test_checkpoint_of_another_network_is_refused(run: Path) -> None:
     tree = yaml.safe_load((run / "config.yaml").read_text())
-    tree["model"]["decoder"] = 48
+    tree["model"]["decoder_hidden"] = 48
     (run / "config.yaml").write_text(yaml.safe_dump(tree))
     result = nmt("translate", "--device", "cpu", "--model", run, "书")
     assert result.code == 2
@@ -400,7 +401,7 @@ def drain(terminal: int) -> None:
 
 REACH = [
     "train.seed=2", "train.batch_tokens=100", "train.learning_rate=1e-3", "train.warmup=3",
-    "train.schedule=constant", "train.hold=1", "train.adam_betas=[0.5, 0.9]",
+    "train.schedule=constant", "train.decay_start=1", "train.adam_betas=[0.5, 0.9]",
     "train.weight_decay=0.5", "train.clip=0.01", "train.label_smoothing=0.3", "train.ema=0.9",
     "train.subword_sampling=0.0", "train.guided_alignment=0.5", "train.agreement=0.5",
     "train.precision=bfloat16", "model.dropout=0.4", "model.word_dropout=0.3",
@@ -432,7 +433,7 @@ def test_what_is_configured_reaches_the_training(
 
 
 def test_no_key_of_the_training_is_forgotten_here() -> None:
-    elsewhere = {"train.budget", "train.plateau_factor", "train.plateau_patience"}
+    elsewhere = {"train.schedule_by", "train.plateau_factor", "train.plateau_patience"}
     known = {key.partition("=")[0] for key in REACH} | SAFE_KEYS | elsewhere
     assert {f"train.{name}" for name in TrainConfig.model_fields} <= known
 

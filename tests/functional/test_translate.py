@@ -24,11 +24,11 @@ import torch
 
 import nmt
 from nmt import Translator
-from nmt.checkpoint import Run
-from nmt.text import read_lines
+from nmt.io.read import read_lines
+from nmt.run.directory import Run
 from nmt.translate import command, translator
 from tests.conftest import Nmt, toy_pairs
-from tests.toy import nmt as in_process
+from tests.helpers.toy import nmt as in_process
 
 SOURCES = [zh for zh, _ in toy_pairs()]
 ODD = [
@@ -124,8 +124,8 @@ def test_every_option_reaches_the_search(toy_run: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(translator, "Inference", preparing)
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
     options = (
-        "--beam", 4, "--alpha", 0.3, "--beta", 0.1, "--no-repeat", 2, "--max-ratio", 0.5,
-        "--n-best", 2, "--batch-size", 2, "--int8", "--threads", 3,
+        "--beam", 4, "--length-penalty", 0.3, "--coverage-penalty", 0.1, "--no-repeat-ngram", 2,
+        "--max-ratio", 0.5, "--n-best", 2, "--batch-size", 2, "--int8", "--threads", 3,
     )  # fmt: skip
     result = in_process("translate", "--model", toy_run, "--device", "cpu", *options, *SOURCES[:6])
     assert result.code == 0, result.err
@@ -218,7 +218,9 @@ def test_attention_is_shown_and_written(toy_run: Path, tmp_path: Path) -> None:
 
 
 def test_flags_are_told_on_stderr(toy_run: Path) -> None:
-    result = in_process("translate", "--model", toy_run, "--flags", "我爱中国。", "他有30个龘。")
+    result = in_process(
+        "translate", "--model", toy_run, "--quality-flags", "我爱中国。", "他有30个龘。"
+    )
     assert result.out.count("\n") == 2
     notes = [line for line in result.err.splitlines() if line.startswith("flag: ")]
     assert notes[0].startswith("flag: line 2: ")
@@ -412,7 +414,7 @@ def test_a_pipe_is_read_once_even_beside_a_bar(
 def test_an_archive_cut_off_is_named(toy_run: Path, tmp_path: Path, errors: str) -> None:
     whole = gzip.compress("".join(f"我爱中国{n}。\n" for n in range(5000)).encode())
     (tmp_path / "cut.gz").write_bytes(whole[: len(whole) // 2])
-    words = ("--input", tmp_path / "cut.gz", "--errors", errors, "--beam", 1)
+    words = ("--input", tmp_path / "cut.gz", "--encoding-errors", errors, "--beam", 1)
     result = in_process("translate", "--model", toy_run, *words, "--output", tmp_path / "en")
     assert result.code == 2
     assert "compressed data is damaged or cut off" in result.err
@@ -561,7 +563,7 @@ def test_what_is_not_utf8_is_named_or_replaced(
     path.write_bytes(data)
     for options, stdin in ((("--input", path), b""), ((), data)):
         replaced = nmt_command(
-            "translate", "--model", toy_run, "--errors", "replace", *options, stdin=stdin
+            "translate", "--model", toy_run, "--encoding-errors", "replace", *options, stdin=stdin
         )
         assert replaced.code == 0
         assert replaced.out.count("\n") == 3
@@ -608,8 +610,8 @@ def test_an_output_that_fails_is_not_left_half_written(toy_run: Path, tmp_path: 
             ["error: --align giza: unknown", "hint: one of: pharaoh, soft"],
         ),
         (
-            ["--errors", "ignore", "我"],
-            ["error: --errors ignore: unknown", "hint: one of: strict, replace"],
+            ["--encoding-errors", "ignore", "我"],
+            ["error: --encoding-errors ignore: unknown", "hint: one of: strict, replace"],
         ),
         (
             ["--attention-svg", "a.svg", ""],

@@ -13,14 +13,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nmt import checkpoint
-from nmt.batches import Batch
-from nmt.checkpoint import Run, read_journal
+from nmt.data.batches import Batch
 from nmt.model import Seq2Seq
+from nmt.run import directory
+from nmt.run.directory import Run
+from nmt.run.journal import read_journal
 from nmt.train import gradient, loop, validation
 from nmt.train.loss import Loss, batch_loss
 from tests.functional.test_resume import fingerprint, newest
-from tests.toy import Result, nmt, write_config
+from tests.helpers.toy import Result, nmt, write_config
 
 
 @pytest.fixture(scope="module")
@@ -187,8 +188,8 @@ def test_disk_full_for_a_while_costs_nothing_but_those_checkpoints(
             raise OSError(28, "No space left on device")
         real(tensors, path)
 
-    real = checkpoint.save_file
-    monkeypatch.setattr(checkpoint, "save_file", sometimes_full)
+    real = directory.save_file
+    monkeypatch.setattr(directory, "save_file", sometimes_full)
     monkeypatch.setattr(loop._Training, "_save_due", lambda self: self.progress.update % 9 == 0)
     result = train(prepared, tmp_path / "run")
     assert result.code == 0, result.err
@@ -204,7 +205,7 @@ def test_disk_full_for_a_while_costs_nothing_but_those_checkpoints(
 def test_disk_full_at_the_end_is_an_error_and_the_last_good_files_stay(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = checkpoint.save_file, [0]
+    real, calls = directory.save_file, [0]
 
     def full_later(tensors: Any, path: Path) -> None:
         calls[0] += 1
@@ -212,7 +213,7 @@ def test_disk_full_at_the_end_is_an_error_and_the_last_good_files_stay(
             raise OSError(28, "No space left on device")
         real(tensors, path)
 
-    monkeypatch.setattr(checkpoint, "save_file", full_later)
+    monkeypatch.setattr(directory, "save_file", full_later)
     result = train(prepared, tmp_path / "run")
     assert result.code == 2
     folder = tmp_path / "run" / "checkpoints" / "00000050"

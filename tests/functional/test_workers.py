@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nmt.checkpoint import Run, read_journal
-from tests.toy import nmt, write_config
+from nmt.run.directory import Run
+from nmt.run.journal import read_journal
+from tests.helpers.toy import nmt, write_config
 
 # Without dropout, which each worker draws for its own share.
 STILL = {"dropout": 0.0, "word_dropout": 0.0}

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import toy
+from tests.helpers import toy
 
 FOLDER = Path(__file__).parent
 LOSSES = FOLDER / "losses.json"

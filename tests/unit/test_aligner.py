@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from nmt.aligner import Aligner, learn
-from nmt.aligner import aligner as files
-from nmt.batches import make_batch
-from nmt.checkpoint import Run
-from nmt.config import load_config
-from nmt.corpus import PackedSet, PackedWriter
+from nmt.align import Aligner, learn
+from nmt.align import aligner as files
+from nmt.config.load import load_config
+from nmt.data.batches import make_batch
+from nmt.data.packed import PackedSet, PackedWriter
+from nmt.distributed import Workers
 from nmt.errors import NmtError
 from nmt.prepare.pipeline import prepare
-from nmt.runtime import Workers
+from nmt.run.directory import Run
 from nmt.symbols import BOS, EOS, PAD
 from nmt.train.teacher import learn_alignment
-from tests.toy import add
+from tests.helpers.toy import add
 
 WORDS = 60
 FIRST = 10  # ids below are no words

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from nmt.text import normalise
-from nmt.tokenizer import Tokenizer, train_tokenizer
-from nmt.translate.alignment import Alignment, align, character_origins, joined, joined_links
+from nmt.data.tokenizer import Tokenizer, train_tokenizer
+from nmt.text.normalise import normalise
+from nmt.translate.attention_map import Alignment, align, character_origins, joined, joined_links
 from nmt.translate.search import Hypothesis
 
 CHINESE = ["我爱中国。", "他爱茶。", "今天很好!", "ABC 12"] * 5

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nmt.errors import NmtError
-from nmt.evaluate.alignments import (
+from nmt.align.score import (
     Gold,
     alignment_score,
     check_in_range,
@@ -15,6 +14,7 @@ from nmt.evaluate.alignments import (
     read_links,
     read_token_pairs,
 )
+from nmt.errors import NmtError
 
 
 def test_sure_and_possible_links_are_told_apart(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from nmt.config import Config, build_config
-from nmt.runtime import Workers
+from nmt.config.load import build_config
+from nmt.config.schema import Config
+from nmt.distributed import Workers
 from nmt.train.auto import settle, settle_precision
 
 DATA = {"dir": "data", "sources": [{"source": "tsv", "path": "a.tsv"}]}

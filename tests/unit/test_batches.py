@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from nmt.batches import Blocks, make_batch, pad_sources, plan_epoch
-from nmt.corpus import PackedSet, PackedWriter
+from nmt.data.batches import Blocks, make_batch, pad_sources, plan_epoch
+from nmt.data.packed import PackedSet, PackedWriter
 from nmt.symbols import BOS, EOS, PAD
-from tests.toy import add
+from tests.helpers.toy import add
 
 
 def random_lengths(n: int, seed: int = 3) -> tuple[np.ndarray, np.ndarray]:

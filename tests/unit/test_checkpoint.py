@@ -10,12 +10,12 @@ import pytest
 import safetensors
 import torch
 
-import nmt.checkpoint
-from nmt.checkpoint import Checkpoint, Run, newest_run
-from nmt.config import load_config
+import nmt.run.directory
+from nmt.config.load import load_config
 from nmt.errors import NmtError
 from nmt.prepare.pipeline import prepare
-from tests.toy import write_config
+from nmt.run.directory import Checkpoint, Run, newest_run
+from tests.helpers.toy import write_config
 
 CPU = torch.device("cpu")
 
@@ -106,7 +106,7 @@ def test_full_disk_leaves_the_earlier_checkpoints(
             "Error while serializing: I/O error: No space left on device (os error 28)"
         )
 
-    monkeypatch.setattr(nmt.checkpoint, "save_file", full)
+    monkeypatch.setattr(nmt.run.directory, "save_file", full)
     with pytest.raises(NmtError, match="the disk is full; nothing was left half-written"):
         save(run, 2)
     assert names(run) == ["00000001"]
@@ -122,7 +122,7 @@ def test_failing_in_any_step_leaves_nothing_behind(
     def fails(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    target = "nmt.files.os.fsync" if call == "fsync" else "pathlib.Path.rename"
+    target = "nmt.io.write.os.fsync" if call == "fsync" else "pathlib.Path.rename"
     with monkeypatch.context() as patch:
         patch.setattr(target, fails)
         with pytest.raises(NmtError, match="the disk is full"):

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmt.config import CleanConfig
+from nmt.config.schema import CleanConfig
 from nmt.prepare.chunks import EXAMPLES, Drops, clean_chunk, normalised_pair, raw_pair
 from nmt.prepare.sources import Pair
 

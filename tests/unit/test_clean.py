@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from nmt.config import CleanConfig
+from nmt.config.schema import CleanConfig
 from nmt.prepare import clean
 from nmt.prepare.sources import Pair
 

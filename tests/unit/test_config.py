@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nmt.config import dump_config, load_config
+from nmt.config.load import dump_config, load_config
 from nmt.errors import NmtError
 
 SMALL = """\
@@ -157,7 +157,7 @@ def test_two_passes_must_differ(tmp_path: Path) -> None:
     [
         ("data.dev=0", "data.dev: must be at least 1, not 0"),
         ("data.src_vocab=100", "data.src_vocab: must lie in 300 to 1000000, not 100"),
-        ("train.budget=minutes", "train.budget: minutes needs train.max_minutes"),
+        ("train.schedule_by=minutes", "train.schedule_by: minutes needs train.max_minutes"),
         ("data.sources=[{path: x}]", "data.sources.0: key source is missing"),
     ],
 )

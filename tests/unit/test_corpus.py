@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmt.corpus import PackedSet, PackedWriter
+from nmt.data.packed import PackedSet, PackedWriter
 from nmt.errors import NmtError
-from tests.toy import add
+from tests.helpers.toy import add
 
 Sentences = list[list[int]]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nmt.config import CleanConfig, build_config
+from nmt.config.load import build_config
+from nmt.config.schema import CleanConfig
 from nmt.prepare.pipeline import auto_vocab
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")

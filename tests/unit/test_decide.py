@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmt.config import DataConfig
-from nmt.prepare import decide, keys, split
+from nmt.config.schema import DataConfig
+from nmt.prepare import decide, keys
+from nmt.prepare import holdout as split
 from nmt.prepare.chunks import Drops
 from nmt.prepare.decide import CorpusKeys, Decisions, Span
 

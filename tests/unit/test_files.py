@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-import nmt.files
+import nmt.io.write
 from nmt.errors import NmtError
-from nmt.files import replacing, replacing_folder, write_whole, writing_to
+from nmt.io.write import replacing, replacing_folder, write_whole, writing_to
 
 
 def test_replacing_keeps_the_old_bytes_on_an_error(tmp_path: Path) -> None:
@@ -53,10 +53,10 @@ def test_what_a_kill_left_of_a_folder_is_removed_and_nothing_else(tmp_path: Path
         (folder / "f").write_bytes(b"x")
     for folder in (killed, busy, own):
         os.utime(folder, (0, 0))
-    at_work = nmt.files._lock(busy)
+    at_work = nmt.io.write._lock(busy)
     assert at_work is not None
     with replacing_folder(tmp_path / "out") as scratch:
-        assert nmt.files._lock(scratch) is None
+        assert nmt.io.write._lock(scratch) is None
         there = {path.name for path in tmp_path.iterdir()}
     assert there == {busy.name, new.name, own.name, scratch.name}
     os.close(at_work)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nmt.text import normalise
-from nmt.tokenizer import train_tokenizer
+from nmt.data.tokenizer import train_tokenizer
+from nmt.text.normalise import normalise
 from nmt.translate.flags import Flag, flags, most_repeated
 from nmt.translate.lengths import UsualLengths
 from nmt.translate.search import Hypothesis

@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 import torch
 
-from nmt.batches import pad_sources
+from nmt.data.batches import pad_sources
 from nmt.model import Seq2Seq
 from nmt.symbols import PAD
 from nmt.translate.forced import force
@@ -19,8 +19,8 @@ CPU = torch.device("cpu")
 def network(attention: Literal["additive", "none"] = "additive") -> Seq2Seq:
     torch.manual_seed(7)
     return Seq2Seq(
-        src_vocab=20, trg_vocab=15, attention=attention, embedding=6, encoder=5,
-        encoder_layers=1, decoder=7, attention_size=4, dropout=0.3, word_dropout=0.2,
+        src_vocab=20, trg_vocab=15, attention=attention, embedding_dim=6, encoder_hidden=5,
+        encoder_layers=1, decoder_hidden=7, attention_hidden=4, dropout=0.3, word_dropout=0.2,
     ).eval()  # fmt: skip
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nmt.batches import Blocks, plan_epoch
+from nmt.data.batches import Blocks, plan_epoch
 from nmt.train.forecast import Forecast, make_forecast
 
 LENGTHS = (np.array([3, 9, 4, 4, 2, 8, 30, 5]), np.array([4, 8, 3, 5, 2, 9, 25, 6]))

@@ -11,9 +11,9 @@ import pytest
 
 from nmt.errors import NmtError
 from nmt.evaluate.gate import Check, floors, junit, no_drop, read_baseline
+from nmt.evaluate.inputs import System, Texts
 from nmt.evaluate.metrics import Score, score
 from nmt.evaluate.report import make_report
-from nmt.evaluate.systems import System, Texts
 
 SCORES = [Score("BLEU", 20.0, "signature", "detail"), Score("chrF2", 45.5, "signature", "detail")]
 

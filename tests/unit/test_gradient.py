@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from nmt.runtime import Workers, is_out_of_memory
+from nmt.device import is_out_of_memory
+from nmt.distributed import Workers
 from nmt.train.gradient import Gradient, _Sentences
 from nmt.train.loop import _random_number
 from tests.unit.test_loss import corpus, gradients, model

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nmt.aligner import Aligner
-from nmt.aligner.helpers import Helpers
-from nmt.batches import gather
-from nmt.corpus import PackedSet
+from nmt.align import Aligner
+from nmt.align.helpers import Helpers
+from nmt.data.batches import gather
+from nmt.data.packed import PackedSet
 from tests.unit.test_aligner import pack
 
 Pair = tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64], NDArray[np.bool_]]

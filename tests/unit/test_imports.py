@@ -11,10 +11,10 @@ import nmt
 
 ROOT = Path(nmt.__file__).parent
 RANKS = {
-    "errors": 0, "symbols": 0,
-    "text": 1, "files": 1, "config": 1, "runtime": 1,
-    "model": 2, "tokenizer": 2, "corpus": 2,
-    "prepare": 3, "batches": 3, "aligner": 3, "checkpoint": 3,
+    "errors": 0, "symbols": 0, "log": 0,
+    "io": 1, "text": 1, "config": 1, "device": 1, "distributed": 2, "signals": 1,
+    "model": 2, "data": 2,
+    "prepare": 3, "run": 3, "align": 5,
     "translate": 4, "evaluate": 5, "train": 6, "cli": 7,
     "__init__": 8, "__main__": 8,
 }  # fmt: skip

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-import nmt.model.inference
-from nmt.batches import pad_sources
+import nmt.model.fast.inference
+from nmt.data.batches import pad_sources
 from nmt.model import Seq2Seq
-from nmt.model.inference import Inference
+from nmt.model.fast.inference import Inference
 from nmt.symbols import BOS
 
 SOURCES = [[4, 5, 6, 7, 8, 9], [5, 5, 4], [9], [8, 6, 7, 4]]
@@ -18,7 +18,9 @@ def random_model(kind: str, *, layers: int = 1, std: float = 0.4) -> Seq2Seq:
     torch.manual_seed(2)
     model = Seq2Seq(
         src_vocab=12, trg_vocab=20, attention="none" if kind == "none" else "additive",
-        embedding=6, encoder=5, encoder_layers=layers, decoder=8, attention_size=7, dropout=0.3,
+        embedding_dim=6, encoder_hidden=5, encoder_layers=layers, decoder_hidden=8,
+        attention_hidden=7,
+        dropout=0.3,
         word_dropout=0.1, source_bridge=kind == "asks", layer_norm=kind == "asks",
         attention_query="state+word" if kind == "asks" else "state",
     )  # fmt: skip
@@ -65,13 +67,13 @@ def compare(model: Seq2Seq, ready: Inference, *, rtol: float, atol: float) -> No
 def test_the_step_is_that_of_the_network(
     monkeypatch: pytest.MonkeyPatch, kind: str, layers: int, table: bool
 ) -> None:
-    monkeypatch.setattr(nmt.model.inference, "_LARGEST_TABLE", 1 << 26 if table else 0)
+    monkeypatch.setattr(nmt.model.fast.inference, "_LARGEST_TABLE", 1 << 26 if table else 0)
     model = random_model(kind, layers=layers)
     compare(model, Inference(model), rtol=1e-4, atol=1e-5)
 
 
 def test_a_small_cache_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nmt.model.inference, "_CHUNK", 1)
+    monkeypatch.setattr(nmt.model.fast.inference, "_CHUNK", 1)
     model = random_model("additive")
     compare(model, Inference(model), rtol=1e-4, atol=1e-5)
 
@@ -93,7 +95,7 @@ def test_large_energies_stay_finite() -> None:
 def test_int8_is_close_and_does_not_depend_on_neighbours(
     kind: str, vnni: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nmt.model.inference, "_saturates", lambda: not vnni)
+    monkeypatch.setattr(nmt.model.fast.inference, "_saturates", lambda: not vnni)
     model = random_model(kind, std=0.3)
     if model.encoder.bridge is not None:  # states with it leave -1 to 1
         with torch.no_grad():

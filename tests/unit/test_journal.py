@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nmt.checkpoint import JOURNAL, read_journal
-from nmt.train.journal import Journal, environment
+from nmt.run.journal import JOURNAL, Journal, environment, read_journal
 
 
 def test_records_come_back_in_order(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from nmt.model import kernels
-from nmt.model.kernels import PLAIN, OnTriton, available, why_not_triton
+from nmt.model.fast import kernels
+from nmt.model.fast.kernels import PLAIN, OnTriton, available, why_not_triton
 
 ROOT = Path(__file__).parents[2]
 

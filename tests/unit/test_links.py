@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from nmt.align.links import best_links, join_tokens, pharaoh, token_weights
 from nmt.translate.forced import force
-from nmt.translate.links import best_links, join_tokens, pharaoh, token_weights
 from nmt.translate.translator import Translator
 
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from nmt.batches import make_batch
-from nmt.corpus import PackedSet, Side
+from nmt.data.batches import make_batch
+from nmt.data.packed import PackedSet, Side
 from nmt.model import Seq2Seq
-from nmt.model.kernels import PLAIN
+from nmt.model.fast.kernels import PLAIN
 from nmt.symbols import EOS, PAD
 from nmt.train import loss as loss_module
 from nmt.train.loss import alignment_loss, batch_loss, output_loss
@@ -31,8 +31,10 @@ def corpus(sentences: int, seed: int = 1) -> PackedSet:
 def model(dropout: float = 0.0, size: int = 16) -> Seq2Seq:
     torch.manual_seed(1)
     return Seq2Seq(
-        src_vocab=VOCAB, trg_vocab=VOCAB, attention="additive", embedding=size, encoder=size,
-        encoder_layers=1, decoder=size, attention_size=size, dropout=dropout, word_dropout=0.0,
+        src_vocab=VOCAB, trg_vocab=VOCAB, attention="additive", embedding_dim=size,
+        encoder_hidden=size,
+        encoder_layers=1, decoder_hidden=size, attention_hidden=size, dropout=dropout,
+        word_dropout=0.0,
     )  # fmt: skip
 
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from nmt.batches import Batch
-from nmt.model import Seq2Seq, recurrence_cuda
+from nmt.data.batches import Batch
+from nmt.model import Seq2Seq
 from nmt.model.encoder import Encoder
-from nmt.model.recurrence import unroll
+from nmt.model.fast import recurrence_cuda
+from nmt.model.fast.recurrence import unroll
 from nmt.symbols import BOS, EOS, PAD
 from nmt.train.loss import batch_loss
 
@@ -25,14 +26,21 @@ def build(attention: Kind = "additive", seed: int = 0, dropout: float = 0.0) -> 
     torch.manual_seed(seed)
     return Seq2Seq(
         src_vocab=23, trg_vocab=19, attention="none" if attention == "none" else "additive",
-        embedding=8, encoder=7, encoder_layers=1, decoder=9, attention_size=6, dropout=dropout,
+        embedding_dim=8, encoder_hidden=7, encoder_layers=1, decoder_hidden=9, attention_hidden=6,
+        dropout=dropout,
         word_dropout=dropout, source_bridge=attention == "asks", layer_norm=attention == "asks",
         attention_query="state+word" if attention == "asks" else "state",
     )  # fmt: skip
 
 
 def test_without_attention_nothing_is_left_that_only_attention_uses() -> None:
-    sizes = {"embedding": 8, "encoder": 7, "encoder_layers": 1, "decoder": 9, "attention_size": 6}
+    sizes = {
+        "embedding_dim": 8,
+        "encoder_hidden": 7,
+        "encoder_layers": 1,
+        "decoder_hidden": 9,
+        "attention_hidden": 6,
+    }
     extras = {"attention_query": "state+word", "source_bridge": True, "layer_norm": True}
     plain, asked = (
         Seq2Seq(

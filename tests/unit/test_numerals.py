@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmt.prepare.numerals import chinese_values, english_values, numbers_differ
+from nmt.text.numerals import chinese_values, english_values, numbers_differ
 
 SAME = [
     ("他有二十五本书", "He has 25 books."),

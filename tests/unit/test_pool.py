@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from nmt.config import Source
+from nmt.config.sources import Source
 from nmt.errors import NmtError
+from nmt.io.read import Meter, read_lines
 from nmt.prepare.chunks import Pool
 from nmt.prepare.sources import read_pairs
-from nmt.text import Meter, read_lines
 
 
 def square_slowly(number: int) -> int:

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from nmt.config import CleanConfig, Source
+from nmt.config.schema import CleanConfig
+from nmt.config.sources import Source
 from nmt.errors import NmtError
 from nmt.prepare.chunks import chunked, clean_chunk, normalised_pair, raw_pair
 from nmt.prepare.sources import Pair, read_pairs

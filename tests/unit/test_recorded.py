@@ -13,15 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from nmt.batches import Batch, make_batch
-from nmt.config import TrainConfig
+from nmt.config.schema import TrainConfig
+from nmt.data.batches import Batch, make_batch
+from nmt.distributed import Workers
 from nmt.errors import NmtError
-from nmt.runtime import Workers
 from nmt.symbols import PAD
+from nmt.train.cuda_graphs import RecordedGradient, Recorder, bucket_sizes, in_bucket
 from nmt.train.gradient import Gradient, SummedLoss
 from nmt.train.loop import is_recorded
-from nmt.train.recorded import RecordedGradient, Recorder, bucket_sizes, in_bucket
-from nmt.train.step import Step
+from nmt.train.optimizer import Step
 from tests.unit.test_loss import corpus, gradients, model
 
 CPU = torch.device("cpu")

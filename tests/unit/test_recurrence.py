@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nmt.model import Seq2Seq
-from nmt.model.recurrence import unroll, unroll_by_step
+from nmt.model.fast.recurrence import unroll, unroll_by_step
 from tests.unit.test_model import KINDS, SOURCES, TARGETS, Kind, batch_of, build
 
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from nmt.model import Seq2Seq, recurrence_cuda
+from nmt.model import Seq2Seq
 from nmt.model.attention import AdditiveAttention
-from nmt.model.recurrence import unroll, unroll_by_step
-from nmt.model.recurrence_cuda import recurrence
+from nmt.model.fast import recurrence_cuda
+from nmt.model.fast.recurrence import unroll, unroll_by_step
+from nmt.model.fast.recurrence_cuda import recurrence
 from tests.unit.test_model import KINDS, Kind, build
 from tests.unit.test_recurrence import parts, run
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nmt.model.regularise import Dropout
+from nmt.model.dropout import Dropout
 
 
 @pytest.mark.parametrize("share", [0.1, 0.35, 0.5, 0.999])

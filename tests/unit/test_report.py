@@ -112,7 +112,7 @@ def test_what_to_do_stands_beside_a_reason_that_has_a_name_of_its_own(
     manifest["dropped"] |= {"over the cap of its source": 3, "foreign script": 1}
     write_html(tmp_path, manifest)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    for advice in ("this file of data.keep_out", "data.clean.max_pieces", "Drawn at random"):
+    for advice in ("this file of data.exclude", "data.clean.max_pieces", "Drawn at random"):
         assert page.count(advice) == 1, advice
     assert page.count("<details open>") == 4  # the first; a phone shows one at a time
     assert page.count("<details>") == 1

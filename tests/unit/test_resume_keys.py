@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from nmt.config import Config
+from nmt.config.schema import Config
 from nmt.train.resume import SAFE_KEYS, _differences
 
 

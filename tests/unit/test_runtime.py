@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from nmt import runtime
+from nmt import device
+from nmt.device import choose_device, choose_precision, starting
 from nmt.errors import NmtError
-from nmt.runtime import choose_device, choose_precision, starting, stopping_on_signals
+from nmt.signals import stopping_on_signals
 
 
 def test_cpu_is_cpu() -> None:
@@ -57,7 +58,7 @@ def test_a_gpu_that_this_pytorch_has_no_kernels_for_is_not_used(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(runtime, "_why_not_cuda", lambda name: f"no kernel image for {name}")
+    monkeypatch.setattr(device, "_why_not_cuda", lambda name: f"no kernel image for {name}")
     assert choose_device("auto").type == "cpu"
     assert "warning: the GPU is not used: no kernel image for cuda\n" in capsys.readouterr().err
     with pytest.raises(NmtError, match="can't use it: no kernel image for cuda:0"):
@@ -72,7 +73,7 @@ def test_a_container_has_the_cores_of_its_quota(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: quota)
-    assert runtime.allowed_cores() == expected
+    assert device.allowed_cores() == expected
 
 
 def test_an_unknown_device_is_named() -> None:
@@ -113,7 +114,7 @@ def test_with_torch_there_garbage_is_collected_as_ever() -> None:
 
 
 def test_workers_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "allowed_cores", lambda: 8)
+    monkeypatch.setattr(device, "allowed_cores", lambda: 8)
     for there, cores in (("1", 8), ("3", 2), ("16", 1)):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", there)
-        assert runtime.cores_of_a_worker() == cores
+        assert device.cores_of_a_worker() == cores

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from nmt.checkpoint import Run
-from nmt.corpus import PackedSet, Side
-from nmt.runtime import Workers
-from nmt.tokenizer import Tokenizer
+from nmt.data.packed import PackedSet, Side
+from nmt.data.tokenizer import Tokenizer
+from nmt.distributed import Workers
+from nmt.run.directory import Run
 from nmt.train.gradient import Gradient
 from nmt.train.sampling import SubwordSampler, make_sampler
 

@@ -2,15 +2,15 @@ import math
 
 import pytest
 
-from nmt.config import TrainConfig
-from nmt.train.progress import Progress
+from nmt.config.schema import TrainConfig
 from nmt.train.schedule import after_validation, learning_rate, reason_to_stop
+from nmt.train.state import Progress
 
 TOTAL = 1000
 
 
 def config(**keys: object) -> TrainConfig:
-    return TrainConfig(**{"learning_rate": 1e-2, "warmup": 100, "hold": 0.3, **keys})
+    return TrainConfig(**{"learning_rate": 1e-2, "warmup": 100, "decay_start": 0.3, **keys})
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "inverse_sqrt", "plateau"])
@@ -62,7 +62,7 @@ def test_inverse_square_root_halves_in_four_times_the_updates() -> None:
 
 
 def test_budget_of_minutes_follows_the_clock_and_not_the_updates() -> None:
-    timed = config(schedule="linear", budget="minutes", max_minutes=4)
+    timed = config(schedule="linear", schedule_by="minutes", max_minutes=4)
     assert learning_rate(timed, 500, TOTAL, spent=0.3) == 1e-2
     assert learning_rate(timed, 101, TOTAL, spent=0.65) == pytest.approx(0.505e-2)
     assert learning_rate(timed, 400, TOTAL, spent=1.0) == pytest.approx(1e-4)
@@ -70,8 +70,8 @@ def test_budget_of_minutes_follows_the_clock_and_not_the_updates() -> None:
 
 
 def test_budget_of_minutes_needs_minutes() -> None:
-    with pytest.raises(ValueError, match=r"train\.budget: minutes needs train\.max_minutes"):
-        config(budget="minutes")
+    with pytest.raises(ValueError, match=r"train\.schedule_by: minutes needs train\.max_minutes"):
+        config(schedule_by="minutes")
 
 
 def test_plateau_lowers_the_rate_after_so_many_validations() -> None:

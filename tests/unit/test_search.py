@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from nmt.batches import pad_sources
+from nmt.data.batches import pad_sources
 from nmt.model import Seq2Seq
-from nmt.model.inference import Inference
+from nmt.model.fast.inference import Inference
 from nmt.symbols import BOS, EOS, SPECIALS
 from nmt.translate.search import (
     Hypothesis,
@@ -39,8 +39,8 @@ def random_model(seed: int, kind: str = "additive", trg_vocab: int = 7) -> Seq2S
     """A small network with weights large enough for its choices to be sharp."""
     torch.manual_seed(seed)
     model = Seq2Seq(
-        src_vocab=12, trg_vocab=trg_vocab, attention=kind, embedding=6, encoder=5,
-        encoder_layers=1, decoder=8, attention_size=7, dropout=0.3, word_dropout=0.1,
+        src_vocab=12, trg_vocab=trg_vocab, attention=kind, embedding_dim=6, encoder_hidden=5,
+        encoder_layers=1, decoder_hidden=8, attention_hidden=7, dropout=0.3, word_dropout=0.1,
     )  # fmt: skip
     with torch.no_grad():
         for parameter in model.parameters():

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmt.config import HskSource, ParallelSource, TsvSource
+from nmt.config.sources import HskSource, ParallelSource, TsvSource
 from nmt.errors import NmtError
-from nmt.prepare.catalogues import read_po, senses
+from nmt.prepare.readers.catalogues import read_po, senses
 from nmt.prepare.sources import Pair, describe, read_extra_pairs, read_pairs
 
 # A cell of a table: anything but what ends a cell or a line.

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nmt.errors import NmtError
-from nmt.prepare import keys, split
+from nmt.prepare import holdout as split
+from nmt.prepare import keys
 
 few = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=30)
 Write = Callable[[list[int]], keys.KeyFile]

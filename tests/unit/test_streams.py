@@ -120,7 +120,7 @@ def test_what_is_not_utf8_names_its_line_after_the_lines_before_it(
     assert caught.value.message == (
         "standard input:4: not valid UTF-8 (byte 2 of the line is 0xff)"
     )
-    assert "--errors replace" in str(caught.value.hint)
+    assert "--encoding-errors replace" in str(caught.value.hint)
     path = tmp_path / "bad.txt"
     path.write_bytes(data)
     assert list(file_lines(path, "replace")) == ["好", "好", "好", "x\ufffdy", "好"]

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nmt.errors import NmtError
-from nmt.text import decode_line, fence_key, normalise, open_bytes, read_lines
+from nmt.io.read import decode_line, open_bytes, read_lines
+from nmt.text.normalise import fence_key, normalise
 
 
 def lines_of(tmp_path: Path, data: bytes) -> list[str]:

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nmt import symbols
+from nmt.data.tokenizer import Tokenizer, train_tokenizer
 from nmt.errors import NmtError
-from nmt.text import normalise
-from nmt.tokenizer import Tokenizer, train_tokenizer
+from nmt.text.normalise import normalise
 
 ZH = [f"我{verb}{noun}{mark}" for verb in "看买画找" for noun in "猫狗书茶花山" for mark in "。!?"]
 EN = [f"I {verb} the {noun}." for verb in ("see", "buy", "draw") for noun in ("cat", "dog", "tea")]

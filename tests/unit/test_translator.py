@@ -14,12 +14,12 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from nmt.config import SearchConfig
+from nmt.config.schema import SearchConfig
+from nmt.data.tokenizer import Tokenizer, train_tokenizer
 from nmt.errors import NmtError
 from nmt.model import Seq2Seq
 from nmt.symbols import SPACE_MARK
-from nmt.text import normalise
-from nmt.tokenizer import Tokenizer, train_tokenizer
+from nmt.text.normalise import normalise
 from nmt.translate.lengths import UsualLengths
 from nmt.translate.search import Hypothesis
 from nmt.translate.translator import _SENTENCE_END, Translation, Translator
@@ -61,13 +61,14 @@ def translator() -> Iterator[Translator]:
     src, trg = tokenizer(CHINESE * 3, simplify=True), tokenizer(ENGLISH * 3, simplify=False)
     torch.manual_seed(11)
     model = Seq2Seq(
-        src_vocab=len(src), trg_vocab=len(trg), attention="additive", embedding=12, encoder=10,
-        encoder_layers=1, decoder=16, attention_size=14, dropout=0.3, word_dropout=0.2,
+        src_vocab=len(src), trg_vocab=len(trg), attention="additive", embedding_dim=12,
+        encoder_hidden=10,
+        encoder_layers=1, decoder_hidden=16, attention_hidden=14, dropout=0.3, word_dropout=0.2,
     )  # fmt: skip
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.6)
-    search = SearchConfig(beam=4, alpha=0.8, max_ratio=1.5)
+    search = SearchConfig(beam=4, length_penalty=0.8, max_ratio=1.5)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield Translator(model.eval(), src, trg, search, torch.device("cpu"), max_pieces=12)

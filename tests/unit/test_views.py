@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from nmt.errors import NmtError
-from nmt.translate.alignment import Alignment
+from nmt.translate.attention_map import Alignment
 from nmt.translate.flags import Flag
 from nmt.translate.page import Page
 from nmt.translate.views import grid, text_width

@@ -1,6 +1,6 @@
 """A group of one: what several workers agree on is what this one says."""
 
-from nmt.runtime import Workers
+from nmt.distributed import Workers
 
 
 def test_a_worker_alone_agrees_with_itself() -> None:

@@ -1,7 +1,0 @@
-"""Which piece translates which, learned from the packed corpus alone."""
-
-from nmt.aligner.aligner import Aligner
-
-__all__ = ["ALIGNER", "Aligner"]
-
-ALIGNER = "aligner.safetensors"  # its name in a run directory

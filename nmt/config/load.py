@@ -1,0 +1,190 @@
+"""Load a configuration: YAML, overrides, error messages."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from nmt.config.schema import (
+    CleanConfig,
+    Config,
+    DataConfig,
+    ModelConfig,
+    SearchConfig,
+    TrainConfig,
+)
+from nmt.config.sources import _SOURCES
+from nmt.errors import NmtError
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: repeated keys are errors, ``1e-3`` is a number."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue  # <<: *name, which is replaced by what stands there
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is not a word", key_node.start_mark
+                )
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def load_config(path: Path, overrides: list[str] | None = None) -> Config:
+    """Read a configuration file and apply ``section.key=value`` overrides.
+
+    Raises:
+        NmtError: missing file, not YAML, or a key that is unknown, repeated, of
+            the wrong type or out of range; the message names the key.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise NmtError(
+            f"{path}: no such configuration file",
+            "the ones to start from are in the folder configs/ of a clone",
+        ) from None
+    except UnicodeDecodeError:
+        raise NmtError(f"{path}: not valid UTF-8, so not a configuration file") from None
+    except OSError as error:
+        raise NmtError(f"{path}: {error.strerror}") from error
+    tree = _parse(text, str(path))
+    if not isinstance(tree, dict):
+        raise NmtError(f"{path}: not a configuration: no sections in it")
+    for override in overrides or []:
+        _override(tree, override)
+    return build_config(tree, str(path))
+
+
+def build_config(tree: dict[str, Any], origin: str) -> Config:
+    """Check a tree of plain values and make it a `Config`.
+
+    Raises:
+        NmtError: with `origin`, the key, and what would have been right.
+    """
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise _explain(error, origin) from None
+
+
+def dump_config(config: Config) -> str:
+    """The configuration as YAML, every default written out."""
+    return yaml.safe_dump(
+        config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100
+    )
+
+
+def _parse(text: str, origin: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # a subclass of SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = origin if mark is None else f"{origin}:{mark.line + 1}"
+        raise NmtError(f"{place}: not YAML: {getattr(error, 'problem', None) or error}") from None
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise NmtError(
+            f"--set {override}: not of the form section.key=value",
+            "for example: --set train.epochs=5",
+        )
+    node: Any = tree
+    parts = key.split(".")
+    for depth, part in enumerate(parts):
+        last = depth == len(parts) - 1
+        if isinstance(node, list):
+            if not part.isdigit() or int(part) >= len(node):
+                raise NmtError(
+                    f"--set {override}: {'.'.join(parts[:depth])} is a list of {len(node)}, "
+                    f"{part} is not a place in it"
+                )
+            index: Any = int(part)
+        elif isinstance(node, dict):
+            index = part
+            if not last:
+                node.setdefault(part, {})
+        else:
+            raise NmtError(f"--set {override}: {'.'.join(parts[:depth])} has no keys under it")
+        if last:
+            # Alone, a dash would begin a list.
+            node[index] = value if value == "-" else _parse(value, f"--set {override}")
+        else:
+            node = node[index]
+
+
+def _explain(error: ValidationError, origin: str) -> NmtError:
+    first = min(error.errors(), key=_unlikely)
+    # A discriminated union puts its tag into the location; it is no key of the file.
+    tags = {*_SOURCES, "int", "float", "literal['auto']", "constrained-int", "constrained-float"}
+    parts = [str(part) for part in first["loc"]]
+    key = ".".join(p for p in parts if p not in tags and not p.startswith("tagged-union"))
+    kind, given = first["type"], first.get("input")
+    if kind == "extra_forbidden":
+        known = _known_keys(parts)
+        close = difflib.get_close_matches(parts[-1], known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(known))}"
+        return NmtError(f"{origin}: unknown key {key}", hint)
+    if kind == "missing":
+        return NmtError(f"{origin}: key {key} is missing")
+    if kind == "value_error":
+        return NmtError(f"{origin}: {str(first['msg']).removeprefix('Value error, ')}")
+    if kind == "union_tag_invalid":
+        return NmtError(
+            f"{origin}: {key}: unknown source {_get(given, 'source')!r}", _close_source(given)
+        )
+    if kind == "union_tag_not_found":
+        return NmtError(f"{origin}: {key}: key source is missing", f"one of: {', '.join(_SOURCES)}")
+    message = str(first["msg"])
+    return NmtError(f"{origin}: {key}: {message[0].lower()}{message[1:]}, not {given!r}")
+
+
+def _unlikely(error: Any) -> int:
+    """Which of several errors to tell: the lowest, of equals the first."""
+    if error["type"] == "extra_forbidden":
+        return 0  # misspelt, a key is unknown and missing
+    # Of a number or a source, a section that stands there is meant to be a source.
+    return 2 if error["type"] == "int_type" and isinstance(error["input"], dict) else 1
+
+
+def _get(value: Any, key: str) -> Any:
+    return value.get(key) if isinstance(value, dict) else value
+
+
+def _close_source(given: Any) -> str:
+    close = difflib.get_close_matches(str(_get(given, "source")), _SOURCES, n=1)
+    return f"did you mean {close[0]}?" if close else f"one of: {', '.join(_SOURCES)}"
+
+
+def _known_keys(parts: list[str]) -> list[str]:
+    """The keys allowed beside the unknown one, read off the models themselves."""
+    sections: dict[str, type[BaseModel]] = {
+        "data": DataConfig, "model": ModelConfig, "train": TrainConfig, "search": SearchConfig,
+        "clean": CleanConfig, **_SOURCES,
+    }  # fmt: skip
+    for part in reversed(parts[:-1]):
+        if part in sections:
+            return list(sections[part].model_fields)
+    return list(Config.model_fields)

@@ -1,0 +1,1 @@
+"""Tokenised data: tokenizers, the packed corpus, batches."""

@@ -1,0 +1,282 @@
+"""Text to pieces and back: one SentencePiece model a side, and the one road through it.
+
+Normalisation is ours (`nmt.text.normalise.normalise`); SentencePiece's own is switched off, so
+that what reaches the model is decided in one place. Byte fallback spells a character
+outside the vocabulary as its UTF-8 bytes: nothing becomes ``<unk>``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+from numpy.typing import NDArray
+
+from nmt import symbols
+from nmt.errors import NmtError
+from nmt.text.normalise import normalise
+
+_THREADS = 2
+_SEED_PIECES = 300_000  # candidates at the start; SentencePiece's own million takes twice as long
+_TOO_LARGE = re.compile(r"set it to a value <= (\d+)")
+_TOO_SMALL = re.compile(r"required_chars\. (\d+) vs (\d+)")
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One piece of an encoded text.
+
+    Attributes:
+        id: its number in the vocabulary.
+        begin: first character it covers, in the *normalised* text.
+        end: one past the last. Byte pieces of one character share its span.
+    """
+
+    id: int
+    begin: int
+    end: int
+
+
+class Tokenizer:
+    """One side's SentencePiece model.
+
+    Args:
+        model: the serialized SentencePiece model.
+        simplify: convert Traditional to Simplified before encoding (Chinese side).
+    """
+
+    def __init__(self, model: bytes, *, simplify: bool) -> None:
+        self.model = model
+        self.simplify = simplify
+        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self._space_first = self._puts_space_first()
+
+    @classmethod
+    def load(cls, path: Path, *, simplify: bool) -> Tokenizer:
+        """Read a ``.model`` file.
+
+        Raises:
+            NmtError: missing, damaged, or not made by this program.
+        """
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise NmtError(f"{path}: {error.strerror or error}") from error
+        try:
+            tokenizer = cls(data, simplify=simplify)
+        except (RuntimeError, OSError) as error:
+            raise NmtError(f"{path}: not a SentencePiece model, or damaged") from error
+        specials = [tokenizer._processor.id_to_piece(i) for i in symbols.SPECIALS]
+        ours = [
+            symbols.PAD_PIECE, symbols.UNK_PIECE, symbols.BOS_PIECE, symbols.EOS_PIECE,
+        ]  # fmt: skip
+        if specials != ours:
+            raise NmtError(
+                f"{path}: its special pieces are {specials}, {ours} are needed",
+                "make the model with nmt prepare",
+            )
+        return tokenizer
+
+    def __len__(self) -> int:
+        """Number of pieces, special ones included."""
+        return int(self._processor.get_piece_size())
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the model: same hash, same ids."""
+        return hashlib.sha256(self.model).hexdigest()
+
+    def normalise(self, text: str) -> str:
+        """The form of `text` that `encode` sees."""
+        return normalise(text, simplify=self.simplify)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the pieces of `text`, without BOS and EOS. Empty for a blank text."""
+        ids: list[int] = self._processor.encode(self.normalise(text))
+        return ids
+
+    def encode_all(self, texts: Iterable[str]) -> list[list[int]]:
+        """`encode` of many texts."""
+        return self.encode_normalised([self.normalise(text) for text in texts])
+
+    def encode_normalised(self, texts: list[str]) -> list[list[int]]:
+        """`encode_all` of texts that went through `normalise` already."""
+        ids: list[list[int]] = self._processor.encode(texts, num_threads=1)
+        return ids
+
+    def segmentations(self, ids: list[int], most: int) -> list[list[int]]:
+        """The most probable ways to cut what `ids` spell, at most `most`, best first."""
+        text = self._processor.decode(ids)
+        found: list[list[int]] = self._processor.nbest_encode(text, nbest_size=most)
+        # Bytes may spell what is no text: such a sentence has the one way it is packed in.
+        return found if found and found[0] == ids else [ids]
+
+    def piece_log_probs(self) -> NDArray[np.float64]:
+        """Natural log of each piece's unigram probability, 0 for special and byte pieces."""
+        return np.array([self._processor.get_score(id_) for id_ in range(len(self))])
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of the ids, on one line; special ids and broken byte sequences vanish.
+
+        Never holds ``▁``, ``<unk>``, a line end, or U+FFFD.
+        """
+        real = [i for i in ids if i not in symbols.SPECIALS]
+        text: str = self._processor.decode(real)
+        # Byte pieces may spell anything, a line end or half a character included.
+        text = text.replace(symbols.SPACE_MARK, " ").replace("\ufffd", "")
+        return " ".join(text.split())
+
+    def piece(self, id_: int) -> str:
+        """The piece as it stands in the vocabulary (``▁the``, ``<0xE4>``)."""
+        text: str = self._processor.id_to_piece(id_)
+        return text
+
+    def pieces(self, text: str) -> list[Piece]:
+        """`encode` with the characters of the normalised text that each piece covers.
+
+        Worked out from the pieces themselves, since SentencePiece has changed its
+        own calls for this between releases.
+        """
+        normalised = self.normalise(text)
+        # What SentencePiece really cuts: spaces as marks, with one before the first word.
+        lead = symbols.SPACE_MARK if self._space_first and normalised else ""
+        marked = lead + normalised.replace(" ", symbols.SPACE_MARK)
+        found: list[Piece] = []
+        at, pending = 0, 0  # characters used up; bytes still owed by the current one
+        for id_ in self.encode(text):
+            surface = self.piece(id_)
+            begin = at
+            if byte_of(surface) is None:
+                at += len(surface)
+            elif pending:
+                begin, pending = at - 1, pending - 1
+            else:
+                pending = len(marked[at].encode()) - 1
+                at += 1
+            found.append(Piece(id_, max(begin - len(lead), 0), at - len(lead)))
+        return found
+
+    @property
+    def byte_ids(self) -> tuple[int, int]:
+        """First and last id of the byte pieces."""
+        return int(self._processor.piece_to_id("<0x00>")), int(
+            self._processor.piece_to_id("<0xFF>")
+        )
+
+    def byte_characters(self, ids: Iterable[int]) -> list[str]:
+        """The characters that `ids` spell in bytes; a space outside the vocabulary is one."""
+        first, last = self.byte_ids
+        found: list[str] = []
+        run = bytearray()
+        for id_ in (*ids, symbols.EOS):
+            if first <= id_ <= last:
+                run.append(id_ - first)
+            elif run:
+                found += run.decode("utf-8", "replace").replace(symbols.SPACE_MARK, " ")
+                run.clear()
+        return found
+
+    def _puts_space_first(self) -> bool:
+        """Whether this model writes a mark before the first word, in one piece or in bytes."""
+        first = self.piece(self._processor.encode("a")[0])
+        return first.startswith(symbols.SPACE_MARK) or first == "<0xE2>"
+
+
+def load_both(folder: Path, *, simplify: bool) -> tuple[Tokenizer, Tokenizer]:
+    """The tokenizers of a prepared corpus or a run, source first; only that one simplifies.
+
+    Raises:
+        NmtError: one is missing, damaged, or not made by this program.
+    """
+    src = Tokenizer.load(folder / "src.model", simplify=simplify)
+    return src, Tokenizer.load(folder / "trg.model", simplify=False)
+
+
+def byte_of(piece: str) -> int | None:
+    """The byte that a piece such as ``<0xE4>`` stands for; None for all others."""
+    match = _BYTE.fullmatch(piece)
+    return int(match[1], 16) if match else None
+
+
+def train_tokenizer(
+    lines: Iterable[str],
+    *,
+    vocab: int,
+    simplify: bool,
+    grow: bool = False,
+    character_coverage: float,
+    space_first: bool,
+    name: str,
+) -> tuple[Tokenizer, str | None]:
+    """Train a unigram model with byte fallback (Kudo 2018) on *normalised* lines.
+
+    Args:
+        lines: normalised text, read once.
+        vocab: pieces wanted, special and byte pieces included.
+        simplify: recorded in the tokenizer.
+        grow: take a quarter more than what the characters need, should that be more.
+        character_coverage: share of characters that get a piece of their own; the
+            rest is spelled in bytes.
+        space_first: put a space before the first word, so that a word is the same
+            piece at the start of a sentence as inside it (languages with spaces).
+        name: the configuration key, for messages.
+
+    Returns:
+        The tokenizer, and a warning if the corpus has too little text for `vocab`.
+
+    Raises:
+        NmtError: `vocab` does not hold the characters of the corpus.
+    """
+    held = [line for line in lines if line]
+
+    def train(size: int) -> bytes:
+        out = io.BytesIO()
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(held),
+            model_writer=out,
+            vocab_size=size,
+            model_type="unigram",
+            byte_fallback=True,
+            character_coverage=character_coverage,
+            normalization_rule_name="identity",
+            add_dummy_prefix=space_first,
+            pad_id=symbols.PAD, unk_id=symbols.UNK, bos_id=symbols.BOS, eos_id=symbols.EOS,
+            pad_piece=symbols.PAD_PIECE, unk_piece=symbols.UNK_PIECE,
+            bos_piece=symbols.BOS_PIECE, eos_piece=symbols.EOS_PIECE,
+            unk_surface="",
+            max_sentence_length=65536,
+            # Sums of floats: another number of threads may make other pieces.
+            num_threads=_THREADS,
+            seed_sentencepiece_size=_SEED_PIECES,
+            minloglevel=2,
+        )  # fmt: skip
+        return out.getvalue()
+
+    try:
+        return Tokenizer(train(vocab), simplify=simplify), None
+    except RuntimeError as error:
+        too_small = _TOO_SMALL.search(str(error))
+        if too_small and grow:
+            return train_tokenizer(
+                held, vocab=int(too_small[2]) * 5 // 4, simplify=simplify,
+                character_coverage=character_coverage, space_first=space_first, name=name,
+            )  # fmt: skip
+        if too_small:
+            raise NmtError(
+                f"{name}: {vocab} pieces, but the characters of the corpus and the bytes need "
+                f"{too_small[2]}",
+                f"set {name} to at least {int(too_small[2]) + 100}, or leave it out",
+            ) from None
+        too_large = _TOO_LARGE.search(str(error))
+        if too_large is None:
+            raise
+    largest = int(too_large[1])
+    warning = f"{name}: the corpus has text for {largest} pieces only, not {vocab}; made {largest}"
+    return Tokenizer(train(largest), simplify=simplify), warning

@@ -1,0 +1,192 @@
+"""The journal: ``train.jsonl``, one record a line, so that a run can be explained later.
+
+Every record has a ``kind`` and the ``update`` it belongs to:
+
+- ``start``: environment, once each time training begins or goes on;
+- ``forecast``: memory, time and disk, before the first update;
+- ``log``: loss in nats per target token (without smoothing), gradient norm before
+  clipping, learning rate, target tokens a second, share of padding;
+- ``validation``: dev BLEU and chrF with sacreBLEU's signature, and the same few dev
+  sentences with their translations each time;
+- ``event``: what went wrong and was dealt with, in words.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import nmt
+from nmt.distributed import Workers
+from nmt.errors import NmtError
+from nmt.io.write import write_whole, writing_to
+from nmt.log import warn
+
+JOURNAL = "train.jsonl"
+
+
+class Journal:
+    """Appends records to a run's journal, and to TensorBoard's if asked.
+
+    A record that can't be written is lost with a warning: training is worth more.
+
+    Args:
+        folder: the run directory.
+        update: training goes on from here; records of later updates, left behind by a
+            kill after the last checkpoint, are removed since they will come again.
+        tensorboard: also write numbers for TensorBoard into ``tensorboard/``.
+
+    Raises:
+        NmtError: TensorBoard is asked for and not installed.
+    """
+
+    def __init__(self, folder: Path, update: int, *, tensorboard: bool = False) -> None:
+        self.path = folder / JOURNAL
+        self._board = _board(folder / "tensorboard", update) if tensorboard else None
+        if self.path.exists():
+            kept = [r for r in read_journal(folder) if r.get("update", 0) <= update]
+            text = b"".join(map(_line, kept))
+            if text != self.path.read_bytes():
+                write_whole(self.path, text)
+
+    def write(self, kind: str, update: int, **values: Any) -> None:
+        """Append one record."""
+        try:
+            with writing_to(self.path):
+                self._append(_line({"kind": kind, "update": update, **values}))
+            if self._board is not None:
+                for key, value in values.items():
+                    if kind in ("log", "validation") and isinstance(value, (int, float)):
+                        self._board.add_scalar(f"{kind}/{key}", value, update)
+                self._board.flush()
+        except (NmtError, OSError) as error:
+            warn(f"a record of the journal is lost: {error}")
+
+    def _append(self, line: bytes) -> None:
+        """Write a line, or none of it: what a full disk leaves of one is taken back."""
+        with self.path.open("ab", buffering=0) as file:
+            end = file.tell()
+            try:
+                if file.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                file.truncate(end)
+                raise
+
+
+def _board(folder: Path, update: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise NmtError(
+            "--tensorboard: the package tensorboard is not installed",
+            "pip install 'nmt-zh-en[tensorboard]'",
+        ) from None
+    return SummaryWriter(str(folder), purge_step=update + 1)
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What a repetition would need to know of this machine and program."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+    return {
+        "program": nmt.__version__,
+        "git": _git_commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": device.type,
+        "device_name": name or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "machine": platform.platform(),
+    }
+
+
+def _git_commit() -> str | None:
+    """Commit of the program if it runs from a clone, with ``+`` if files were changed."""
+    here = Path(__file__).resolve().parents[2]
+    if not (here / ".git").exists():
+        return None
+    try:
+        commit = _git(here, "rev-parse", "--short=12", "HEAD")
+        return commit + ("+" if _git(here, "status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    return (json.dumps(record, ensure_ascii=False) + "\n").encode()
+
+
+@dataclass
+class Window:
+    """What happened since the last log record, in sums over updates.
+
+    Attributes:
+        updates: how many.
+        loss: without smoothing, over this worker's tokens.
+        tokens: this worker's target tokens, EOS counted.
+        cells: that they took with their padding.
+        seconds: validations and saves not counted.
+        norm: of the last gradient.
+        rate: the last learning rate.
+    """
+
+    updates: int = 0
+    loss: float = 0.0
+    tokens: int = 0
+    cells: int = 0
+    seconds: float = 0.0
+    norm: float = 0.0
+    rate: float = 0.0
+
+    def add(
+        self, loss: float, tokens: int, norm: float, cells: int, rate: float, seconds: float
+    ) -> None:
+        """Count one update: this worker's loss, tokens and cells; norm and rate of all."""
+        self.updates += 1
+        self.loss += loss
+        self.tokens += tokens
+        self.cells += cells
+        self.norm, self.rate = norm, rate
+        self.seconds += seconds
+
+    def values(self, workers: Workers) -> dict[str, Any]:
+        """Of all workers together: loss in nats and speed in target tokens a second."""
+        loss, tokens, cells = workers.total([self.loss, self.tokens, self.cells])
+        return {
+            "loss": round(loss / max(tokens, 1), 4),
+            "gradient_norm": round(self.norm, 4),
+            "learning_rate": self.rate,
+            "tokens_per_second": round(tokens / max(self.seconds, 1e-9)),
+            "padding": round(1 - tokens / max(cells, 1), 4),
+        }
+
+
+def read_journal(folder: Path) -> list[dict[str, Any]]:
+    """All whole records of a run's journal; a last line cut off by a kill is left out."""
+    records = []
+    try:
+        text = (folder / JOURNAL).read_bytes()
+    except FileNotFoundError:
+        return []
+    for line in text.split(b"\n"):
+        try:
+            record = json.loads(line)
+        except ValueError:  # no JSON, or cut inside a character
+            continue
+        if isinstance(record, dict):
+            records.append(record)
+    return records

@@ -1,0 +1,56 @@
+"""Normalisation of text, and the key for leakage checks."""
+
+from __future__ import annotations
+
+import functools
+import re
+import unicodedata
+from collections.abc import Callable
+
+_SPACES = re.compile(r"\s+")
+# Ideographs of every extension, compatibility forms and the zero 〇.
+HAN = "[\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+_HAN = re.compile(HAN)
+# Neither line ends nor spaces, and nothing a reader would see: they only split
+# the vocabulary. U+200D and U+FE0F stay: they hold emoji together.
+_INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u200b\u2060\ufeff]")
+
+
+@functools.lru_cache(maxsize=1)
+def _simplifier() -> Callable[[str], str]:
+    import opencc
+
+    convert: Callable[[str], str] = opencc.OpenCC("t2s").convert
+    return convert
+
+
+def normalise(text: str, *, simplify: bool) -> str:
+    """Bring text to the form the model sees: the same for every command.
+
+    Unicode NFKC (full-width letters, digits and punctuation become half-width),
+    invisible control characters removed, white space runs become one space, ends
+    stripped. References used for scoring never pass through here.
+
+    Args:
+        text: one line.
+        simplify: also convert Traditional characters to Simplified with OpenCC
+            (``t2s``); meant for the Chinese side only.
+    """
+    text = unicodedata.normalize("NFKC", text)
+    text = _SPACES.sub(" ", _INVISIBLE.sub("", text)).strip()
+    return _simplifier()(text) if simplify else text
+
+
+def has_han(text: str) -> bool:
+    """Whether a Chinese character is in it."""
+    return _HAN.search(text) is not None
+
+
+def fence_key(text: str) -> str:
+    """What makes two sentences the same for the fence between train, dev and test.
+
+    Case, punctuation and spaces don't count; a text made of nothing else is kept
+    as it is, so that "?!" and "..." differ.
+    """
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(filter(str.isalnum, folded)) or folded
