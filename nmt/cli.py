@@ -13,19 +13,19 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional, get_args
 
 import typer
 
 import nmt
+from nmt.align.command import align
 from nmt.device import starting
 from nmt.errors import NmtError
 from nmt.log import leave
 
 if TYPE_CHECKING:
-    from nmt.align.links import Linker, Links, Method, TokenPair
     from nmt.config.schema import Config
     from nmt.translate.translator import Translator
 
@@ -85,22 +85,6 @@ BatchOption = Annotated[
         "--batch-size",
         min=1,
         help="Lines searched together: --batch-size 16 saves memory. Changes no translation.",
-    ),
-]
-
-LINK_METHOD = "auto"
-_LINK_METHODS = {
-    "occlusion": "forced decoding, occlusion",
-    "attention": "forced decoding, attention",
-    "lexical": "statistical aligner",
-}
-MethodOption = Annotated[
-    str,
-    typer.Option(
-        "--method",
-        metavar="NAME",
-        help="Word links: lexical, of the statistical aligner of a run with guided_alignment "
-        "(best); occlusion; or attention. auto: the best that the run has.",
     ),
 ]
 
@@ -437,18 +421,6 @@ def evaluate(
             help="BLEU it may be below --baseline; else 0.",
         ),
     ] = None,
-    alignments: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(
-            "--alignments",
-            metavar="GOLD",
-            help="Score word links (i-j, i-j-P) of --src and --ref, given in tokens, instead.",
-        ),
-    ] = None,
-    one_based: Annotated[
-        bool, typer.Option("--one-based", help="Links count from 1, not from 0.")
-    ] = False,
-    method: MethodOption = LINK_METHOD,
     output: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
@@ -486,7 +458,6 @@ def evaluate(
       nmt evaluate --model runs/new --baseline report.json --max-drop 1
       nmt evaluate --compare runs/old runs/new
       nmt evaluate --by-length runs/additive runs/none --chart lengths.svg
-      nmt evaluate --alignments gold.align --src tokens.zh --ref tokens.en
     """
     from nmt.evaluate import command
     from nmt.evaluate.inputs import Decoding
@@ -495,36 +466,6 @@ def evaluate(
     decoding = Decoding(device, beam, alpha, batch_size)
     for path in (markdown, junit, html, chart):
         refuse_folder(path)
-    if alignments is not None:
-        other = {
-            "--min-bleu": min_bleu, "--min-chrf": min_chrf, "--baseline": baseline,
-            "--max-drop": max_drop,
-            "--compare": compare or None, "--by-length": by_length or None, "--buckets": buckets,
-            "--chart": chart, "--metric": metric, "--markdown": markdown, "--junit": junit,
-            "--html": html, "--beam": beam, "--length-penalty": alpha,
-        }  # fmt: skip
-        for option, value in other.items():
-            if value is not None:
-                raise NmtError(
-                    f"--alignments takes no {option}: links need no search, and get no BLEU or gate"
-                )
-        if systems and (model is not None or len(systems) > 1):
-            raise NmtError("--alignments scores the links of one run", "name it with --model")
-        model = systems[0] if systems else model
-        _print(
-            command.evaluate_alignments(
-                alignments,
-                one_based=one_based,
-                src=src,
-                trg=list(ref or []),
-                links=hypotheses,
-                linker=_linker(method, model, device, batch_size),
-                output=output,
-            )
-        )
-        return
-    if method != LINK_METHOD or one_based:
-        raise NmtError(f"{'--one-based' if one_based else '--method'} belongs to --alignments")
     paths = _systems(systems, model, hypotheses, ref)
     request = command.Request(
         systems=paths, src=src, refs=list(ref or []), decoding=decoding,
@@ -543,51 +484,7 @@ def evaluate(
         raise typer.Exit(3)
 
 
-@app.command()
-def align(
-    src: Annotated[
-        Path, typer.Option("--src", metavar="FILE", help="Chinese, tokens separated by spaces.")
-    ],
-    trg: Annotated[
-        Path, typer.Option("--trg", metavar="FILE", help="Its English translations, in tokens.")
-    ],
-    output: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(
-            "--output", metavar="FILE", help="Write there instead of to stdout, which is -."
-        ),
-    ] = None,
-    one_based: Annotated[
-        bool, typer.Option("--one-based", help="Count tokens from 1, not from 0.")
-    ] = False,
-    method: MethodOption = LINK_METHOD,
-    model: ModelOption = None,
-    device: DeviceOption = "auto",
-    batch_size: BatchOption = 64,
-) -> None:
-    """Link the words of given translations: one line of links, i-j, for each pair.
-
-    By a run's statistical aligner, or else the network decodes them by force; i counts source
-    tokens, j target tokens.
-
-    \b
-      nmt align --src tokens.zh --trg tokens.en > links.pharaoh
-      nmt align --src tokens.zh --trg tokens.en --method attention --model runs/tatoeba
-    """
-    from nmt.align.links import pharaoh
-    from nmt.align.score import read_token_pairs
-    from nmt.evaluate.texts import check_has_chinese
-    from nmt.io.write import refuse_overwriting
-    from nmt.translate.streams import writing_lines
-
-    refuse_overwriting([] if output is None else [output], [src, trg])
-    link = _linker(method, model, device, batch_size)
-    pairs = read_token_pairs(src, trg)
-    check_has_chinese(str(src), [" ".join(tokens) for tokens, _ in pairs], "--src and --trg")
-    made, _ = link(pairs)
-    with writing_lines(_unless_stdout(output)) as (write, _):
-        for links in made:
-            write(pharaoh(links, one_based=one_based))
+app.command()(align)
 
 
 def _unless_stdout(path: Path | None) -> Path | None:
@@ -657,32 +554,6 @@ def _evaluation_folder(systems: list[Path]) -> Path:
     if len(systems) == 1 and systems[0].is_dir():
         return systems[0] / "evaluation"
     return Path("evaluation")
-
-
-def _linker(method: str, model: Path | None, device: str, batch_size: int) -> Linker:
-    """What links words, and says how; opens the run when it is called."""
-    if method not in (LINK_METHOD, *_LINK_METHODS):
-        known = ", ".join([LINK_METHOD, *_LINK_METHODS])
-        raise NmtError(f"--method {method}: unknown method", f"one of: {known}")
-
-    def link(pairs: Iterable[TokenPair]) -> tuple[Iterator[Links], str]:
-        from nmt.align import ALIGNER
-        from nmt.align.links import run_links, stream_links
-        from nmt.log import say
-        from nmt.run.directory import Run, newest_run
-
-        run, chosen = model or newest_run(RUNS), method
-        if method == LINK_METHOD:
-            chosen = "lexical" if (run / ALIGNER).exists() else "occlusion"
-            say(f"method: {chosen}")
-        how = _LINK_METHODS[chosen]
-        if chosen == "lexical":
-            return run_links(Run.open(run), pairs), how
-        translator = _loaded([run], device, {})
-        weights: Method = "attention" if chosen == "attention" else "occlusion"
-        return stream_links(translator, pairs, method=weights, batch_size=batch_size), how
-
-    return link
 
 
 def main() -> None:

@@ -23,20 +23,23 @@ from typing import Annotated, Any, Optional
 
 import torch
 import typer
+from torch.nn.functional import cross_entropy
 
 from nmt import cli
 from nmt.config.load import load_config
 from nmt.config.schema import Config
+from nmt.data.batches import pad_pairs
 from nmt.errors import NmtError
 from nmt.evaluate.metrics import score
 from nmt.evaluate.tables import table
 from nmt.io.write import write_whole
 from nmt.log import say
+from nmt.model import Seq2Seq
 from nmt.prepare.pipeline import prepare
 from nmt.run.directory import Run
 from nmt.run.journal import environment
+from nmt.symbols import PAD
 from nmt.train.loop import train
-from nmt.translate.forced import force
 from nmt.translate.translator import Translator
 
 BASE = "base"
@@ -136,15 +139,24 @@ def _train(config: Config, device: str) -> dict[str, Any]:
     }
 
 
-def _dev_loss(run: Run, model: torch.nn.Module, device: torch.device) -> float:
-    """Cross-entropy of the dev references in nats per target token, EOS counted, unsmoothed."""
-    pairs = [
+@torch.inference_mode()
+def _dev_loss(run: Run, model: Seq2Seq, device: torch.device) -> float:
+    """Return the unsmoothed cross-entropy of dev in nats per target token, EOS counted."""
+    encoded = [
         (run.src.encode(src), run.trg.encode(trg))
         for src, trg in zip(run.text("dev", "src"), run.text("dev", "trg"), strict=True)
     ]
-    forced = force(model, [pair for pair in pairs if pair[0]], device, _DEV_BATCH, looks=False)  # type: ignore[arg-type]
-    tokens = sum(len(one.token_log_probs) for one in forced)
-    return -sum(one.log_prob for one in forced) / tokens
+    pairs = sorted((pair for pair in encoded if pair[0]), key=lambda pair: len(pair[1]))
+    total, tokens = 0.0, 0
+    for start in range(0, len(pairs), _DEV_BATCH):
+        src, trg = zip(*pairs[start : start + _DEV_BATCH], strict=True)
+        batch = pad_pairs(src, trg).to(device)
+        features, _ = model(batch.src, batch.src_mask, batch.trg_in)
+        logits = model.decoder.logits(features).float().flatten(0, 1)
+        targets = batch.trg_out.flatten()
+        total += float(cross_entropy(logits, targets, ignore_index=PAD, reduction="sum"))
+        tokens += batch.trg_tokens
+    return total / tokens
 
 
 def _row(name: str, found: list[dict[str, Any]]) -> list[str]:

@@ -1,7 +1,1 @@
-"""Which piece translates which, learned from the packed corpus alone."""
-
-from nmt.align.aligner import Aligner
-
-__all__ = ["ALIGNER", "Aligner"]
-
-ALIGNER = "aligner.safetensors"  # its name in a run directory
+"""Word alignment: the statistical aligner, links between tokens, and their scores."""

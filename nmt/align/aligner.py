@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ from nmt.align.lexicon import Lexicon, PairBatch, expect, pair_keys
 from nmt.data.packed import PackedSet
 from nmt.errors import NmtError
 from nmt.io.write import write_whole
+from nmt.log import say
 from nmt.symbols import BOS, EOS, PAD
 
+ALIGNER = "aligner.safetensors"  # file name in a run directory
 FORMAT = 1
 _AGAIN = "remove it: nmt train learns it again from the same corpus"
 
@@ -54,27 +57,31 @@ class Aligner:
         *,
         pairs: int = 200_000,
         seed: int = 1,
-        hmm_rounds: int = 5,
-        agree: bool = True,
     ) -> Aligner:
         """Learn from a random part of a corpus; the same arguments give the same bytes.
 
         Args:
             corpus: packed ids.
             pairs: at most so many pairs are drawn, fewer if they are long.
-            seed: of the draw.
-            hmm_rounds: rounds of EM with jumps, after those of model 1; 0 leaves that.
-            agree: whether, once there are jumps, each direction counts only what the other
-                believes as well.
+            seed: of the sample.
 
         Raises:
             NmtError: no pair is short enough to learn from.
         """
         from nmt.align.learn import Learner, draw  # needs torch, which takes a helper seconds
 
-        learner = Learner(draw(corpus, pairs, seed), agree)
-        learner.run(hmm_rounds)
+        learner = Learner(draw(corpus, pairs, seed))
+        learner.run()
         return cls(learner.lexicon, learner.jumps)
+
+    @classmethod
+    def learn_and_save(cls, path: Path, corpus: PackedSet, seed: int) -> Aligner:
+        """Learn from a corpus, save the result at `path`, and log the time taken."""
+        start = time.monotonic()
+        aligner = cls.learn(corpus, seed=seed)
+        aligner.save(path)
+        say(f"word alignment learned from the training pairs: {time.monotonic() - start:.0f} s")
+        return aligner
 
     def posteriors(self, src: Ids, src_mask: Mask, trg: Ids, trg_mask: Mask) -> Floats:
         """How likely each target piece and each source piece translate one another.
@@ -153,6 +160,8 @@ class Aligner:
             )
         if head.get("sha256") != _digest(tensors):
             raise NmtError(f"{path}: damaged: it does not have the checksum recorded", _AGAIN)
+        if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+            raise NmtError(f"{path}: contains non-finite values", _AGAIN)
         jumps = tensors.pop("jumps", None)
         return cls(Lexicon(**tensors), jumps)
 

@@ -14,7 +14,8 @@ from nmt.data.batches import gather
 from nmt.data.packed import PackedSet
 from nmt.errors import NmtError
 
-_MODEL1_ROUNDS = 5  # of EM without positions
+_MODEL1_ROUNDS = 5  # EM iterations of IBM model 1
+_HMM_ROUNDS = 5  # EM iterations of the HMM, with agreement
 _LONGEST = 80  # pieces; longer pairs teach little for what they cost
 _BATCH_CELLS = 1 << 18  # target x source pieces worked on at once: small enough for the cache
 _MOST_CELLS = 90_000_000  # of all pairs together; 4 bytes each are held
@@ -64,9 +65,8 @@ def _pad(corpus: PackedSet, sentences: NDArray[np.int64]) -> PairBatch:
 class Learner:
     """EM over batches held in memory."""
 
-    def __init__(self, batches: list[PairBatch], agree: bool) -> None:
+    def __init__(self, batches: list[PairBatch]) -> None:
         self.batches = batches
-        self.agree = agree
         vocab = [
             2 + max(int(ids.max()) for ids in side)  # one more, for all ids never seen
             for side in ((b.src for b in batches), (b.trg for b in batches))
@@ -83,16 +83,15 @@ class Learner:
         )
         self.jumps: Floats | None = None
 
-    def run(self, hmm_rounds: int) -> None:
+    def run(self) -> None:
         """Model 1 first, then the HMMs from what it found."""
         for _ in range(_MODEL1_ROUNDS):
             # Two models this vague agree on little: what they'd both drop is missed later.
             self._round(agree=False)
             self._forget()
-        for _ in range(hmm_rounds):
-            if self.jumps is None:
-                self.jumps = np.full((2, 2 * JUMP_RANGE + 1), 1.0, np.float32)
-            self._round(self.agree)
+        self.jumps = np.full((2, 2 * JUMP_RANGE + 1), 1.0, np.float32)
+        for _ in range(_HMM_ROUNDS):
+            self._round(agree=True)
 
     def _round(self, agree: bool) -> None:
         entries = self.lexicon

@@ -1,4 +1,4 @@
-"""How good word links are: alignment error rate against links made by hand."""
+"""Alignment error rate of word links against gold links (Och & Ney 2003)."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nmt.align.links import Links
+from nmt.align.links import Links, TokenPair
+from nmt.data.parallel import check_same_length, read_texts
 from nmt.errors import NmtError, where
-from nmt.evaluate.texts import check_same_length, read_texts
 from nmt.io.read import read_lines
 
-# i-j and i-j-S are sure, i-j-P, i?j and ipj possible: the ways they are written.
-_LINK = re.compile(r"(\d+)(-|\?|p)(\d+)(?:-([SP]))?")
+# i-j and i-j-S are sure links; i-j-P, i?j and ipj are possible ones.
+_LINK = re.compile(r"([0-9]{1,9})(-|\?|p)([0-9]{1,9})(?:-([SP]))?")
 
 
 @dataclass(frozen=True)
 class Gold:
-    """Links made by hand for one sentence, zero-based, source first.
+    """Gold links of one sentence pair, zero-based, source first.
 
     Attributes:
-        sure: links everyone would make.
-        possible: links one may make; holds the sure ones too.
+        sure: unambiguous links.
+        possible: all acceptable links, a superset of `sure`.
     """
 
     sure: Links
@@ -31,14 +31,14 @@ class Gold:
 
 @dataclass(frozen=True)
 class AlignmentScore:
-    """Och & Ney (2003), section 5: all three in 0 to 100, over the links of all sentences.
+    """Corpus-level scores, 0 to 100. A: predicted links, S: sure, P: possible gold links.
 
     Attributes:
         aer: 100 * (1 - (|A∩S| + |A∩P|) / (|A| + |S|)); lower is better.
-        precision: |A∩P| / |A|.
-        recall: |A∩S| / |S|.
-        sentences: how many.
-        links: |A|, links scored.
+        precision: 100 * |A∩P| / |A|.
+        recall: 100 * |A∩S| / |S|.
+        sentences: number of sentence pairs.
+        links: |A|.
     """
 
     aer: float
@@ -49,67 +49,74 @@ class AlignmentScore:
 
 
 def read_gold(path: Path, *, one_based: bool) -> list[Gold]:
-    """Read sure and possible links, one sentence a line.
+    """Read sure and possible links, one sentence pair per line.
 
     Raises:
-        NmtError: missing, empty, or something that is no link; names the line.
+        NmtError: the file is missing or empty, or a line contains an invalid link.
     """
-    found = []
+    gold = []
     for number, line in enumerate(read_lines(path), start=1):
         sure, possible = set(), set()
         for text in line.split():
-            link, is_sure = _parse(text, where(path, number), one_based)
+            link, is_sure = _parse_link(text, where(path, number), one_based)
             possible.add(link)
             if is_sure:
                 sure.add(link)
-        found.append(Gold(sure, possible))
-    if not found:
+        gold.append(Gold(sure, possible))
+    if not gold:
         raise NmtError(f"{path}: is empty, nothing to score")
-    return found
+    return gold
 
 
 def read_links(path: Path, *, one_based: bool) -> list[Links]:
-    """Read links in Pharaoh's form, ``i-j``, one sentence a line.
+    """Read links in Pharaoh format, ``i-j``, one sentence pair per line.
 
     Raises:
-        NmtError: missing, empty, or something that is no link; names the line.
+        NmtError: the file is missing or empty, or a line contains an invalid link.
     """
     return [gold.possible for gold in read_gold(path, one_based=one_based)]
 
 
-def read_token_pairs(src: Path, trg: Path) -> list[tuple[list[str], list[str]]]:
-    """Sentences in tokens, separated by spaces, with their translations.
+def read_token_pairs(src: Path, trg: Path) -> list[TokenPair]:
+    """Read parallel sentences in tokens.
+
+    Tokens are separated by ASCII spaces. Other white space, such as U+3000, U+00A0 and U+0085,
+    may be part of a token, so that the indices agree with those of other alignment tools.
 
     Raises:
-        NmtError: missing, empty, or unequal numbers of lines.
+        NmtError: a file is missing or empty, or the numbers of lines differ.
     """
-    named = [(str(path), read_texts(path)) for path in (src, trg)]
-    check_same_length(named)
-    (_, sources), (_, targets) = named
-    return [(s.split(), t.split()) for s, t in zip(sources, targets, strict=True)]
+    src_lines, trg_lines = read_texts(src), read_texts(trg)
+    check_same_length([(str(src), src_lines), (str(trg), trg_lines)])
+    return [
+        (_split_tokens(src_line), _split_tokens(trg_line))
+        for src_line, trg_line in zip(src_lines, trg_lines, strict=True)
+    ]
+
+
+def _split_tokens(line: str) -> list[str]:
+    return [token for token in line.split(" ") if token]
 
 
 def alignment_score(links: Sequence[Links], gold: Sequence[Gold]) -> AlignmentScore:
-    """Score links; as many sentences on both sides."""
+    """Score predicted links. Both sequences have one entry per sentence pair."""
     in_sure = sum(len(a & g.sure) for a, g in zip(links, gold, strict=True))
     in_possible = sum(len(a & g.possible) for a, g in zip(links, gold, strict=True))
-    made, sure = sum(map(len, links)), sum(len(g.sure) for g in gold)
+    predicted, sure = sum(map(len, links)), sum(len(g.sure) for g in gold)
     return AlignmentScore(
-        aer=100 * (1 - (in_sure + in_possible) / (made + sure)) if made + sure else 0.0,
-        precision=100 * in_possible / made if made else 0.0,
+        aer=100 * (1 - (in_sure + in_possible) / (predicted + sure)) if predicted + sure else 0.0,
+        precision=100 * in_possible / predicted if predicted else 0.0,
         recall=100 * in_sure / sure if sure else 0.0,
         sentences=len(gold),
-        links=made,
+        links=predicted,
     )
 
 
-def check_in_range(
-    name: str, gold: Sequence[Gold], pairs: Sequence[tuple[Sequence[str], Sequence[str]]]
-) -> None:
-    """Refuse links to tokens that aren't there: sides or base are mistaken.
+def check_in_range(name: str, gold: Sequence[Gold], pairs: Sequence[TokenPair]) -> None:
+    """Check that every gold link refers to existing tokens.
 
     Raises:
-        NmtError: naming the first such line and link.
+        NmtError: a link is out of range; the message contains the first one and its line.
     """
     for number, (links, (s, t)) in enumerate(zip(gold, pairs, strict=True), start=1):
         for i, j in sorted(links.possible):
@@ -117,15 +124,16 @@ def check_in_range(
                 raise NmtError(
                     f"{name}:{number}: link {i}-{j} (zero-based), but there are {len(s)} source "
                     f"and {len(t)} target tokens",
-                    "source comes first; if the file counts from 1, give --one-based",
+                    "source comes first; if the file counts from 1, add --one-based",
                 )
 
 
-def _parse(text: str, place: str, one_based: bool) -> tuple[tuple[int, int], bool]:
+def _parse_link(text: str, place: str, one_based: bool) -> tuple[tuple[int, int], bool]:
+    """Return a link, zero-based, and whether it is sure."""
     match = _LINK.fullmatch(text)
     if match is None:
         raise NmtError(
-            f"{place}: {text!r} is no link",
+            f"{place}: {text!r} is not a link",
             "links are written i-j, possible ones i-j-P, separated by spaces",
         )
     source, kind, target, grade = match.groups()

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from nmt.align import score as alignments
-from nmt.align.links import Linker
 from nmt.errors import NmtError
 from nmt.evaluate import charts, gate, lengths, report, tables
 from nmt.evaluate.html import report_page
 from nmt.evaluate.inputs import Decoding, System, Texts, read, translated
 from nmt.evaluate.metrics import DEFAULT, RESAMPLES, Comparison, Kind, Score, compare, score
-from nmt.evaluate.texts import check_same_length
 from nmt.io.write import is_same_file, refuse_overwriting, write_whole
 from nmt.log import say
 
@@ -101,57 +98,6 @@ def evaluate(request: Request) -> Evaluated:
         _write(request, texts, systems, scores, checks, compared, banded)
 
     return Evaluated("\n\n".join(answer), checks, write)
-
-
-def evaluate_alignments(
-    gold_path: Path,
-    *,
-    one_based: bool,
-    src: Path | None,
-    trg: Sequence[Path],
-    links: Path | None,
-    linker: Linker,
-    output: Path | None,
-) -> str:
-    """Score word links: those of a file, or those the network makes.
-
-    Args:
-        gold_path: links made by hand.
-        one_based: whether both files of links count from 1.
-        src: Chinese tokens; needed without `links`.
-        trg: English tokens, one file.
-        links: links of another aligner, to score in place of a network's.
-        linker: makes links where none are given, and says how, for the report.
-        output: folder for ``alignments.json``, if wanted.
-
-    Raises:
-        NmtError: anything wrong with the files.
-    """
-    gold = alignments.read_gold(gold_path, one_based=one_based)
-    pairs = None
-    if src is not None and len(trg) == 1:
-        pairs = alignments.read_token_pairs(src, trg[0])
-        check_same_length([(str(gold_path), gold), (str(src), pairs)])
-        alignments.check_in_range(str(gold_path), gold, pairs)
-    elif links is None:
-        raise NmtError("--alignments needs --src and one --ref, both in tokens")
-    if links is not None:
-        made = alignments.read_links(links, one_based=one_based)
-        check_same_length([(str(gold_path), gold), (str(links), made)])
-        how = f"links of {links}"
-    else:
-        assert pairs is not None
-        linked, how = linker(pairs)
-        made = list(linked)
-    found = alignments.alignment_score(made, gold)
-    if output is not None:
-        record = {"format": report.FORMAT, "gold": str(gold_path), "method": how, **asdict(found)}
-        report.write_json(output / "alignments.json", record)
-        say(f"report: {output / 'alignments.json'}")
-    return (
-        f"AER {found.aer:.2f}  precision {found.precision:.2f}  recall {found.recall:.2f}  "
-        f"({found.sentences} sentences, {found.links} links; {how})"
-    )
 
 
 def _kinds(names: Sequence[str]) -> list[Kind]:

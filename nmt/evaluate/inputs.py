@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nmt.data.parallel import check_same_length, read_texts
 from nmt.errors import NmtError
 from nmt.evaluate.texts import (
     check_is_chinese,
     check_is_english,
     check_is_raw,
-    check_same_length,
-    read_texts,
     texts_sha256,
     translate_all,
 )

@@ -5,17 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from tqdm import tqdm
 
+from nmt.data.parallel import check_has_chinese
 from nmt.errors import NmtError
-from nmt.io.read import read_lines
 from nmt.symbols import SPACE_MARK
-from nmt.text.normalise import HAN, has_han
+from nmt.text.normalise import HAN
 from nmt.translate.translator import Translation, Translator
-
-Named = tuple[str, Sequence[object]]
 
 _HAN_PAIR = re.compile(f"{HAN}(?= ?{HAN})")
 _HAN_GAP = re.compile(f"{HAN}(?= {HAN})")
@@ -31,33 +28,6 @@ def translate_all(
     stream = translator.stream(sources, batch_size)
     title = f"translating, {name}"
     return list(tqdm(stream, total=len(sources), desc=title, unit=" lines", disable=None))
-
-
-def read_texts(path: Path) -> list[str]:
-    """Lines of a source, hypothesis or reference file.
-
-    Raises:
-        NmtError: missing, not UTF-8, or empty.
-    """
-    lines = list(read_lines(path))
-    if not lines:
-        raise NmtError(f"{path}: is empty, nothing to score")
-    return lines
-
-
-def check_same_length(texts: Sequence[Named]) -> None:
-    """Refuse texts of different lengths, naming both.
-
-    Raises:
-        NmtError: with both numbers.
-    """
-    (first, lines), *others = texts
-    for name, other in others:
-        if len(other) != len(lines):
-            raise NmtError(
-                f"{len(lines)} lines in {first}, {len(other)} in {name}",
-                "the files must correspond line by line",
-            )
 
 
 def check_is_raw(name: str, lines: Sequence[str], most: float = 0.0) -> None:
@@ -94,22 +64,6 @@ def check_is_chinese(name: str, lines: Sequence[str]) -> None:
             f"{name}:{first}: Chinese cut into words by spaces ({lines[first - 1][:40]!r}), "
             f"{gaps} of {pairs} neighbouring characters are apart",
             "give the raw text: the network's own tokenizer cuts it",
-        )
-
-
-def check_has_chinese(name: str, lines: Sequence[str], options: str) -> None:
-    """Refuse a source side that is hardly Chinese, cut into words or not.
-
-    Raises:
-        NmtError: with the `options` that may be swapped.
-    """
-    with_text = sum(map(bool, map(str.strip, lines)))
-    with_han = sum(has_han(line) for line in lines)
-    if with_han * 2 < with_text or not with_text:
-        raise NmtError(
-            f"{name}: {with_han} of {with_text} lines hold a Chinese character: "
-            "not a Chinese source",
-            f"are {options} swapped?",
         )
 
 

@@ -11,6 +11,7 @@ import hashlib
 import lzma
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,10 @@ from typing import IO, Any
 
 from nmt.errors import NmtError
 from nmt.io.read import open_zstd
+from nmt.log import leave
+
+WriteLine = Callable[[str], object]
+Flush = Callable[[], object]
 
 _UNFINISHED = ".part"
 _JUST_MADE = 60.0  # seconds
@@ -99,6 +104,49 @@ def write_whole(path: Path, data: bytes) -> None:
     """Write a file of these bytes, as `replacing` does."""
     with replacing(path) as file:
         file.write(data)
+
+
+@contextlib.contextmanager
+def _stdout_errors() -> Iterator[None]:
+    """Context manager that turns a failed write to stdout into an error and abandons stdout."""
+    try:
+        yield
+    except OSError as error:
+        leave(sys.stdout)
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise NmtError(
+            f"standard output: cannot be written ({error.strerror}); what came before is there",
+            "--output FILE writes all lines or none",
+        ) from error
+
+
+@contextlib.contextmanager
+def writing_lines(path: Path | None) -> Iterator[tuple[WriteLine, Flush]]:
+    """Context manager for writing lines to a file, whole or not at all, or to stdout.
+
+    Yields:
+        A function that writes one line, and a function that flushes.
+    """
+    if path is None:
+        if sys.stdout is None:
+            raise NmtError("standard output is closed", "name a file with --output")
+        out = sys.stdout.buffer
+
+        def write(line: str) -> None:
+            with _stdout_errors():
+                out.write(line.encode() + b"\n")
+
+        def flush() -> None:
+            with _stdout_errors():
+                out.flush()
+
+        with contextlib.suppress(BrokenPipeError):  # the reader has closed the pipe: no error
+            yield write, flush
+            flush()
+    else:
+        with replacing(path) as whole, compressing(path, whole) as file:
+            yield lambda line: file.write(line.encode() + b"\n"), lambda: None
 
 
 def refuse_folder(path: Path | None) -> None:

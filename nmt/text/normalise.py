@@ -6,6 +6,7 @@ import functools
 import re
 import unicodedata
 from collections.abc import Callable
+from difflib import SequenceMatcher
 
 _SPACES = re.compile(r"\s+")
 # Ideographs of every extension, compatibility forms and the zero 〇.
@@ -39,6 +40,34 @@ def normalise(text: str, *, simplify: bool) -> str:
     text = unicodedata.normalize("NFKC", text)
     text = _SPACES.sub(" ", _INVISIBLE.sub("", text)).strip()
     return _simplifier()(text) if simplify else text
+
+
+def character_origins(original: str, normalised: str, *, simplify: bool) -> list[int]:
+    """Return, for each character of `normalised`, the index of its character in `original`.
+
+    Each character is normalised alone, and the concatenation is matched with the whole. The
+    mapping is approximate only where neighbouring characters influence each other (composition,
+    phrase conversion).
+    """
+    if original == normalised:
+        return list(range(len(original)))
+    characters: list[str] = []
+    sources: list[int] = []
+    for index, character in enumerate(original):
+        single = " " if character.isspace() else unicodedata.normalize("NFKC", character)
+        if simplify and not single.isspace():
+            single = normalise(single, simplify=True)
+        characters.extend(single)
+        sources.extend([index] * len(single))
+    if len(characters) == len(normalised) and "".join(characters) == normalised:
+        return sources
+    origins = [-1] * len(normalised)
+    matcher = SequenceMatcher(None, "".join(characters), normalised, autojunk=False)
+    for _, a0, a1, b0, b1 in matcher.get_opcodes():
+        for offset in range(b1 - b0):
+            nearest = min(a0 + offset, max(a1 - 1, a0), len(sources) - 1)
+            origins[b0 + offset] = sources[nearest]
+    return origins
 
 
 def has_han(text: str) -> bool:

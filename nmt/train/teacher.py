@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-
-from nmt.align import ALIGNER, Aligner
+from nmt.align.aligner import ALIGNER, Aligner
 from nmt.align.helpers import Helpers
 from nmt.data.batches import Align
 from nmt.data.packed import PackedSet
@@ -38,9 +36,6 @@ def learn_alignment(
         return None
     path = run.folder / ALIGNER
     if workers.first and not path.exists():
-        began = time.monotonic()
-        aligner = Aligner.learn(corpus, seed=config.train.seed)
-        aligner.save(path)
-        say(f"word alignment learned from the training pairs: {time.monotonic() - began:.0f} s")
+        Aligner.learn_and_save(path, corpus, config.train.seed)
     workers.wait()  # for the first to have learned it
     return (Helpers(path, helpers) if helpers else Aligner.load(path)).posteriors

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nmt.data.tokenizer import Tokenizer, byte_of
 from nmt.symbols import EOS, SPACE_MARK
-from nmt.text.normalise import normalise
+from nmt.text.normalise import character_origins
 from nmt.translate.search import Hypothesis
 
 _DIAGONAL = 4.0
@@ -125,33 +124,6 @@ def _pieces_to_characters(source: str, tokenizer: Tokenizer) -> Matrix:
         if characters:
             spread[row, characters] = 1 / len(characters)
     return spread
-
-
-def character_origins(original: str, normalised: str, *, simplify: bool) -> list[int]:
-    """For each character of `normalised`, the character of `original` it came from.
-
-    Characters are normalised one at a time and matched with the whole; only where
-    neighbours changed each other (composition, phrase conversion) is it a guess.
-    """
-    if original == normalised:
-        return list(range(len(original)))
-    changed: list[str] = []
-    owner: list[int] = []
-    for index, character in enumerate(original):
-        single = " " if character.isspace() else unicodedata.normalize("NFKC", character)
-        if simplify and not single.isspace():
-            single = normalise(single, simplify=True)
-        changed.extend(single)
-        owner.extend([index] * len(single))
-    if len(changed) == len(normalised) and "".join(changed) == normalised:
-        return owner
-    origins = [-1] * len(normalised)
-    matcher = SequenceMatcher(None, "".join(changed), normalised, autojunk=False)
-    for _, a0, a1, b0, b1 in matcher.get_opcodes():
-        for offset in range(b1 - b0):
-            nearest = min(a0 + offset, max(a1 - 1, a0), len(owner) - 1)
-            origins[b0 + offset] = owner[nearest]
-    return origins
 
 
 def _pieces_to_words(ids: list[int], tokenizer: Tokenizer) -> tuple[list[str], Matrix]:

@@ -13,12 +13,13 @@ from tqdm import tqdm
 
 from nmt.errors import NmtError
 from nmt.io.read import read_lines
+from nmt.io.write import writing_lines
 from nmt.log import say
 from nmt.translate import output as formats
 from nmt.translate.attention_map import Alignment
 from nmt.translate.page import Page
 from nmt.translate.request import Request
-from nmt.translate.streams import argument_lines, arriving_lines, file_lines, writing_lines
+from nmt.translate.streams import argument_lines, arriving_lines, file_lines
 from nmt.translate.translator import Translation, Translator
 from nmt.translate.views import grid
 

@@ -1,4 +1,4 @@
-"""Lines in, from arguments, a file, a pipe or a person as they arrive; and lines out."""
+"""Input lines: from arguments, from a file, or from a pipe or terminal as they arrive."""
 
 from __future__ import annotations
 
@@ -6,17 +6,12 @@ import contextlib
 import os
 import select
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from nmt.errors import NmtError
 from nmt.io.read import BOM, decode_line, read_lines
-from nmt.io.write import compressing, replacing
-from nmt.log import leave
 from nmt.translate.request import Errors
-
-Write = Callable[[str], object]
-Flush = Callable[[], object]
 
 _MOST_LINES = 2048
 _MOST_BYTES = 1 << 22
@@ -127,42 +122,3 @@ def _offering_replacement() -> Iterator[None]:
             raise
         hint = f"{error.hint}; or put U+FFFD in their place: --encoding-errors replace"
         raise NmtError(error.message, hint) from error.__cause__
-
-
-@contextlib.contextmanager
-def _to_stdout() -> Iterator[None]:
-    """Say what is wrong with stdout, and leave it."""
-    try:
-        yield
-    except OSError as error:
-        leave(sys.stdout)
-        if isinstance(error, BrokenPipeError):
-            raise
-        raise NmtError(
-            f"standard output: cannot be written ({error.strerror}); what came before is there",
-            "--output FILE writes all lines or none",
-        ) from error
-
-
-@contextlib.contextmanager
-def writing_lines(path: Path | None) -> Iterator[tuple[Write, Flush]]:
-    """Functions that write a line and that send what is written on its way."""
-    if path is None:
-        if sys.stdout is None:
-            raise NmtError("standard output is closed", "name a file with --output")
-        out = sys.stdout.buffer
-
-        def write(line: str) -> None:
-            with _to_stdout():
-                out.write(line.encode() + b"\n")
-
-        def flush() -> None:
-            with _to_stdout():
-                out.flush()
-
-        with contextlib.suppress(BrokenPipeError):  # the reader went away: nothing is wrong
-            yield write, flush
-            flush()
-    else:
-        with replacing(path) as whole, compressing(path, whole) as file:
-            yield lambda line: file.write(line.encode() + b"\n"), lambda: None

@@ -17,10 +17,7 @@ import pytest
 import sacrebleu
 
 from nmt import cli
-from nmt.align import Aligner
-from nmt.data.packed import PackedSet
 from nmt.evaluate import inputs as systems
-from nmt.run.directory import Run
 from tests.helpers.toy import Result
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -322,7 +319,7 @@ def test_a_source_that_is_not_chinese(
     assert nmt("evaluate", "--model", run, "--src", en, "--ref", en) == (
         2,
         "",
-        f"error: {en}: 0 of 2 lines hold a Chinese character: not a Chinese source\n"
+        f"error: {en}: 0 of 2 lines contain a Chinese character: not a Chinese source\n"
         "hint: are --src and --ref swapped?\n",
     )
 
@@ -605,31 +602,6 @@ def test_a_job_summary_that_cannot_be_written_is_a_warning(
     assert Path("gate.xml").exists()
 
 
-def test_align_writes_to_a_file_and_counts_from_one(
-    nmt: Callable[..., Result], run: Path, tmp_path: Path
-) -> None:
-    src, trg = write(tmp_path / "zh", "我们 喜欢 音乐"), write(tmp_path / "en", "We like music")
-    command = ["align", "--model", run, "--src", src, "--trg", trg, "--device", "cpu"]
-    command += ["--method", "attention"]
-    answer = nmt(*command)
-    assert answer.code == 0
-    links = [tuple(map(int, link.split("-"))) for link in answer.out.split()]
-    assert sorted(j for _, j in links) == [0, 1, 2]
-    assert nmt(*command, "--one-based", "--output", "links")[:2] == (0, "")
-    moved = " ".join(f"{i + 1}-{j + 1}" for i, j in links)
-    assert Path("links").read_text() == f"{moved}\n"
-
-
-def test_align_does_not_write_over_what_it_reads(
-    nmt: Callable[..., Result], run: Path, tmp_path: Path
-) -> None:
-    zh, en = write(tmp_path / "zh", "我们 喜欢 音乐"), write(tmp_path / "en", "We like music")
-    answer = nmt("align", "--model", run, "--src", zh, "--trg", en, "--output", zh)
-    assert answer.code == 2
-    assert "is what is read, and would be written over" in answer.err
-    assert Path(zh).read_text(encoding="utf-8") == "我们 喜欢 音乐\n"
-
-
 def test_a_folder_that_cannot_be_written_is_told_before_the_work(
     nmt: Callable[..., Result], run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -800,122 +772,3 @@ def test_a_page_of_hypotheses_needs_no_run(nmt: Callable[..., Result], tmp_path:
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "我喜欢猫。" in page
     assert "<h2>Training" not in page
-
-
-# Alignments
-
-
-def test_learned_words_are_linked(nmt: Callable[..., Result], run: Path, tmp_path: Path) -> None:
-    """A toy model that has learned its three-word sentences links them word by word."""
-    src = write(tmp_path / "src", "我们 喜欢 音乐 。", "医生 看见 大海 。", "", "他 爱 茶 。")
-    trg = write(tmp_path / "trg", "We like music .", "The doctor sees the sea .", "", "")
-    answer = nmt("align", "--model", run, "--src", src, "--trg", trg, "--device", "cpu")
-    assert answer.code == 0
-    first, second, blank, no_target = answer.out.split("\n")[:-1]
-    assert {"0-0", "1-1", "2-2"} <= set(first.split())
-    assert {"0-1", "1-2", "2-4"} <= set(second.split())
-    assert (blank, no_target) == ("", "")
-
-
-def test_the_aligner_of_a_run_links_words(
-    nmt: Callable[..., Result], run: Path, tmp_path: Path
-) -> None:
-    src, trg = (
-        write(tmp_path / "src", "我们 喜欢 音乐", ""),
-        write(tmp_path / "trg", "We like music", ""),
-    )
-    command = ["align", "--model", run, "--src", src, "--trg", trg, "--method", "lexical"]
-    assert nmt(*command) == (
-        2,
-        "",
-        f"error: {run / 'aligner.safetensors'}: missing; this run was trained without a word "
-        "aligner\nhint: use --method occlusion, or train with train.guided_alignment above 0\n",
-    )
-    corpus = PackedSet.open(Run.open(run).config.data.dir, "train")
-    Aligner.learn(corpus).save(run / "aligner.safetensors")
-    # The toy's tokenizer has one piece for the first two words.
-    assert nmt(*command).out == "0-0 0-1 1-0 1-1 2-2\n\n"
-    gold = write(tmp_path / "gold", "0-0 0-1-P 1-0-P 1-1 2-2", "")
-    score = ["evaluate", "--alignments", gold, "--ref", trg, *command[1:5], "--method", "lexical"]
-    answer = nmt(*score, "--output", tmp_path / "out")
-    assert answer.out == (
-        "AER 0.00  precision 100.00  recall 100.00  (2 sentences, 5 links; statistical aligner)\n"
-    )
-    assert nmt(*command[:-2]) == (0, nmt(*command).out, "method: lexical\n")  # auto takes it
-
-
-def test_alignments_of_the_network_are_scored(
-    nmt: Callable[..., Result], run: Path, tmp_path: Path
-) -> None:
-    src, trg = write(tmp_path / "src", "我们 喜欢 音乐"), write(tmp_path / "trg", "We like music")
-    gold = write(tmp_path / "gold", "1-1 2-2 3-3")
-    command = ["evaluate", run, "--alignments", gold, "--src", src, "--ref", trg]
-    answer = nmt(*command, "--one-based", "--device", "cpu", "--output", tmp_path / "out")
-    assert answer.code == 0
-    assert answer.out.startswith("AER 0.00  precision 100.00  recall 100.00  (1 sentences, 3 links")
-    assert json.loads((tmp_path / "out" / "alignments.json").read_text())["aer"] == 0
-    assert nmt(*command) == (
-        2,
-        "",
-        f"error: {gold}:1: link 3-3 (zero-based), but there are 3 source and 3 target tokens\n"
-        "hint: source comes first; if the file counts from 1, give --one-based\n",
-    )
-
-
-def test_links_of_another_aligner_are_scored(nmt: Callable[..., Result], tmp_path: Path) -> None:
-    gold = write(tmp_path / "gold", "0-0 1-1-P", "0-0")
-    links = write(tmp_path / "links", "0-0 1-1", "0-1")
-    answer = nmt("evaluate", "--alignments", gold, "--hypotheses", links)
-    assert answer.out == (
-        f"AER 40.00  precision 66.67  recall 50.00  (2 sentences, 3 links; links of {links})\n"
-    )
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--alignments", "{gold}"], "--alignments needs --src and one --ref, both in tokens"),
-        (
-            ["--alignments", "{gold}", "--src", "{two}", "--ref", "{two}"],
-            "1 lines in {gold}, 2 in {two}",
-        ),
-        (["--alignments", "{two}", "--hypotheses", "{gold}"], "{two}:1: 'a' is no link"),
-        (["--alignments", "{gold}", "--method", "magic"], "--method magic: unknown method"),
-        (["--alignments", "{gold}", "--max-drop", "5"], "--alignments takes no --max-drop: links"),
-        (["--alignments", "{gold}", "--min-bleu", "5"], "--alignments takes no --min-bleu: links"),
-        (["--alignments", "{gold}", "--html", "page"], "--alignments takes no --html: links"),
-        (["--alignments", "{gold}", "--beam", "5"], "--alignments takes no --beam: links need"),
-        (["--method", "attention"], "--method belongs to --alignments"),
-        (["--one-based"], "--one-based belongs to --alignments"),
-        (["a", "b", "--alignments", "{gold}"], "--alignments scores the links of one run"),
-        (["a", "--model", "b", "--alignments", "{gold}"], "--alignments scores the links of one"),
-    ],
-)
-def test_mistaken_alignments(
-    nmt: Callable[..., Result], tmp_path: Path, options: list[str], message: str
-) -> None:
-    named = {"gold": write(tmp_path / "gold", "0-0"), "two": write(tmp_path / "two", "a", "b")}
-    answer = nmt("evaluate", *(option.format(**named) for option in options))
-    assert (answer.code, answer.out) == (2, "")
-    assert answer.err.startswith("error: " + message.format(**named))
-
-
-def test_align_refuses_swapped_sides(nmt: Callable[..., Result], run: Path, tmp_path: Path) -> None:
-    zh, en = write(tmp_path / "zh", "我们 喜欢 音乐"), write(tmp_path / "en", "We like music")
-    answer = nmt("align", "--model", run, "--src", en, "--trg", zh)
-    assert (answer.code, answer.out) == (2, "")
-    assert answer.err.endswith(
-        f"error: {en}: 0 of 1 lines hold a Chinese character: not a Chinese source\n"
-        "hint: are --src and --trg swapped?\n"
-    )
-
-
-def test_align_wants_as_many_lines_on_both_sides(
-    nmt: Callable[..., Result], tmp_path: Path
-) -> None:
-    one, two = write(tmp_path / "one", "a"), write(tmp_path / "two", "a", "b")
-    assert nmt("align", "--src", one, "--trg", two) == (
-        2,
-        "",
-        f"error: 1 lines in {one}, 2 in {two}\nhint: the files must correspond line by line\n",
-    )

@@ -39,11 +39,13 @@ def test_a_zero_is_not_one_based(tmp_path: Path) -> None:
         read_gold(path, one_based=True)
 
 
-@pytest.mark.parametrize("text", ["0", "a-b", "0-1-X", "0-1,", "-1-0", "0--1"])
-def test_what_is_no_link(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    "text", ["0", "a-b", "0-1-X", "0-1,", "-1-0", "0--1", "٠-١", "1" * 5000 + "-0"]
+)
+def test_invalid_links(tmp_path: Path, text: str) -> None:
     path = tmp_path / "gold"
     path.write_text(f"0-0 {text}\n")
-    with pytest.raises(NmtError, match=r"gold:1: .* is no link"):
+    with pytest.raises(NmtError, match=r"gold:1: .* is not a link"):
         read_gold(path, one_based=False)
 
 
@@ -85,3 +87,12 @@ def test_token_files_must_correspond(tmp_path: Path) -> None:
     (tmp_path / "en").write_text("I love you\n")
     with pytest.raises(NmtError, match=r"2 lines in .*zh, 1 in .*en"):
         read_token_pairs(tmp_path / "zh", tmp_path / "en")
+
+
+def test_only_ascii_spaces_separate_tokens(tmp_path: Path) -> None:
+    """Other alignment tools count U+3000, U+00A0 and U+0085 as part of a token."""
+    (tmp_path / "zh").write_text("我\u3000爱 你 \u3000  好\n", encoding="utf-8")
+    (tmp_path / "en").write_text("I\u00a0love you\u0085 all\n", encoding="utf-8")
+    assert read_token_pairs(tmp_path / "zh", tmp_path / "en") == [
+        (["我\u3000爱", "你", "\u3000", "好"], ["I\u00a0love", "you\u0085", "all"])
+    ]

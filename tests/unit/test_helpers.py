@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nmt.align import Aligner
+from nmt.align.aligner import Aligner
 from nmt.align.helpers import Helpers
 from nmt.data.batches import gather
 from nmt.data.packed import PackedSet

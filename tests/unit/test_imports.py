@@ -14,7 +14,7 @@ RANKS = {
     "errors": 0, "symbols": 0, "log": 0,
     "io": 1, "text": 1, "config": 1, "device": 1, "distributed": 2, "signals": 1,
     "model": 2, "data": 2,
-    "prepare": 3, "run": 3, "align": 5,
+    "prepare": 3, "run": 3, "align": 4,
     "translate": 5, "evaluate": 5, "train": 6, "cli": 7,
     "__init__": 8, "__main__": 8,
 }  # fmt: skip
