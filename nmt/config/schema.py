@@ -143,7 +143,7 @@ class TrainConfig(_Section):
     )
     learning_rate: float = Field(1e-3, gt=0, le=1, description="the highest one")
     warmup: int = Field(200, ge=0, description="updates of linear growth up to it")
-    schedule: Literal["constant", "linear", "cosine", "inverse_sqrt", "plateau"] = Field(
+    schedule: Literal["constant", "linear", "cosine", "inverse_sqrt"] = Field(
         "linear", description="what follows the warm-up"
     )
     decay_start: float = Field(
@@ -154,12 +154,6 @@ class TrainConfig(_Section):
         description="linear, cosine: what has run out when decay ends, all updates or "
         "max_minutes; the rate then follows the clock, so no two trainings are alike",
     )
-    plateau_factor: float = Field(
-        0.7, gt=0, lt=1, description="plateau: what the rate is multiplied by"
-    )
-    plateau_patience: int = Field(
-        2, ge=1, description="plateau: validations without a better dev BLEU before that"
-    )
     adam_betas: tuple[_Beta, _Beta] = Field((0.9, 0.98), description="of Adam's two averages")
     weight_decay: float = Field(0.0, ge=0, description="of AdamW, apart from the gradient")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
@@ -167,24 +161,11 @@ class TrainConfig(_Section):
     ema: float = Field(
         0.0, ge=0, lt=1, description="decay of the averaged weights that are validated and used"
     )
-    subword_sampling: float | None = Field(
-        None,
-        ge=0,
-        description="cut training sentences anew each time: one of their 16 best segmentations, "
-        "drawn by its probability to this power (Kudo 2018, alpha); null: the best always",
-    )
     guided_alignment: float = Field(
         0.0,
         ge=0,
         description="weight of a loss that draws the attention to a statistical word alignment "
         "of the training pairs (Chen et al. 2016); 0: none",
-    )
-    agreement: float = Field(
-        0.0,
-        ge=0,
-        description="weight of a loss that is smaller the more two passes over the same batch, "
-        "with different dropout, predict alike (R-Drop, Liang et al. 2021; half their alpha): "
-        "an update takes twice as long; 0: one pass",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
@@ -195,9 +176,6 @@ class TrainConfig(_Section):
     validate_sentences: int = Field(500, ge=1, description="of dev, evenly spread over it")
     patience: int = Field(10, ge=1, description="validations without a better dev BLEU")
     keep_best: int = Field(1, ge=1, description="checkpoints kept by dev BLEU, besides the last")
-    average_best: int = Field(
-        1, ge=1, description="at the end, average this many best checkpoints; 1: none"
-    )
     save_every: float = Field(1.0, gt=0, description="minutes between checkpoints")
     log_samples: int = Field(4, ge=0, description="dev sentences shown at each validation")
 
@@ -230,11 +208,3 @@ class Config(_Section):
     model: ModelConfig = Field(default_factory=lambda: ModelConfig())
     train: TrainConfig = Field(default_factory=lambda: TrainConfig())
     search: SearchConfig = Field(default_factory=lambda: SearchConfig())
-
-    @model_validator(mode="after")
-    def _passes_that_differ(self) -> Config:
-        if self.train.agreement and not (self.model.dropout or self.model.word_dropout):
-            raise ValueError(
-                "train.agreement: both passes are alike without model.dropout or model.word_dropout"
-            )
-        return self

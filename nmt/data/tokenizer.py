@@ -14,9 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import sentencepiece
-from numpy.typing import NDArray
 
 from nmt import symbols
 from nmt.errors import NmtError
@@ -110,17 +108,6 @@ class Tokenizer:
         """`encode_all` of texts that went through `normalise` already."""
         ids: list[list[int]] = self._processor.encode(texts, num_threads=1)
         return ids
-
-    def segmentations(self, ids: list[int], most: int) -> list[list[int]]:
-        """The most probable ways to cut what `ids` spell, at most `most`, best first."""
-        text = self._processor.decode(ids)
-        found: list[list[int]] = self._processor.nbest_encode(text, nbest_size=most)
-        # Bytes may spell what is no text: such a sentence has the one way it is packed in.
-        return found if found and found[0] == ids else [ids]
-
-    def piece_log_probs(self) -> NDArray[np.float64]:
-        """Natural log of each piece's unigram probability, 0 for special and byte pieces."""
-        return np.array([self._processor.get_score(id_) for id_ in range(len(self))])
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of the ids, on one line; special ids and broken byte sequences vanish.

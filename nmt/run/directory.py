@@ -10,7 +10,6 @@
       aligner.safetensors  the statistical aligner that teaches the attention, if one does
       checkpoints/
         00000500/          model.safetensors, trainer.safetensors, state.json
-        average/           model.safetensors, state.json: the mean of the best, if asked for
 
 Weights are in safetensors, everything else is JSON, YAML or text: nothing is unpickled.
 A checkpoint appears whole or not at all, and its tensors are never written over. It
@@ -50,11 +49,10 @@ from nmt.model import Seq2Seq
 
 FORMAT = 1
 _TEXTS = ("dev.src.txt", "dev.trg.txt", "test.src.txt", "test.trg.txt")
-_AVERAGE = "average"
 _LOCK = ".lock"
 # What `nmt.io.write.replacing` and its like call a file or folder until it is whole.
 _HALF_WRITTEN = re.compile(
-    r"\.(\d{8}|average|run\.json|state\.json|config\.yaml|train\.jsonl|curves\.svg|aligner\.safetensors)\."
+    r"\.(\d{8}|run\.json|state\.json|config\.yaml|train\.jsonl|curves\.svg|aligner\.safetensors)\."
 )
 _COPIED = ("src.model", "trg.model", "manifest.json", *_TEXTS)
 # Keys that came later, and what networks had before: a run from then is what it was.
@@ -77,11 +75,6 @@ class Checkpoint:
     def update(self) -> int:
         """Optimizer steps done when it was saved."""
         return int(self.state["update"])
-
-    @property
-    def is_average(self) -> bool:
-        """Whether it is the mean of others."""
-        return self.folder.name == _AVERAGE
 
     @property
     def dev_bleu(self) -> float | None:
@@ -228,16 +221,12 @@ class Run:
     def best(self) -> Checkpoint:
         """The checkpoint with the best dev BLEU; the last one if none was validated.
 
-        The average of the best counts as one of them. Update 0, which has learned nothing,
-        does not.
+        Update 0, which has learned nothing, does not count.
 
         Raises:
             NmtError: there is none.
         """
         saved = [checkpoint for checkpoint in self.checkpoints() if checkpoint.update]
-        if (self.folder / "checkpoints" / _AVERAGE).is_dir():
-            average = self._read(_AVERAGE)
-            saved += [average] if average is not None else []
         if not saved:
             raise NmtError(
                 f"{self.folder}: no checkpoint yet", "let nmt train run until its first save"
@@ -295,41 +284,6 @@ class Run:
                 _remove(folder)  # unreadable, and said so
             self._write(folder, state, {"model": model, "trainer": trainer})
         self._prune()
-
-    def average_of_best(self, count: int) -> tuple[list[int], dict[str, Tensor]]:
-        """Mean of the weights of the best validated checkpoints, on the CPU.
-
-        Returns:
-            Their updates, best first, and the tensors; fewer if fewer are whole.
-        """
-        updates: list[int] = []
-        total: dict[str, Tensor] = {}
-        for checkpoint in _by_score(self.checkpoints())[:count]:
-            try:
-                tensors = checkpoint.load("model", torch.device("cpu"))
-            except NmtError as error:
-                warn(f"{error.message}; left out of the average")
-                continue
-            updates.append(checkpoint.update)
-            # In double, so that the mean does not depend on the order by more than rounding.
-            for name, tensor in tensors.items():
-                total[name] = total.get(name, 0) + tensor.double()
-        return updates, {name: (t / len(updates)).float() for name, t in total.items()}
-
-    def save_average(self, state: dict[str, Any], model: dict[str, Tensor]) -> None:
-        """Write averaged weights, replacing an earlier average; not meant to be trained on.
-
-        Raises:
-            NmtError: the disk is full; the checkpoints stay.
-        """
-        self.drop_average()
-        self._write(self.folder / "checkpoints" / _AVERAGE, state, {"model": model})
-
-    def drop_average(self) -> None:
-        """Remove the average: training goes on, so it is no longer one of the best."""
-        folder = self.folder / "checkpoints" / _AVERAGE
-        if folder.is_dir():
-            _remove(folder)
 
     def _write(
         self, folder: Path, state: dict[str, Any], tensors: dict[str, dict[str, Tensor]]
@@ -410,7 +364,7 @@ class Run:
     def _prune(self) -> None:
         saved = self.checkpoints()
         train = self.config.train
-        best = _by_score(saved)[: max(train.keep_best, train.average_best)]
+        best = _by_score(saved)[: train.keep_best]
         # Two of the newest: if the last one is found damaged there is one before it.
         keep = {checkpoint.update for checkpoint in [*saved[-2:], *best]}
         for checkpoint in saved:

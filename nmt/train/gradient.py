@@ -8,7 +8,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -30,7 +29,6 @@ from nmt.log import warn
 from nmt.model import Seq2Seq
 from nmt.train.cuda_graphs import RecordedGradient, Recorder
 from nmt.train.loss import batch_loss
-from nmt.train.sampling import SubwordSampler
 
 _SOON = 1000  # updates
 
@@ -67,8 +65,6 @@ class Gradient:
         precision: of products with weights.
         align: teacher of the attention, if there is one.
         guided_alignment: weight of what it teaches.
-        agreement: weight of what two draws of dropout differ in.
-        sample: cuts the sentences of a batch anew, if they shall be.
         recorder: records what a batch launches; None: everything is launched each time.
         look_ahead: threads that gather the batches expected next.
     """
@@ -83,16 +79,14 @@ class Gradient:
         precision: torch.dtype = torch.float32,
         align: Align | None = None,
         guided_alignment: float = 0.0,
-        agreement: float = 0.0,
-        sample: SubwordSampler | None = None,
         recorder: Recorder | None = None,
         look_ahead: int = 0,
     ) -> None:
         self.model, self.corpus, self.device, self.workers = model, corpus, device, workers
-        self.align, self.sample = align, sample
+        self.align = align
         self.lengths = (corpus.src.lengths, corpus.trg.lengths)
         self.most_cells = float("inf")  # largest part that is tried
-        self.loss = SummedLoss(model, label_smoothing, guided_alignment, precision, agreement)
+        self.loss = SummedLoss(model, label_smoothing, guided_alignment, precision)
         self.recorded = None
         if recorder is not None:
             self.recorded = RecordedGradient(self.loss, list(model.parameters()), recorder)
@@ -106,7 +100,7 @@ class Gradient:
         Args:
             blocks: of the batch, all workers' shares together.
             seed: of dropout.
-            draw: number of the draw when sentences are cut anew, the same for all workers.
+            draw: number of the update, the same for all workers.
             alone: leave the other workers' gradients out, to try something out.
 
         Raises:
@@ -128,7 +122,7 @@ class Gradient:
             if self.recorded is not None:
                 self.recorded.forget()
             self._empty()
-            gathered = self._gather(blocks, draw)
+            gathered = self._gather(blocks)
         if not alone:
             self.workers.add_up([_gradient(parameter) for parameter in self.model.parameters()])
         return computed
@@ -147,7 +141,7 @@ class Gradient:
     def expect(self, blocks: Blocks, draw: int = 0) -> None:
         """Begin to gather what `compute` will be given, beside what is being computed."""
         if self._beside is not None and draw not in self._expected:
-            gathered = self._beside.submit(self._gather, blocks, draw, at_once=True)
+            gathered = self._beside.submit(self._gather, blocks, at_once=True)
             self._expected[draw] = blocks, gathered
 
     def clear(self) -> None:
@@ -174,12 +168,10 @@ class Gradient:
             for _, stale in self._expected.values():
                 stale.cancel()
             self._expected.clear()
-        return self._gather(blocks, draw)
+        return self._gather(blocks)
 
-    def _gather(self, blocks: Blocks, draw: int, *, at_once: bool = False) -> _Gathered:
+    def _gather(self, blocks: Blocks, *, at_once: bool = False) -> _Gathered:
         sentences = _Sentences(self.corpus, self.lengths, blocks)
-        if self.sample is not None:
-            sentences = sentences.cut_anew(self.sample, draw)
         most, parts = self.most_cells, self._parts(sentences)
         batches = (self._batch(sentences, part) for part in parts)
         return _Gathered(sentences, most, parts, iter(list(batches)) if at_once else batches)
@@ -250,13 +242,6 @@ class _Sentences:
     lengths: Lengths
     blocks: Blocks
 
-    def cut_anew(self, sample: SubwordSampler, draw: int) -> _Sentences:
-        """The same sentences in other pieces, as a corpus of their own."""
-        corpus = sample(self.corpus, np.concatenate(self.blocks), draw)
-        ends = np.cumsum([len(block) for block in self.blocks])
-        numbers = np.split(np.arange(len(corpus)), ends[:-1])
-        return _Sentences(corpus, (corpus.src.lengths, corpus.trg.lengths), numbers)
-
     def trg_tokens(self) -> int:
         """EOS counted."""
         return sum(target_tokens(self.lengths, block) for block in self.blocks)
@@ -295,22 +280,18 @@ class SummedLoss:
         label_smoothing: of the loss.
         guided_alignment: weight of what the batch's alignment teaches.
         precision: of products with weights.
-        agreement: weight of what two draws of dropout differ in.
     """
 
     model: Seq2Seq
     label_smoothing: float
     guided_alignment: float
     precision: torch.dtype
-    agreement: float = 0.0
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What is minimised, with its graph, and the plain loss, summed over a batch."""
         rounds = self.precision != torch.float32
         with torch.autocast(batch.src.device.type, self.precision, enabled=rounds):
-            loss = batch_loss(
-                self.model, batch, self.label_smoothing, self.guided_alignment, self.agreement
-            )
+            loss = batch_loss(self.model, batch, self.label_smoothing, self.guided_alignment)
         return loss.smoothed, loss.plain
 
 

@@ -40,8 +40,7 @@ from nmt.train.forecast import make_forecast
 from nmt.train.gradient import Computed, Gradient
 from nmt.train.optimizer import Step
 from nmt.train.resume import open_or_create
-from nmt.train.sampling import make_sampler
-from nmt.train.schedule import after_validation, learning_rate, reason_to_stop
+from nmt.train.schedule import learning_rate, reason_to_stop
 from nmt.train.state import Progress
 from nmt.train.teacher import learn_alignment
 from nmt.train.validation import Validation
@@ -165,8 +164,6 @@ class _Training:
             precision=torch.bfloat16 if rounded else torch.float32,
             align=learn_alignment(run, corpus, workers, look_ahead),
             guided_alignment=self.config.guided_alignment,
-            agreement=self.config.agreement,
-            sample=make_sampler(run),
             recorder=recorders[1],
             look_ahead=look_ahead,
         )
@@ -244,7 +241,7 @@ class _Training:
         self._forecast()
 
     def _forecast(self) -> None:
-        kept = 3 + max(self.config.keep_best, self.config.average_best)  # one being written
+        kept = 3 + self.config.keep_best  # one being written
         forecast = make_forecast(
             lambda blocks: self.gradient.compute(blocks, 0, alone=True),
             self.plan,
@@ -404,8 +401,8 @@ class _Training:
 
     def _validate(self) -> float:
         """Translate dev, score it, say it; returns dev BLEU."""
-        found, scale = self.validation.validate(), self.progress.rate_scale
-        better = after_validation(self.config, self.progress, found.bleu)
+        found = self.validation.validate()
+        better = self.progress.note_score(found.bleu)
         self._write(
             "validation",
             epoch=round(self._epochs_done(), 3),
@@ -423,12 +420,6 @@ class _Training:
         )
         for sample in found.samples:
             say(f"    {sample['source']}  =>  {sample['translation']}")
-        if self.progress.rate_scale < scale:
-            self._event(
-                f"dev BLEU has not risen in {self.config.plateau_patience} validations: learning "
-                f"rate times {self.progress.rate_scale:.3g}",
-                warning=False,
-            )
         self._draw()
         return found.bleu
 
@@ -483,7 +474,6 @@ class _Training:
         ):
             progress.stopped_by = before  # what is left of that time is too little for an update
         if progress.stopped_by is None and self.workers.first:
-            self.run.drop_average()
             self.run.mark_finished(False)
         return progress.stopped_by is None
 
@@ -497,29 +487,15 @@ class _Training:
         self.workers.wait()  # all have looked before anything is saved
         self._save(newest.dev_bleu if validated else self._validate())
         self.workers.wait()
-        if self.config.average_best > 1:
-            self._average_best()
         if not self.workers.first:
             return
         self._draw(at_the_end=True)
         self.run.mark_finished()
         best = self.run.best()
-        name = "the average" if best.is_average else f"update {best.update:,}"
         say(
             f"finished: {self.progress.stopped_by}; best dev BLEU {best.dev_bleu:.2f} at "
-            f"{name}, {self._elapsed() / 60:.1f} min in all"
+            f"update {best.update:,}, {self._elapsed() / 60:.1f} min in all"
         )
-
-    def _average_best(self) -> None:
-        """Average the best checkpoints; kept beside them, used if it scores better."""
-        updates, tensors = self.run.average_of_best(self.config.average_best)
-        self.averaged.load_state_dict(tensors)
-        bleu = self.validation.validate().bleu
-        shown = ", ".join(f"{update:,}" for update in updates)
-        self._event(f"average of updates {shown}: dev BLEU {bleu:.2f}", warning=False)
-        if self.workers.first:
-            state = {"update": self.progress.update, "dev_bleu": bleu, "average_of": updates}
-            self.run.save_average(state, tensors)
 
     def _log(self, bar: tqdm[Any]) -> None:
         values, self.window = self.window.values(self.workers), Window()

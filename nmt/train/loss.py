@@ -1,4 +1,4 @@
-"""The loss: cross-entropy in nats per target token."""
+"""Cross-entropy loss, in nats per target token."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from nmt.model.fast.kernels import Kernels, OnTriton, available
 from nmt.model.fast.weight import Weight, as_given, autocast_precision
 from nmt.symbols import PAD
 
-# Numbers of the logits that exist at a time: enough for fast products, or to keep a GPU busy.
-_CHUNK = {"cpu": 1 << 23, "cuda": 1 << 27}
+# Logits held in memory at a time: enough for efficient matmuls, or to keep a GPU busy.
+_LOGITS_PER_CHUNK = {"cpu": 1 << 23, "cuda": 1 << 27}
 
-# Of them, turned into gradients at a time: what fits into the caches of two cores.
-_AT_ONCE = {"cpu": 1 << 18, "cuda": 1 << 25}
+# Logits turned into gradients at a time: what fits into the caches of two CPU cores.
+_LOGITS_IN_CACHE = {"cpu": 1 << 18, "cuda": 1 << 25}
 
-_LEAST_ATTENTION = 1e-6  # no token is so far off that its gradient is infinite
+_MIN_ATTENTION = 1e-6  # floor inside the logarithm; keeps the gradient finite
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Sums over the real target tokens of a batch, EOS counted.
+    """Sums over the target tokens of a batch. EOS counts, padding does not.
 
     Attributes:
-        smoothed: what is minimised, a scalar with its graph.
-        plain: cross-entropy without smoothing, a scalar without one; exp of it per
-            token is the perplexity.
-        tokens: how many tokens were summed.
+        smoothed: the minimised loss, a scalar with its autograd graph.
+        plain: cross-entropy without label smoothing, a detached scalar.
+            exp(plain / tokens) is the perplexity.
+        tokens: number of target tokens.
     """
 
     smoothed: Tensor
@@ -45,93 +45,73 @@ def batch_loss(
     batch: Batch,
     label_smoothing: float,
     guided_alignment: float = 0.0,
-    agreement: float = 0.0,
 ) -> Loss:
-    """Loss of a batch, summed; the caller divides by all tokens of its update.
+    """Return the loss of a batch, summed over its target tokens.
 
-    With smoothing e the target is 1-e on the reference token and e spread evenly over
-    the vocabulary (Szegedy et al. 2016). Where the batch is aligned, `guided_alignment` is
-    the weight of `alignment_loss` in what is minimised. With `agreement` each sentence is
-    computed in two passes, each with its own dropout: the loss is the mean of both and, with
-    that weight, how far apart they predict (R-Drop, Liang et al. 2021; their alpha is twice
-    this weight).
+    With label smoothing e, the target distribution is 1-e on the reference token plus e spread
+    evenly over the vocabulary (Szegedy et al. 2016). If the batch has an alignment,
+    `guided_alignment` times `alignment_loss` is added to the smoothed loss.
     """
-    passes = 2 if agreement else 1
-    given = [batch.src, batch.src_mask, batch.trg_in]
-    if passes > 1:
-        given = [part.repeat(passes, 1) for part in given]
-    features, attention = model(*given)
-    reference = batch.trg_out.flatten()
-    features = features.view(passes, len(reference), -1)
+    features, attention = model(batch.src, batch.src_mask, batch.trg_in)
+    features, reference = features.flatten(0, 1), batch.trg_out.flatten()
     if batch.trg_places is not None:
-        # The output layer sees real tokens only: padding would cost a product with the
-        # whole vocabulary.
-        features, reference = features[:, batch.trg_places], reference[batch.trg_places]
+        # Skip padding: it would cost a product with the whole output embedding.
+        features, reference = features[batch.trg_places], reference[batch.trg_places]
     decoder = model.decoder
     smoothed, plain = output_loss(
-        features, decoder.embedding.weight, decoder.output_bias, reference, label_smoothing,
-        agreement,
-    )  # fmt: skip
+        features, decoder.embedding.weight, decoder.output_bias, reference, label_smoothing
+    )
     if batch.alignment is not None and guided_alignment:
-        looked = attention.view(passes, *batch.alignment.shape)
-        smoothed = smoothed + guided_alignment * alignment_loss(looked, batch.alignment)
-    return Loss(smoothed / passes, plain / passes, batch.trg_tokens)
+        smoothed = smoothed + guided_alignment * alignment_loss(attention, batch.alignment)
+    return Loss(smoothed, plain, batch.trg_tokens)
 
 
 def alignment_loss(attention: Tensor, alignment: Tensor) -> Tensor:
-    """Cross-entropy between where a teacher sees the source of each token and the attention.
+    """Return the cross-entropy between a word alignment and the attention.
 
-    -sum_ij A_ij log a_ij (Chen et al. 2016, eq. 5; Mi et al. 2016). A token that the teacher
-    aligns to nothing asks for nothing.
+    -sum_ij A_ij log a_ij (Chen et al. 2016, eq. 5; Mi et al. 2016). Target tokens without
+    alignment (rows of zeros) contribute nothing.
 
     Args:
-        attention: a_ij, `[passes, batch, trg_len, src_len]`.
-        alignment: A_ij, rows sum to 1 at most, `[batch, trg_len, src_len]`.
+        attention: a_ij, `[batch, trg_len, src_len]`.
+        alignment: A_ij, `[batch, trg_len, src_len]`; rows sum to at most 1.
 
     Returns:
-        The sum over all tokens of all passes, in nats.
+        The sum over all target tokens, in nats.
     """
-    return -(alignment * torch.log(attention + _LEAST_ATTENTION)).sum()
+    return -(alignment * torch.log(attention + _MIN_ATTENTION)).sum()
 
 
 def output_loss(
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    reference: Tensor,
-    label_smoothing: float,
-    agreement: float = 0.0,
+    features: Tensor, weight: Tensor, bias: Tensor, reference: Tensor, label_smoothing: float
 ) -> tuple[Tensor, Tensor]:
-    """The output layer and its cross-entropy in one, a few tokens at a time.
+    """Compute the output layer and its cross-entropy together, in chunks of target tokens.
 
-    The logits of all tokens never exist together, and each chunk of them is turned into its
-    own gradient in place. Under ``torch.autocast`` the products are made in its precision,
-    the softmax in that of the weights.
+    The logits of all tokens never exist at the same time: each chunk is overwritten by its own
+    gradient. Under ``torch.autocast`` the matmuls run in its precision, the softmax in the
+    precision of the weights.
 
     Args:
-        features: `[passes, tokens, embedding]`.
+        features: `[tokens, embedding]`.
         weight: `[vocab, embedding]`.
         bias: `[vocab]`.
-        reference: ids of what is to be predicted, `[tokens]`; PAD counts for nothing.
-        label_smoothing: share of the target spread over the vocabulary.
-        agreement: of two passes, the weight of how far apart they predict; of one it must be 0.
+        reference: reference token ids, `[tokens]`; PAD is ignored.
+        label_smoothing: share of the target distribution spread over the vocabulary.
 
     Returns:
-        the smoothed loss, with its graph, and the plain one without; summed over the tokens of
-        all passes.
+        The smoothed loss with its autograd graph, and the detached plain loss, both summed.
     """
-    device = features.device.type
-    precision = autocast_precision(device, weight.dtype)
+    precision = autocast_precision(features.device.type, weight.dtype)
     features = features.to(weight.dtype)
     with as_given(features):
         smoothed, plain = _OutputLoss.apply(  # type: ignore[no-untyped-call]
-            features, weight, bias, reference, label_smoothing, agreement, precision
+            features, weight, bias, reference, label_smoothing, precision
         )
     return smoothed, plain
 
 
 def _kernels(features: Tensor) -> Kernels | None:
-    """What turns scores into their gradient in place, where that is one launch."""
+    """Return the fused cross-entropy kernels if they support the device of `features`."""
     return OnTriton() if available(features) else None
 
 
@@ -144,31 +124,28 @@ class _OutputLoss(torch.autograd.Function):
         bias: Tensor,
         reference: Tensor,
         label_smoothing: float,
-        agreement: float,
         precision: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
-        (vocab, size), output = weight.shape, Weight(weight, precision)
+        vocab, output = len(weight), Weight(weight, precision)
         plain, smoothed = bias.new_zeros(()), bias.new_zeros(())
         d_features = torch.empty_like(features)
         d_weight, d_bias, none = torch.zeros_like(weight), torch.zeros_like(bias), bias.new_zeros(1)
-        passes = len(features)
-        rows = max(1, _CHUNK.get(features.device.type, _CHUNK["cpu"]) // vocab // passes)
-        kernels = _kernels(features) if passes == 1 else None
-        for start in range(0, len(reference), rows):
-            part = slice(start, start + rows)
-            given, ids = features[:, part].flatten(0, 1), reference[part]
-            scores = output.scores(given)  # [passes * rows, vocab]
+        chunk = _rows_of(_LOGITS_PER_CHUNK, features, vocab)
+        kernels = _kernels(features)
+        for start in range(0, len(reference), chunk):
+            rows = slice(start, start + chunk)
+            scores = output.scores(features[rows])  # [rows, vocab]
             plain_part, smoothed_part, d_bias_part = (
-                _into_gradient(
-                    scores.view(passes, -1, vocab), bias, ids, label_smoothing, agreement
-                )
+                _scores_to_gradient(scores, bias, reference[rows], label_smoothing)
                 if kernels is None
-                else _by_kernel(kernels, scores, bias, ids, label_smoothing)
+                else _scores_to_gradient_fused(
+                    kernels, scores, bias, reference[rows], label_smoothing
+                )
             )
             plain += plain_part
             smoothed += smoothed_part
-            d_features[:, part] = output.backward(scores, none).view(passes, -1, size)
-            d_weight += output.gradient(scores, given)
+            d_features[rows] = output.backward(scores, none)
+            d_weight += output.gradient(scores, features[rows])
             d_bias += d_bias_part
         ctx.save_for_backward(d_features, d_weight, d_bias)
         ctx.mark_non_differentiable(plain)
@@ -178,85 +155,62 @@ class _OutputLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, scale: Tensor, _plain: Tensor) -> tuple[Tensor | None, ...]:
         d_features, d_weight, d_bias = ctx.saved_tensors
-        return d_features * scale, d_weight * scale, d_bias * scale, None, None, None, None
+        return d_features * scale, d_weight * scale, d_bias * scale, None, None, None
 
 
-def _smoothed(plain: Tensor, even: Tensor, label_smoothing: float) -> Tensor:
-    """Of the cross-entropy with the reference, and with an even target."""
-    return (1 - label_smoothing) * plain + label_smoothing * even
+def _rows_of(logits: dict[str, int], tensor: Tensor, vocab: int) -> int:
+    """Return how many rows of `vocab` logits fit the limit for the tensor's device."""
+    return max(1, logits.get(tensor.device.type, logits["cpu"]) // vocab)
 
 
-def _by_kernel(
+def _smooth(plain: Tensor, uniform: Tensor, label_smoothing: float) -> Tensor:
+    """Combine the cross-entropies against the reference and against the uniform distribution."""
+    return (1 - label_smoothing) * plain + label_smoothing * uniform
+
+
+def _scores_to_gradient_fused(
     kernels: Kernels, scores: Tensor, bias: Tensor, reference: Tensor, label_smoothing: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `_into_gradient`, one pass, all rows in one launch."""
-    losses, evens = kernels.cross_entropy(scores, bias, reference, label_smoothing)
+    """Do the work of `_scores_to_gradient` in one kernel launch."""
+    losses, uniform_losses = kernels.cross_entropy(scores, bias, reference, label_smoothing)
     plain = losses.sum()
-    smoothed = _smoothed(plain, evens.sum(), label_smoothing)
+    smoothed = _smooth(plain, uniform_losses.sum(), label_smoothing)
     return plain, smoothed, scores.sum(dim=0, dtype=bias.dtype)
 
 
-def _into_gradient(
-    scores: Tensor, bias: Tensor, reference: Tensor, label_smoothing: float, agreement: float
+def _scores_to_gradient(
+    scores: Tensor, bias: Tensor, reference: Tensor, label_smoothing: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Turn scores into the gradient of the smoothed loss with respect to them, in place.
+    """Overwrite scores with the gradient of the smoothed loss with respect to them.
 
-    A few rows at a time, which on a CPU stay in the cache for all that is done to them.
-
-    Args:
-        scores: without bias, `[passes, tokens, vocab]`, in any precision.
-        bias: `[vocab]`; its precision is computed in.
-        reference: ids, `[tokens]`; PAD counts for nothing.
-        label_smoothing: share of the target spread over the vocabulary.
-        agreement: weight of how far apart two passes predict.
-
-    Returns:
-        cross-entropy with the reference, and the smoothed loss, summed over tokens and passes;
-        the gradient of the bias.
-    """
-    (passes, _, vocab), d_bias = scores.shape, torch.zeros_like(bias)
-    at_once = _AT_ONCE.get(scores.device.type, _AT_ONCE["cpu"])
-    size = max(1, at_once // vocab // passes)
-    counts = (reference != PAD).to(bias.dtype).unsqueeze(1)
-    of_reference, mean, apart = (bias.new_zeros(passes, *counts.shape) for _ in range(3))
-    room = bias.new_empty(passes, size, vocab)
-    for start in range(0, len(reference), size):
-        rows = slice(start, start + size)
-        ids = reference[rows].view(1, -1, 1).expand(passes, -1, -1)
-        part = room[:, : ids.shape[1]]
-        log_p = part.copy_(scores[:, rows]).add_(bias).log_softmax(dim=2)
-        of_reference[:, rows] = log_p.gather(2, ids)
-        mean[:, rows] = log_p.mean(dim=2, keepdim=True)
-        if passes == 1:
-            torch.exp(log_p, out=part)
-        else:
-            apart[:, rows] = _divergence(log_p, part, agreement)
-        # d loss / d score = p - target, where the target has 1 - e more on the reference.
-        part.sub_(label_smoothing / vocab).mul_(counts[rows])
-        part.scatter_add_(2, ids, (counts[rows] * (label_smoothing - 1)).expand_as(ids))
-        d_bias += part.sum(dim=(0, 1))
-        scores[:, rows] = part
-    plain, even = -(counts * of_reference).sum(), -(counts * mean).sum()
-    smoothed = _smoothed(plain, even, label_smoothing)
-    return plain, smoothed + agreement * (counts * apart).sum(), d_bias
-
-
-def _divergence(log_p: Tensor, gradient: Tensor, agreement: float) -> Tensor:
-    """How far what one pass predicts is from what the other does for the same token.
+    Works on a few rows at a time, which stay in the CPU cache.
 
     Args:
-        log_p: of both passes, `[2, tokens, vocab]`; overwritten.
-        gradient: becomes p, and added to it the gradient of all that is returned, times
-            `agreement`, with respect to the scores behind p; the same shape.
-        agreement: its weight.
+        scores: logits without bias, `[tokens, vocab]`, in any precision.
+        bias: `[vocab]`; the computation uses its precision.
+        reference: reference token ids, `[tokens]`; PAD is ignored.
+        label_smoothing: share of the target distribution spread over the vocabulary.
 
     Returns:
-        KL(p || q) for the p of each pass and the q of the other, in nats, `[2, tokens, 1]`.
+        The plain loss and the smoothed loss, summed over tokens; the gradient of the bias.
     """
-    p = torch.exp(log_p)
-    ratio = log_p.sub_(log_p.flip(0))  # log p/q
-    apart: Tensor = torch.linalg.vecdot(p, ratio).unsqueeze(2)
-    # d KL(p || q) is p (log p/q - KL), and d KL(q || p) is p - q.
-    torch.mul(p, ratio.sub_(apart - 1).mul_(agreement).add_(1), out=gradient)
-    gradient.sub_(p.flip(0), alpha=agreement)
-    return apart
+    vocab, d_bias = scores.shape[1], torch.zeros_like(bias)
+    chunk = _rows_of(_LOGITS_IN_CACHE, scores, vocab)
+    mask = (reference != PAD).to(bias.dtype).unsqueeze(1)
+    reference_log_p, mean_log_p = (bias.new_zeros(mask.shape) for _ in range(2))
+    buffer = bias.new_empty(chunk, vocab)
+    for start in range(0, len(reference), chunk):
+        rows = slice(start, start + chunk)
+        ids = reference[rows].unsqueeze(1)
+        part = buffer[: len(ids)]
+        log_p = part.copy_(scores[rows]).add_(bias).log_softmax(dim=1)
+        reference_log_p[rows] = log_p.gather(1, ids)
+        mean_log_p[rows] = log_p.mean(dim=1, keepdim=True)
+        torch.exp(log_p, out=part)
+        # d loss / d score = p - target; the target is e / vocab, plus 1 - e on the reference.
+        part.sub_(label_smoothing / vocab).mul_(mask[rows])
+        part.scatter_add_(1, ids, mask[rows] * (label_smoothing - 1))
+        d_bias += part.sum(dim=0)
+        scores[rows] = part
+    plain, uniform = -(mask * reference_log_p).sum(), -(mask * mean_log_p).sum()
+    return plain, _smooth(plain, uniform, label_smoothing), d_bias

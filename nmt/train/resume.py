@@ -16,7 +16,7 @@ _SENTENCES = "train.validate_sentences"
 SAFE_KEYS = {
     "train.epochs", "train.max_updates", "train.max_minutes", "train.patience",
     "train.validate_every", _SENTENCES, "train.save_every", "train.log_samples",
-    "train.keep_best", "train.average_best", "search.beam",
+    "train.keep_best", "search.beam",
     "search.length_penalty", "search.max_ratio", "search.coverage_penalty",
     "search.no_repeat_ngram",
 }  # fmt: skip

@@ -24,12 +24,11 @@ def learning_rate(
     - ``inverse_sqrt``: falls as 1/sqrt(update) (Vaswani et al. 2017, section 5.3);
     - ``linear``, ``cosine``: the highest rate until a share `config.decay_start` of all
       updates, then down to a hundredth of it at the last;
-    - ``plateau``: constant here; see `after_validation`.
     """
     peak, warmup = config.learning_rate, config.warmup
     if update <= warmup:
         return peak * update / warmup
-    if config.schedule in ("constant", "plateau"):
+    if config.schedule == "constant":
         return peak
     if config.schedule == "inverse_sqrt":
         return peak * math.sqrt(max(warmup, 1) / update)
@@ -38,27 +37,6 @@ def learning_rate(
     done = min(1.0, max(0.0, (at - begin) / max(1.0, total - begin)))
     left = 1 - done if config.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
     return peak * (_FLOOR + (1 - _FLOOR) * left)
-
-
-def after_validation(config: TrainConfig, progress: Progress, bleu: float) -> bool:
-    """Take note of a dev BLEU; on a plateau of them, lower the rate.
-
-    With the schedule ``plateau`` the rate is multiplied by `config.plateau_factor` after
-    `config.plateau_patience` validations without a better dev BLEU since the best one, or
-    since it last fell.
-
-    Returns:
-        Whether this is the best so far.
-    """
-    if bleu > progress.best_bleu:
-        progress.best_bleu, progress.stale, progress.plateau = bleu, 0, 0
-        return True
-    progress.stale += 1
-    progress.plateau += 1
-    if config.schedule == "plateau" and progress.plateau >= config.plateau_patience:
-        progress.rate_scale *= config.plateau_factor
-        progress.plateau = 0
-    return False
 
 
 def reason_to_stop(config: TrainConfig, progress: Progress, seconds: float) -> str | None:
@@ -78,7 +56,6 @@ def reason_to_stop(config: TrainConfig, progress: Progress, seconds: float) -> s
         return f"dev BLEU has not risen in {config.patience} validations"
     if config.max_minutes is not None:
         reserve = progress.validation_seconds * 1.2 or config.max_minutes * 6
-        reserve *= 2 if config.average_best > 1 else 1  # the average is validated too
         if seconds + reserve >= config.max_minutes * 60:
             return f"{config.max_minutes:g} minutes are over"
     return None

@@ -19,9 +19,7 @@ class Progress:
         validation_seconds: of the last validation and its save.
         best_bleu: best dev BLEU so far, 0 to 100.
         stale: validations since.
-        plateau: validations since that or since the rate last fell.
-        rate_scale: what the scheduled rate is multiplied by; falls on a plateau and after
-            going back.
+        rate_scale: factor on the scheduled learning rate; falls at each rollback.
         skipped: updates left out because their gradient was not finite.
         bad_in_a_row: of those, the ones since the last good update.
         went_back: times that too many of them made training go back to a checkpoint.
@@ -38,7 +36,6 @@ class Progress:
     validation_seconds: float = 0.0
     best_bleu: float = -1.0
     stale: int = 0
-    plateau: int = 0
     rate_scale: float = 1.0
     skipped: int = 0
     bad_in_a_row: int = 0
@@ -50,3 +47,11 @@ class Progress:
     def of(cls, state: dict[str, Any]) -> Progress:
         """The progress recorded in a checkpoint's state, which holds other things too."""
         return cls(**{key: state[key] for key in cls.__dataclass_fields__ if key in state})
+
+    def note_score(self, bleu: float) -> bool:
+        """Record a dev BLEU; return whether it is the best so far."""
+        if bleu > self.best_bleu:
+            self.best_bleu, self.stale = bleu, 0
+            return True
+        self.stale += 1
+        return False

@@ -18,7 +18,7 @@ from tests.helpers.toy import nmt, write_config
 
 EMA_AND_ALL = {
     "ema": 0.99, "weight_decay": 0.01, "keep_best": 2, "epochs": 3,
-    "subword_sampling": 0.2, "guided_alignment": 0.1, "precision": "bfloat16",
+    "guided_alignment": 0.1, "precision": "bfloat16",
 }  # fmt: skip
 
 

@@ -73,8 +73,8 @@ def test_of_equals_the_later_one_is_best(run: Run) -> None:
     assert run.best().update == 3
 
 
-def test_as_many_best_are_kept_as_will_be_averaged(config_path: Path, tmp_path: Path) -> None:
-    config = load_config(config_path, [f"run={tmp_path / 'run'}", "train.average_best=3"])
+def test_keep_best_checkpoints_are_kept(config_path: Path, tmp_path: Path) -> None:
+    config = load_config(config_path, [f"run={tmp_path / 'run'}", "train.keep_best=3"])
     run = Run.create(config)
     for update, bleu in enumerate((9.0, 8.0, 1.0, 7.0, None, None), start=1):
         save(run, update, bleu)
@@ -198,34 +198,6 @@ def test_a_run_from_before_a_key_is_still_itself(run: Run) -> None:
     assert network.pop("layer_norm") is False
     before = json.dumps([run.info["tokenizers"], network], sort_keys=True)
     assert run.identity == hashlib.sha256(before.encode()).hexdigest()
-
-
-def test_average_is_the_mean_of_the_best(run: Run) -> None:
-    save(run, 1, 5.0, fill=1.0)
-    save(run, 2, 6.0, fill=3.0)
-    updates, tensors = run.average_of_best(2)
-    assert updates == [2, 1]
-    assert all((tensor == 2.0).all() for tensor in tensors.values())
-
-
-def test_better_average_is_the_best_and_never_gone_on_from(run: Run) -> None:
-    save(run, 1, 5.0)
-    save(run, 2, 6.0)
-    updates, tensors = run.average_of_best(2)
-    run.save_average({"update": 2, "dev_bleu": 6.5, "average_of": updates}, tensors)
-    assert run.best().folder.name == "average"
-    assert run.load_best(CPU)[0] == run.best().update
-    assert kept(run) == [1, 2]
-    found = run.last_good()
-    assert found is not None
-    assert found[0].update == 2
-    assert found[0].folder.name == "00000002"
-
-
-def test_worse_average_is_not_used(run: Run) -> None:
-    save(run, 1, 5.0)
-    run.save_average({"update": 1, "dev_bleu": 4.0}, run.average_of_best(1)[1])
-    assert run.best().folder.name == "00000001"
 
 
 def test_two_trainings_in_one_folder_are_refused(run: Run) -> None:

@@ -142,16 +142,6 @@ def test_the_shipped_configurations_are_valid(path: Path) -> None:
     assert config.data.dir == Path("data") / path.stem
 
 
-def test_two_passes_must_differ(tmp_path: Path) -> None:
-    path = write(tmp_path, SMALL)
-    keys = ["train.agreement=0.3", "model.word_dropout=0"]
-    load_config(path, keys)  # dropout is auto
-    error = fails(path, *keys, "model.dropout=0")
-    assert error.message.endswith(
-        "train.agreement: both passes are alike without model.dropout or model.word_dropout"
-    )
-
-
 @pytest.mark.parametrize(
     ("override", "message"),
     [

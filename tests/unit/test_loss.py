@@ -74,63 +74,14 @@ def test_gradients_equal_those_of_pytorch_whatever_the_chunk(
         logits, ids, reduction="sum", label_smoothing=0.1, ignore_index=PAD
     )
     gradients = torch.autograd.grad(3 * expected, given)
+    # One row at a time, five rows, all rows.
     for numbers, cached in ((1, 1), (5 * VOCAB, 2 * VOCAB), (1 << 20, 1 << 20)):
-        monkeypatch.setitem(loss_module._CHUNK, "cpu", numbers)  # one row at a time, five, all
-        monkeypatch.setitem(loss_module._AT_ONCE, "cpu", cached)
-        smoothed, plain = output_loss(given[0].unsqueeze(0), *given[1:], ids, 0.1)
+        monkeypatch.setitem(loss_module._LOGITS_PER_CHUNK, "cpu", numbers)
+        monkeypatch.setitem(loss_module._LOGITS_IN_CACHE, "cpu", cached)
+        smoothed, plain = output_loss(*given, ids, 0.1)
         torch.testing.assert_close(smoothed, expected)
         assert not plain.requires_grad
         torch.testing.assert_close(torch.autograd.grad(3 * smoothed, given), gradients)
-
-
-@pytest.mark.parametrize(("numbers", "cached"), [(1, 1), (10 * VOCAB, 6 * VOCAB), (1 << 20,) * 2])
-def test_two_passes_are_drawn_together(
-    monkeypatch: pytest.MonkeyPatch, numbers: int, cached: int
-) -> None:
-    monkeypatch.setitem(loss_module._CHUNK, "cpu", numbers)
-    monkeypatch.setitem(loss_module._AT_ONCE, "cpu", cached)
-    torch.manual_seed(1)
-    shapes = ((2 * 37, 12), (VOCAB, 12), (VOCAB,))  # features, weight, bias
-    ids = torch.randint(1, VOCAB, (37,))
-    ids[5] = PAD
-    given = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
-    logits = torch.nn.functional.linear(*given)
-    expected = torch.nn.functional.cross_entropy(
-        logits, ids.repeat(2), reduction="sum", label_smoothing=0.1, ignore_index=PAD
-    )
-    log_p, log_q = logits.log_softmax(dim=1)[(ids != PAD).repeat(2)].chunk(2)
-    for one, other in ((log_p, log_q), (log_q, log_p)):
-        expected = expected + 1.7 * torch.nn.functional.kl_div(
-            other, one, reduction="sum", log_target=True
-        )
-    smoothed, plain = output_loss(given[0].view(2, 37, 12), *given[1:], ids, 0.1, 1.7)
-    torch.testing.assert_close(smoothed, expected)
-    assert not plain.requires_grad
-    gradients = torch.autograd.grad(3 * expected, given)
-    torch.testing.assert_close(torch.autograd.grad(3 * smoothed, given), gradients)
-
-
-@pytest.mark.parametrize("rows", [6, 8])
-def test_without_dropout_both_passes_agree(rows: int) -> None:
-    batch, network = make_batch(corpus(6), np.arange(6)), model()
-    if rows > 6:  # as a GPU gets it, which is not told where the padding is
-        batch = batch.widened(rows, batch.src.shape[1] + 1, batch.trg_out.shape[1] + 2)
-    once = batch_loss(network, batch, 0.1)
-    twice = batch_loss(network, batch, 0.1, agreement=2.0)
-    torch.testing.assert_close(twice.smoothed, once.smoothed)
-    torch.testing.assert_close(twice.plain, once.plain)
-    assert twice.tokens == once.tokens
-
-
-def test_what_dropout_changes_costs_more_with_agreement() -> None:
-    batch, network = make_batch(corpus(20), np.arange(20)), model(dropout=0.4)
-    smoothed = []
-    for agreement in (1e-9, 1.0, 3.0):
-        torch.manual_seed(5)
-        smoothed.append(batch_loss(network, batch, 0.1, agreement=agreement).smoothed.item())
-    apart = smoothed[1] - smoothed[0]
-    assert apart > 0.1
-    assert smoothed[2] - smoothed[0] == pytest.approx(3 * apart, rel=1e-3)
 
 
 def test_bfloat16_loss_stays_near_and_is_float32() -> None:
@@ -230,7 +181,7 @@ def test_the_output_layer_of_a_gpu_equals_the_other(
     seen = []
     for kernels in (None, PLAIN):
         monkeypatch.setattr(loss_module, "_kernels", lambda _, kernels=kernels: kernels)
-        monkeypatch.setitem(loss_module._CHUNK, "cpu", 7 * VOCAB)  # several chunks, one shorter
+        monkeypatch.setitem(loss_module._LOGITS_PER_CHUNK, "cpu", 7 * VOCAB)
         network = model()
         with torch.autocast("cpu", precision, enabled=precision != torch.float32):
             loss = batch_loss(network, batch, 0.1)

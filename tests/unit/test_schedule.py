@@ -3,7 +3,7 @@ import math
 import pytest
 
 from nmt.config.schema import TrainConfig
-from nmt.train.schedule import after_validation, learning_rate, reason_to_stop
+from nmt.train.schedule import learning_rate, reason_to_stop
 from nmt.train.state import Progress
 
 TOTAL = 1000
@@ -13,13 +13,13 @@ def config(**keys: object) -> TrainConfig:
     return TrainConfig(**{"learning_rate": 1e-2, "warmup": 100, "decay_start": 0.3, **keys})
 
 
-@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "inverse_sqrt", "plateau"])
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "inverse_sqrt"])
 def test_warm_up_grows_in_equal_steps_to_the_highest_rate(schedule: str) -> None:
     rates = [learning_rate(config(schedule=schedule), n, TOTAL) for n in range(1, 101)]
     assert rates == pytest.approx([1e-4 * n for n in range(1, 101)])
 
 
-@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "inverse_sqrt", "plateau"])
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "inverse_sqrt"])
 def test_no_warm_up_begins_at_the_highest_rate(schedule: str) -> None:
     first = learning_rate(config(schedule=schedule, warmup=0), 1, TOTAL)
     assert first == pytest.approx(1e-2)
@@ -74,24 +74,6 @@ def test_budget_of_minutes_needs_minutes() -> None:
         config(schedule_by="minutes")
 
 
-def test_plateau_lowers_the_rate_after_so_many_validations() -> None:
-    plateau = config(schedule="plateau", plateau_patience=2, plateau_factor=0.5)
-    progress = Progress()
-    scales = []
-    for bleu in (1.0, 1.0, 0.5, 2.0, 1.0, 1.0, 1.0, 1.0):
-        after_validation(plateau, progress, bleu)
-        scales.append(progress.rate_scale)
-    assert scales == [1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.125]
-    assert (progress.best_bleu, progress.stale) == (2.0, 4)
-
-
-def test_other_schedules_keep_the_rate_on_a_plateau() -> None:
-    progress = Progress()
-    best = [after_validation(config(), progress, bleu) for bleu in (1.0, 1.0, 1.0, 1.5)]
-    assert best == [True, False, False, True]
-    assert progress.rate_scale == 1.0
-
-
 @pytest.mark.parametrize(
     ("progress", "seconds", "reason"),
     [
@@ -111,17 +93,8 @@ def test_reasons_to_stop(progress: Progress, seconds: float, reason: str | None)
     assert reason_to_stop(limits, progress, seconds) == reason
 
 
-@pytest.mark.parametrize(
-    ("progress", "seconds", "reason"),
-    [
-        (Progress(), 479, None),
-        (Progress(), 480, "10 minutes are over"),
-        (Progress(validation_seconds=10), 575, None),
-        (Progress(validation_seconds=10), 576, "10 minutes are over"),
-    ],
-)
-def test_time_is_kept_for_the_average_too(
-    progress: Progress, seconds: float, reason: str | None
-) -> None:
-    limits = config(max_minutes=10, average_best=3, patience=10)
-    assert reason_to_stop(limits, progress, seconds) == reason
+def test_an_equal_dev_bleu_is_not_a_better_one() -> None:
+    progress = Progress()
+    best = [progress.note_score(bleu) for bleu in (1.0, 1.0, 0.5, 1.5, 1.0)]
+    assert best == [True, False, False, True, False]
+    assert (progress.best_bleu, progress.stale) == (1.5, 1)
