@@ -6,10 +6,9 @@ import contextlib
 import errno
 import os
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
-if TYPE_CHECKING:
-    pass
+from nmt.errors import NmtError
 
 
 def say(message: str) -> None:
@@ -40,3 +39,19 @@ def leave(stream: TextIO) -> None:
 def warn(message: str) -> None:
     """As `say`, for what the user should look at."""
     say(f"warning: {message}")
+
+
+def print_text(text: str, *, err: bool = False) -> None:
+    """Print a result on stdout, or on stderr. A closed pipe (head, less) is ignored.
+
+    Raises:
+        NmtError: stdout cannot be written, for example because the disk is full.
+    """
+    stream = sys.stderr if err else sys.stdout
+    try:
+        print(text, file=stream, flush=True)
+    except OSError as error:
+        leave(stream)
+        if not err and not isinstance(error, BrokenPipeError):
+            reason = error.strerror
+            raise NmtError(f"standard output: cannot be written ({reason})") from error

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nmt import options
 from nmt.errors import NmtError
 
 if TYPE_CHECKING:
@@ -14,24 +15,22 @@ if TYPE_CHECKING:
     from nmt.align.links import Links, TokenPair
     from nmt.run.directory import Run
 
-RUNS = Path("runs")
-
 
 def align(
     src: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--src", metavar="FILE", help="Chinese, tokens separated by spaces."),
     ] = None,
     trg: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--trg", metavar="FILE", help="Its English translations, in tokens."),
     ] = None,
     output: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--output", metavar="FILE", help="Write the links there, not to stdout."),
     ] = None,
     gold: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(
             "--gold",
             metavar="FILE",
@@ -40,7 +39,7 @@ def align(
         ),
     ] = None,
     links: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(
             "--links", metavar="FILE", help="With --gold: score these links; needs no model."
         ),
@@ -48,14 +47,7 @@ def align(
     one_based: Annotated[
         bool, typer.Option("--one-based", help="Count tokens from 1, not from 0, in all files.")
     ] = False,
-    model: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(
-            "--model",
-            metavar="RUN",
-            help="Run directory; default: the newest finished one in runs/.",
-        ),
-    ] = None,
+    model: options.Model = None,
 ) -> None:
     """Link the words of given translations: one line of links, i-j, for each pair.
 
@@ -75,7 +67,7 @@ def align(
     from nmt.run.directory import Run, newest_run
 
     _check_options(src, trg, gold, links, output, model)
-    output = None if str(output) == "-" else output
+    output = options.none_if_stdout(output)
     inputs = [path for path in (src, trg, gold, links) if path is not None]
     refuse_overwriting([] if output is None else [output], inputs)
     pairs: list[TokenPair] | None = None
@@ -91,7 +83,7 @@ def align(
         predicted = score.read_links(links, one_based=one_based)
         check_same_length([(str(gold), gold_links or []), (str(links), predicted)])
     elif pairs is not None:
-        run = Run.open(model or newest_run(RUNS))
+        run = Run.open(model or newest_run(options.RUNS))
         linked = link_tokens(load_or_learn(run).posteriors, run.src, run.trg, pairs)
         if gold_links is None or output is not None:
             with writing_lines(output) as (write, _):

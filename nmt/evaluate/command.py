@@ -1,246 +1,41 @@
-"""``nmt evaluate`` from request to answer; read `evaluate` top to bottom."""
+"""``nmt evaluate``."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import contextlib
+from dataclasses import replace
 
-from nmt.errors import NmtError
-from nmt.evaluate import charts, gate, lengths, report, tables
-from nmt.evaluate.html import report_page
-from nmt.evaluate.inputs import Decoding, System, Texts, read, translated
-from nmt.evaluate.metrics import DEFAULT, RESAMPLES, Comparison, Kind, Score, compare, score
-from nmt.io.write import is_same_file, refuse_overwriting, write_whole
-from nmt.log import say
+import typer
 
-Banded = tuple[list[lengths.Bucket], dict[str, list[Score]]]
-Compared = list[list[list[Comparison]]]
-
-_EXTRA: dict[str, Kind] = {"chrf++": "chrf++", "ter": "ter"}
+from nmt import options
+from nmt.evaluate.request import Request, check, choose_systems
+from nmt.log import print_text
 
 
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for; the fields are the command's options."""
+@options.takes(Request)
+def evaluate(request: Request) -> None:
+    """Score a run on its test set, or any file of hypotheses; a quality gate for CI.
 
-    systems: list[Path]
-    src: Path | None
-    refs: list[Path]
-    decoding: Decoding
-    metrics: list[str]
-    compare: bool
-    by_length: bool
-    buckets: str | None
-    chart: Path | None
-    min_bleu: float | None
-    min_chrf: float | None
-    baseline: Path | None
-    max_drop: float | None
-    output: Path
-    markdown: Path | None
-    junit: Path | None
-    html: Path | None
+    Exit code 3 if a quality gate fails, 2 for a bad request.
 
-
-@dataclass(frozen=True)
-class Evaluated:
-    """What came out.
-
-    Attributes:
-        answer: what belongs on stdout.
-        checks: of the gate.
-        write: writes the reports that were asked for.
+    \b
+      nmt evaluate
+      nmt evaluate --model runs/quickstart --min-bleu 5
+      nmt evaluate --src news.zh --ref news.en --ref news.second.en
+      nmt evaluate --hypotheses other-system.en --ref news.en
+      nmt evaluate --model runs/new --baseline report.json --max-drop 1
+      nmt evaluate --compare runs/old runs/new
+      nmt evaluate --by-length runs/additive runs/none --chart lengths.svg
     """
+    from nmt.evaluate import run
 
-    answer: str
-    checks: list[gate.Check]
-    write: Callable[[], None]
-
-
-def evaluate(request: Request) -> Evaluated:
-    """Translate, score, compare and check.
-
-    Raises:
-        NmtError: anything wrong with the request or its files; nothing is translated before
-            all that is given has been read.
-    """
-    kinds = _kinds(request.metrics)
-    bounds = lengths.parse_bounds(request.buckets) if request.buckets else None
-    _check_request(request)
-    texts, given = read(request.systems, request.src, request.refs)
-    before = None if request.baseline is None else gate.read_baseline(request.baseline, texts)
-    systems = translated(given, texts, request.decoding)
-
-    scores = [
-        score(system.hypotheses, texts.references, kinds=kinds, resamples=RESAMPLES)
-        for system in systems
-    ]
-    answer = [_scores_text(systems, scores, texts)]
-
-    checks = gate.floors(scores[0], {"BLEU": request.min_bleu, "chrF2": request.min_chrf})
-    if request.baseline is not None and before is not None:
-        now = systems[0].hypotheses
-        checks.append(gate.no_drop(request.baseline, before, now, texts, request.max_drop or 0.0))
-
-    compared = _compare(systems, texts, kinds) if request.compare else None
-    if compared is not None:
-        answer.append(tables.comparison_table([s.name for s in systems], compared))
-        answer.append(f"* p < {tables.SIGNIFICANT:g}: the difference is significant")
-        answer += [report.differences_text(systems[0], other, texts) for other in systems[1:]]
-
-    banded = _by_length(systems, texts, bounds) if request.by_length else None
-    if banded is not None:
-        answer.append(tables.length_table(*banded))
-
-    def write() -> None:
-        _write(request, texts, systems, scores, checks, compared, banded)
-
-    return Evaluated("\n\n".join(answer), checks, write)
-
-
-def _kinds(names: Sequence[str]) -> list[Kind]:
-    kinds: list[Kind] = list(DEFAULT)
-    for name in names:
-        kind = _EXTRA.get(name.lower())
-        if kind is None:
-            raise NmtError(
-                f"--metric {name}: unknown metric",
-                f"one of: {', '.join(_EXTRA)}; BLEU and chrF are always there",
-            )
-        kinds.append(kind)
-    return kinds
-
-
-def _check_request(request: Request) -> None:
-    """Refuse what does not fit together before anything is translated."""
-    gated = [
-        name
-        for name, value in (
-            ("--min-bleu", request.min_bleu),
-            ("--min-chrf", request.min_chrf),
-            ("--baseline", request.baseline),
-            ("--html", request.html),
-        )
-        if value is not None
-    ]
-    if request.baseline is not None:
-        _keep_baseline(request.baseline, request.output)
-    elif request.max_drop is not None:
-        raise NmtError("--max-drop belongs to --baseline")
-    if len(request.systems) > 1 and gated:
-        raise NmtError(f"{gated[0]} is for one system, {len(request.systems)} were given")
-    if len(request.systems) > 1 and not (request.compare or request.by_length):
-        raise NmtError(
-            f"{len(request.systems)} systems were given", "add --compare, --by-length or both"
-        )
-    if request.compare and len(request.systems) < 2:
-        raise NmtError("--compare needs two systems or more, the baseline first")
-    if request.by_length:
-        no_source = request.src is None and not any(path.is_dir() for path in request.systems)
-        if no_source:
-            raise NmtError("--by-length needs the source: --src FILE")
-    elif request.chart is not None or request.buckets is not None:
-        option = "--chart" if request.chart is not None else "--buckets"
-        raise NmtError(f"{option} belongs to --by-length")
-    _keep_what_is_read(request)
-    if request.chart is not None:
-        charts.check_chart_name(request.chart)
-    if request.html is not None:
-        charts.check_installed()
-    folder = next(path for path in (request.output, *request.output.parents) if path.exists())
-    if not os.access(folder, os.W_OK):
-        raise NmtError(
-            f"{request.output}: cannot be written, the report belongs there",
-            "name another folder: --output DIR",
-        )
-
-
-def _keep_baseline(baseline: Path, output: Path) -> None:
-    """A report may not take the place of its own ruler: the next drop would be measured from it."""
-    if is_same_file(baseline, output / "report.json"):
-        raise NmtError(
-            f"--baseline {baseline}: this evaluation would write its own report over it",
-            "keep a copy elsewhere, in your repository for example, or give --output DIR",
-        )
-
-
-def _keep_what_is_read(request: Request) -> None:
-    """Refuse to write over what is scored, or twice to one file."""
-    single = len(request.systems) == 1
-    report = request.output / ("report.json" if single else "comparison.json")
-    written = (report, request.markdown, request.junit, request.html, request.chart)
-    texts = [path for path in (request.src, *request.refs) if path is not None]
-    given = [path for path in (*request.systems, request.baseline) if path is not None]
-    refuse_overwriting([path for path in written if path is not None], [*texts, *given])
-    if single:  # hypotheses scored once more are written as they were
-        refuse_overwriting([request.output / "hypotheses.txt"], texts)
-
-
-def _scores_text(systems: Sequence[System], scores: Sequence[Sequence[Score]], texts: Texts) -> str:
-    if len(systems) == 1:
-        return "\n".join(
-            f"{one.name} {tables.with_interval(one)}  ({texts.segments} segments; {one.signature})"
-            for one in scores[0]
-        )
-    names = [system.name for system in systems]
-    signatures = "\n".join(one.signature for one in scores[0])
-    return f"{tables.score_table(names, scores)}\n{texts.segments} segments\n{signatures}"
-
-
-def _compare(systems: Sequence[System], texts: Texts, kinds: Sequence[Kind]) -> Compared:
-    baseline, *others = (system.hypotheses for system in systems)
-    return [
-        compare(baseline, others, texts.references, test="bs", kinds=kinds),
-        compare(baseline, others, texts.references, test="ar", kinds=kinds),
-    ]
-
-
-def _by_length(systems: Sequence[System], texts: Texts, bounds: Sequence[int] | None) -> Banded:
-    assert texts.source is not None  # `_check_request` saw to it
-    bands = lengths.make_buckets(texts.source, bounds)
-    return bands, {
-        system.name: lengths.score_buckets(bands, system.hypotheses, texts.references)
-        for system in systems
-    }
-
-
-def _write(
-    request: Request,
-    texts: Texts,
-    systems: Sequence[System],
-    scores: Sequence[Sequence[Score]],
-    checks: Sequence[gate.Check],
-    compared: Compared | None,
-    banded: Banded | None,
-) -> None:
-    out = request.output
-    if len(systems) == 1:
-        full = report.make_report(scores[0], texts, systems[0], checks)
-        if banded is not None:
-            full["by_length"] = report.length_report(*banded)
-        report.write_json(out / "report.json", full)
-        report.write_lines(out / "hypotheses.txt", systems[0].hypotheses)
-        say(f"report: {out / 'report.json'}")
-    else:
-        several = report.comparison_report(systems, texts, scores, compared)
-        if banded is not None:
-            several["by_length"] = report.length_report(*banded)
-        report.write_json(out / "comparison.json", several)
-        say(f"report: {out / 'comparison.json'}")
-    if banded is not None and request.chart is not None:
-        kind = charts.check_chart_name(request.chart)
-        write_whole(request.chart, charts.length_chart(*banded, kind))
-        say(f"chart: {request.chart}")
-    text = report.markdown(systems, texts, scores, checks, banded, compared)
-    if request.markdown is not None:
-        write_whole(request.markdown, text.encode())
-    report.append_to_job_summary(text)
-    if request.junit is not None:
-        write_whole(request.junit, gate.junit(checks))
-    if request.html is not None:
-        bands = banded or (None if texts.source is None else _by_length(systems, texts, None))
-        page = report_page(systems[0], texts, scores[0], checks, bands)
-        write_whole(request.html, page.encode())
-        say(f"page: {request.html}")
+    request = replace(request, systems=choose_systems(request))
+    check(request)
+    evaluated = run.evaluate(request)
+    with contextlib.ExitStack() as stack:
+        stack.callback(evaluated.write)  # after the verdict, and even if printing it fails
+        print_text(evaluated.answer)
+        for result in evaluated.checks:
+            print_text(f"gate: {result.message}", err=True)
+    if not all(result.passed for result in evaluated.checks):
+        raise typer.Exit(3)

@@ -1,141 +1,39 @@
-"""What ``nmt translate`` does with its options: lines in, lines out, pictures beside."""
+"""``nmt translate``."""
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import shutil
-import sys
-from collections.abc import Iterable, Iterator
-from typing import Any, TextIO
-
-from tqdm import tqdm
-
-from nmt.errors import NmtError
-from nmt.io.read import read_lines
-from nmt.io.write import writing_lines
-from nmt.log import say
-from nmt.translate import output as formats
-from nmt.translate.attention_map import Alignment
-from nmt.translate.page import Page
-from nmt.translate.request import Request
-from nmt.translate.streams import argument_lines, arriving_lines, file_lines
-from nmt.translate.translator import Translation, Translator
-from nmt.translate.views import grid
-
-_MOST_DRAWN = 50  # sentences in one picture
-_MOST_CELLS = 1 << 22  # of a matrix: two thousand characters and as many words
+from nmt import options
+from nmt.translate.request import Request, check
 
 
-def run(translator: Translator, request: Request) -> None:
-    """Translate what was asked for.
+@options.takes(Request)
+def translate(request: Request) -> None:
+    """Translate: one line of output for each line of input, in order.
 
-    Raises:
-        NmtError: input that can't be read, output that can't be written.
+    Lines of several sentences that are longer than the median dev line are split and joined again.
+
+    \b
+      nmt translate "我爱中国"
+      nmt translate --show-attention "我爱中国"
+      nmt translate --input zh.txt --output en.txt --model runs/tatoeba
+      cat zh.txt | nmt translate --int8 > en.txt
+      nmt translate --json --input zh.txt | jq 'select(.flags != [])'
+      nmt translate --align pharaoh "我爱中国"      # I love China. ||| 0-0 1-1 2-2 3-2
+      nmt translate --attention-html attention.html --input zh.txt --output en.txt
     """
-    drawn: list[Alignment] = []
-    with contextlib.ExitStack() as stack:
-        # Outside, so that a reader who has read enough lines does not cost the page.
-        page = None if request.html is None else stack.enter_context(Page.writing(request.html))
-        write, flush = stack.enter_context(writing_lines(request.output))
-        bar = stack.enter_context(_progress(request))
-        number = itertools.count()
-        for window in _windows(request):
-            for translation in translator.stream(window, request.batch_size, request.n_best or 1):
-                at = next(number)
-                alignment = _alignment(translator, request, translation, at)
-                for line in _lines(translator, request, translation, alignment, at):
-                    write(line)
-                _notes(translator, request, translation, at)
-                if alignment is not None and request.draws:
-                    if request.show_attention:
-                        say(grid(alignment, shutil.get_terminal_size().columns))
-                    if page is not None:
-                        page.add(alignment, translator.flags(translation))
-                    if request.pictures and translation.text:
-                        drawn.append(alignment)
-                        _check_drawable(len(drawn))
-                bar.update()
-            flush()
-    if request.pictures:
-        from nmt.translate.plots import draw
+    from nmt.device import starting
 
-        for kind, path in request.pictures.items():
-            draw(drawn, path, kind)
+    check(request)
+    with starting():
+        if request.threads is not None:
+            import torch
 
+            torch.set_num_threads(request.threads)
+        from nmt.run.directory import newest_run
+        from nmt.translate.run import run
+        from nmt.translate.translator import Translator
 
-def _windows(request: Request) -> Iterator[Iterable[str]]:
-    if request.texts:
-        return argument_lines(request.texts, request.errors)
-    if request.input is not None:
-        return iter([file_lines(request.input, request.errors)])
-    if sys.stdin is None:
-        raise NmtError("standard input is closed", "name a file with --input, or give the text")
-    if sys.stdin.isatty():
-        say("one sentence a line, Ctrl-D to end")
-    return arriving_lines(sys.stdin.fileno(), request.errors)
-
-
-def _lines(
-    translator: Translator,
-    request: Request,
-    translation: Translation,
-    alignment: Alignment | None,
-    number: int,
-) -> list[str]:
-    if request.json:
-        many = request.n_best is not None
-        return [formats.record(translator, translation, alignment, request.align, many)]
-    if request.n_best is not None:
-        return formats.n_best(translation, number)
-    return [formats.plain(translator, translation, alignment, request.align)]
-
-
-def _alignment(
-    translator: Translator, request: Request, translation: Translation, number: int
-) -> Alignment | None:
-    """The matrix of a line if one is asked for, and small enough to be looked at."""
-    if not request.draws and request.align != "soft":
-        return None
-    cells = len(translation.text.split()) * len(translation.source)
-    if cells > _MOST_CELLS:
-        say(f"note: line {number + 1:,}: too long for a matrix of its attention, left out")
-        return None
-    return translator.alignment(translation)
-
-
-def _notes(translator: Translator, request: Request, translation: Translation, at: int) -> None:
-    parts = [part.source for part in translation.parts]
-    if len(parts) > 1 and sum(map(len, translator.src.encode_all(parts))) > translator.max_pieces:
-        say(
-            f"note: line {at + 1:,} of {len(translation.source):,} characters was translated in "
-            f"{len(translation.parts):,} parts"
-        )
-    if request.flags:
-        for flag in translator.flags(translation):
-            say(f"flag: line {at + 1:,}: {flag.name}: {flag.detail}")
-
-
-def _check_drawable(count: int) -> None:
-    if count > _MOST_DRAWN:
-        raise NmtError(
-            f"a picture holds at most {_MOST_DRAWN} sentences, there are more",
-            "--attention-html FILE takes any number",
-        )
-
-
-def _progress(request: Request) -> tqdm[Any]:
-    """A bar on stderr where it can be seen and does not come between lines on a terminal."""
-    shown = _is_terminal(sys.stderr) and not request.texts
-    shown = shown and not (request.output is None and _is_terminal(sys.stdout))
-    given = None if str(request.input) == "-" else request.input
-    shown = shown and not (given is None and _is_terminal(sys.stdin))
-    total = None
-    # What is no file can be read only once.
-    if shown and given is not None and given.is_file():
-        total = sum(1 for _ in read_lines(given, errors="replace"))
-    return tqdm(total=total, unit=" lines", disable=not shown)
-
-
-def _is_terminal(stream: TextIO | None) -> bool:
-    return stream is not None and stream.isatty()  # None: it was closed from the start
+        models = request.model or [newest_run(options.RUNS)]
+        translator = Translator.load(models, request.device, int8=request.int8)
+        translator.change_search(request.search)
+    run(translator, request)

@@ -1,36 +1,187 @@
-"""What the user asked of ``nmt translate``, checked before anything slow begins."""
+"""The options of ``nmt translate`` and their consistency checks."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+import typer
+
+from nmt import options
 from nmt.errors import NmtError
 from nmt.io.read import open_bytes
 from nmt.io.write import is_pipe, refuse_folder, refuse_overwriting
 
 Errors = Literal["strict", "replace"]
 AlignFormat = Literal["pharaoh", "soft"]
+_OUTPUT = "Output formats"
+_ATTENTION = "Attention"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for; the options of the command line by their names."""
+    """The options by name. Those without a help panel are the common ones."""
 
-    texts: list[str]
-    input: Path | None
-    output: Path | None
-    errors: Errors
-    batch_size: int
-    n_best: int | None
-    json: bool
-    align: AlignFormat | None
-    flags: bool
-    show_attention: bool
-    html: Path | None
-    svg: Path | None
-    png: Path | None
+    texts: Annotated[
+        list[str], typer.Argument(metavar="[TEXT]...", help="Chinese sentences; default: stdin.")
+    ] = field(default_factory=list)
+    input: Annotated[
+        Path | None,
+        typer.Option(
+            "--input",
+            metavar="FILE",
+            help="Translate the lines of a file, compressed or not: --input zh.txt.",
+        ),
+    ] = None
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            metavar="FILE",
+            help="Write to this file instead of stdout: --output en.txt. Nothing is written if "
+            "the command fails.",
+        ),
+    ] = None
+    model: Annotated[
+        list[Path],
+        typer.Option(
+            "--model",
+            metavar="RUN",
+            help="Run directory; default: the newest finished one in runs/. Repeat for an "
+            "ensemble of runs on one corpus: --model runs/a --model runs/b.",
+        ),
+    ] = field(default_factory=list)
+    beam: options.Beam = None
+    show_attention: Annotated[
+        bool,
+        typer.Option("--show-attention", help="Print a grid of attention weights on stderr."),
+    ] = False
+    json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="Print one JSON object per line: source, translation, score, log_prob, pieces, "
+            "alignment, flags.",
+        ),
+    ] = False
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Use 8-bit integer matmuls: faster, CPU only.")
+    ] = False
+    device: options.Device = "auto"
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "--threads",
+            min=1,
+            max=1024,
+            metavar="N",
+            help="CPU threads: --threads 1 leaves the other cores idle; default: all cores.",
+            rich_help_panel=options.DECODING,
+        ),
+    ] = None
+    batch_size: options.BatchSize = 64
+    length_penalty: options.LengthPenalty = None
+    coverage_penalty: Annotated[
+        float | None,
+        typer.Option(
+            "--coverage-penalty",
+            min=0.0,
+            max=5.0,
+            metavar="X",
+            help="Weight of the coverage penalty: --coverage-penalty 0.2 if words go missing.",
+            rich_help_panel=options.DECODING,
+        ),
+    ] = None
+    no_repeat_ngram: Annotated[
+        int | None,
+        typer.Option(
+            "--no-repeat-ngram",
+            min=0,
+            max=20,
+            metavar="N",
+            help="Forbid a repeated sequence of N pieces: --no-repeat-ngram 3 stops loops.",
+            rich_help_panel=options.DECODING,
+        ),
+    ] = None
+    max_ratio: Annotated[
+        float | None,
+        typer.Option(
+            "--max-ratio",
+            min=0.01,
+            max=100.0,
+            metavar="X",
+            help="Maximum output pieces per source piece, plus 10: --max-ratio 1.5.",
+            rich_help_panel=options.DECODING,
+        ),
+    ] = None
+    n_best: Annotated[
+        int | None,
+        typer.Option(
+            "--n-best",
+            min=1,
+            max=1000,
+            metavar="N",
+            help="Print the N best translations as `number ||| text ||| score`: --n-best 3.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None
+    align: Annotated[
+        AlignFormat | None,
+        typer.Option(
+            "--align",
+            metavar="FORMAT",
+            help="Append the word alignment after ` ||| `. pharaoh: 0-0 1-0 2-1, source "
+            "character - target word, from 0; soft: all weights as JSON, null for a line too long.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None
+    flags: Annotated[
+        bool,
+        typer.Option(
+            "--quality-flags",
+            help="List suspect lines on stderr: loops, unattended source, numbers that differ, "
+            "odd lengths, unknown characters. Hints, not verdicts.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = False
+    errors: Annotated[
+        Errors,
+        typer.Option(
+            "--encoding-errors",
+            metavar="HOW",
+            help="Input that is not UTF-8: strict stops and names the line, replace reads U+FFFD: "
+            "--encoding-errors replace.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = "strict"
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--attention-html",
+            metavar="FILE",
+            help="Write the attention as an HTML page: --attention-html attention.html.",
+            rich_help_panel=_ATTENTION,
+        ),
+    ] = None
+    svg: Annotated[
+        Path | None,
+        typer.Option(
+            "--attention-svg",
+            metavar="FILE",
+            help="Draw the attention with matplotlib: --attention-svg attention.svg.",
+            rich_help_panel=_ATTENTION,
+        ),
+    ] = None
+    png: Annotated[
+        Path | None,
+        typer.Option(
+            "--attention-png",
+            metavar="FILE",
+            help="The same in pixels: --attention-png attention.png. Needs a Chinese font.",
+            rich_help_panel=_ATTENTION,
+        ),
+    ] = None
 
     @property
     def pictures(self) -> dict[str, Path]:
@@ -40,12 +191,18 @@ class Request:
 
     @property
     def draws(self) -> bool:
-        """Whether alignments are needed besides the lines."""
+        """Whether the attention is drawn or printed."""
         return self.show_attention or self.html is not None or bool(self.pictures)
+
+    @property
+    def search(self) -> dict[str, float | None]:
+        """Search settings that override those of the run, None where they do not."""
+        names = ["beam", "length_penalty", "coverage_penalty", "no_repeat_ngram", "max_ratio"]
+        return {name: getattr(self, name) for name in names}
 
 
 def check(request: Request) -> None:
-    """Refuse what does not go together, before a model is loaded.
+    """Check that the options are consistent, before a model is loaded.
 
     Raises:
         NmtError: with what to leave out.
@@ -54,11 +211,12 @@ def check(request: Request) -> None:
         raise NmtError("both TEXT and --input were given", "give one of them")
     if request.n_best is not None and request.align is not None and not request.json:
         raise NmtError("--n-best with --align needs --json", "add --json, or leave one of them out")
-    # A missing file is told of before seconds of loading; a pipe can be opened only once.
+    # Report a missing file before seconds of loading; a pipe can be opened only once.
     if request.input is not None and not is_pipe(request.input):
         with open_bytes(request.input):
             pass
-    written = [p for p in (request.output, request.html, *request.pictures.values()) if p]
+    output = options.none_if_stdout(request.output)
+    written = [p for p in (output, request.html, *request.pictures.values()) if p]
     for path in written:
         refuse_folder(path)
     refuse_overwriting(written, [] if request.input is None else [request.input])

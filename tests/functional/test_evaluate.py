@@ -381,8 +381,8 @@ def test_further_metrics(nmt: Callable[..., Result], tmp_path: Path) -> None:
     assert nmt("evaluate", "--hypotheses", hyp, "--ref", hyp, "--metric", "meteor") == (
         2,
         "",
-        "error: --metric meteor: unknown metric\n"
-        "hint: one of: chrf++, ter; BLEU and chrF are always there\n",
+        "error: invalid value for '--metric': 'meteor' is not one of 'chrf++', 'ter'\n"
+        "hint: nmt evaluate --help\n",
     )
 
 

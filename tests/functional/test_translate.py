@@ -26,7 +26,8 @@ import nmt
 from nmt import Translator
 from nmt.io.read import read_lines
 from nmt.run.directory import Run
-from nmt.translate import command, translator
+from nmt.translate import run as job
+from nmt.translate import translator
 from tests.conftest import Nmt, toy_pairs
 from tests.helpers.toy import nmt as in_process
 
@@ -396,7 +397,7 @@ def test_a_pipe_is_read_once_even_beside_a_bar(
 ) -> None:
     seen = types.SimpleNamespace(isatty=lambda: True)
     monkeypatch.setattr(
-        command, "sys", types.SimpleNamespace(stderr=seen, stdin=seen, stdout=sys.stdout)
+        job, "sys", types.SimpleNamespace(stderr=seen, stdin=seen, stdout=sys.stdout)
     )
     os.mkfifo(tmp_path / "lines")
     writer = threading.Thread(
@@ -607,11 +608,18 @@ def test_an_output_that_fails_is_not_left_half_written(toy_run: Path, tmp_path: 
         ),
         (
             ["--align", "giza", "我"],
-            ["error: --align giza: unknown", "hint: one of: pharaoh, soft"],
+            [
+                "error: invalid value for '--align': 'giza' is not one of 'pharaoh', 'soft'",
+                "hint: nmt translate --help",
+            ],
         ),
         (
             ["--encoding-errors", "ignore", "我"],
-            ["error: --encoding-errors ignore: unknown", "hint: one of: strict, replace"],
+            [
+                "error: invalid value for '--encoding-errors': 'ignore' is not one of "
+                "'strict', 'replace'",
+                "hint: nmt translate --help",
+            ],
         ),
         (
             ["--attention-svg", "a.svg", ""],

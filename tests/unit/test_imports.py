@@ -11,7 +11,7 @@ import nmt
 
 ROOT = Path(nmt.__file__).parent
 RANKS = {
-    "errors": 0, "symbols": 0, "log": 0,
+    "errors": 0, "symbols": 0, "log": 0, "options": 1,
     "io": 1, "text": 1, "config": 1, "device": 1, "distributed": 2, "signals": 1,
     "model": 2, "data": 2,
     "prepare": 3, "run": 3, "align": 4,

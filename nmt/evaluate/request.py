@@ -1,0 +1,288 @@
+"""The options of ``nmt evaluate`` and their consistency checks."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nmt import options
+from nmt.errors import NmtError
+from nmt.io.read import open_bytes
+from nmt.io.write import is_same_file, refuse_folder, refuse_overwriting
+
+_COMPARISON = "Comparison"
+_GATE = "Quality gate"
+_REPORTS = "Reports"
+
+
+class Metric(str, Enum):
+    """A metric besides BLEU and chrF."""
+
+    CHRF_WORDS = "chrf++"
+    TER = "ter"
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options by name. Those without a help panel are the common ones."""
+
+    systems: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="[SYSTEM]...",
+            help="Run directories or files of hypotheses; the first is the baseline.",
+        ),
+    ] = field(default_factory=list)
+    model: options.Model = None
+    src: Annotated[
+        Path | None,
+        typer.Option("--src", metavar="FILE", help="Chinese lines, instead of the run's test set."),
+    ] = None
+    refs: Annotated[
+        list[Path],
+        typer.Option(
+            "--ref", metavar="FILE", help="English references; repeat for several per line."
+        ),
+    ] = field(default_factory=list)
+    hypotheses: Annotated[
+        Path | None,
+        typer.Option("--hypotheses", metavar="FILE", help="Score these lines; no model is needed."),
+    ] = None
+    metrics: Annotated[
+        list[Metric],
+        typer.Option(
+            "--metric",
+            metavar="NAME",
+            case_sensitive=False,
+            help="Further metric besides BLEU and chrF: chrf++ or ter. Repeatable.",
+        ),
+    ] = field(default_factory=list)
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            metavar="DIR",
+            help="Folder for report.json and hypotheses.txt; default: RUN/evaluation, or "
+            "evaluation without a run.",
+        ),
+    ] = None
+    device: options.Device = "auto"
+    beam: options.Beam = None
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare",
+            help="Test the systems against the first of them.",
+            rich_help_panel=_COMPARISON,
+        ),
+    ] = False
+    by_length: Annotated[
+        bool,
+        typer.Option(
+            "--by-length",
+            help="Also score buckets of source length.",
+            rich_help_panel=_COMPARISON,
+        ),
+    ] = False
+    buckets: Annotated[
+        str | None,
+        typer.Option(
+            "--buckets",
+            metavar="N,N,…",
+            help="Maximum source length of each bucket, in characters.",
+            rich_help_panel=_COMPARISON,
+        ),
+    ] = None
+    chart: Annotated[
+        Path | None,
+        typer.Option(
+            "--chart",
+            metavar="FILE",
+            help="Draw the scores by length, as .svg or .png.",
+            rich_help_panel=_COMPARISON,
+        ),
+    ] = None
+    min_bleu: Annotated[
+        float | None,
+        typer.Option(
+            "--min-bleu",
+            min=0.0,
+            max=100.0,
+            metavar="X",
+            help="Exit with 3 if BLEU is lower.",
+            rich_help_panel=_GATE,
+        ),
+    ] = None
+    min_chrf: Annotated[
+        float | None,
+        typer.Option(
+            "--min-chrf",
+            min=0.0,
+            max=100.0,
+            metavar="X",
+            help="Exit with 3 if chrF is lower.",
+            rich_help_panel=_GATE,
+        ),
+    ] = None
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            "--baseline",
+            metavar="REPORT",
+            help="Exit with 3 if BLEU is significantly lower than in this report.json.",
+            rich_help_panel=_GATE,
+        ),
+    ] = None
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            "--max-drop",
+            min=0.0,
+            max=100.0,
+            metavar="X",
+            help="Allowed drop of BLEU below --baseline; default: 0.",
+            rich_help_panel=_GATE,
+        ),
+    ] = None
+    junit: Annotated[
+        Path | None,
+        typer.Option(
+            "--junit",
+            metavar="FILE",
+            help="Write the checks as JUnit XML.",
+            rich_help_panel=_GATE,
+        ),
+    ] = None
+    markdown: Annotated[
+        Path | None,
+        typer.Option(
+            "--markdown",
+            metavar="FILE",
+            help="Write the report as Markdown too.",
+            rich_help_panel=_REPORTS,
+        ),
+    ] = None
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            help="Write an HTML page: curves, scores, sentences.",
+            rich_help_panel=_REPORTS,
+        ),
+    ] = None
+    batch_size: options.BatchSize = 64
+    length_penalty: options.LengthPenalty = None
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the report."""
+        if self.output is not None:
+            return self.output
+        single = len(self.systems) == 1 and self.systems[0].is_dir()
+        return self.systems[0] / "evaluation" if single else Path("evaluation")
+
+
+def choose_systems(request: Request) -> list[Path]:
+    """Return the systems to evaluate, from SYSTEM, --model, --hypotheses or the newest run.
+
+    Raises:
+        NmtError: more than one of them, or a missing file or run.
+    """
+    from nmt.run.directory import Run, newest_run
+
+    model, hypotheses = request.model, request.hypotheses
+    if hypotheses is not None and model is not None:
+        raise NmtError("--hypotheses takes no --model: nothing is translated")
+    if hypotheses is not None and not request.refs:
+        raise NmtError("--hypotheses needs --ref, the references to score against")
+    if hypotheses is not None and (hypotheses.is_dir() or not hypotheses.exists()):
+        with open_bytes(hypotheses):  # raises; - exists under any name
+            pass
+    if model is not None and not model.is_dir():
+        Run.open(model)  # raises
+    named = [path for path in (model, hypotheses) if path is not None]
+    if request.systems and named:
+        option = "--model" if model is not None else "--hypotheses"
+        raise NmtError(f"both SYSTEM and {option} were given", "give one of them")
+    return request.systems or named or [newest_run(options.RUNS)]
+
+
+def check(request: Request) -> None:
+    """Check the options of an evaluation of translations, before anything is translated.
+
+    Raises:
+        NmtError: options that contradict each other; an output that cannot be written.
+    """
+    from nmt.evaluate import charts, lengths
+
+    for path in (request.markdown, request.junit, request.html, request.chart):
+        refuse_folder(path)
+    if request.buckets is not None:
+        lengths.parse_bounds(request.buckets)  # raises
+    gated = [
+        name
+        for name, value in (
+            ("--min-bleu", request.min_bleu),
+            ("--min-chrf", request.min_chrf),
+            ("--baseline", request.baseline),
+            ("--html", request.html),
+        )
+        if value is not None
+    ]
+    if request.baseline is not None:
+        _keep_baseline(request.baseline, request.folder)
+    elif request.max_drop is not None:
+        raise NmtError("--max-drop belongs to --baseline")
+    if len(request.systems) > 1 and gated:
+        raise NmtError(f"{gated[0]} is for one system, {len(request.systems)} were given")
+    if len(request.systems) > 1 and not (request.compare or request.by_length):
+        raise NmtError(
+            f"{len(request.systems)} systems were given", "add --compare, --by-length or both"
+        )
+    if request.compare and len(request.systems) < 2:
+        raise NmtError("--compare needs two systems or more, the baseline first")
+    if request.by_length:
+        no_source = request.src is None and not any(path.is_dir() for path in request.systems)
+        if no_source:
+            raise NmtError("--by-length needs the source: --src FILE")
+    elif request.chart is not None or request.buckets is not None:
+        option = "--chart" if request.chart is not None else "--buckets"
+        raise NmtError(f"{option} belongs to --by-length")
+    _keep_what_is_read(request)
+    if request.chart is not None:
+        charts.check_chart_name(request.chart)
+    if request.html is not None:
+        charts.check_installed()
+    folder = next(path for path in (request.folder, *request.folder.parents) if path.exists())
+    if not os.access(folder, os.W_OK):
+        raise NmtError(
+            f"{request.folder}: cannot be written, the report belongs there",
+            "name another folder: --output DIR",
+        )
+
+
+def _keep_baseline(baseline: Path, output: Path) -> None:
+    """A report may not take the place of its own ruler: the next drop would be measured from it."""
+    if is_same_file(baseline, output / "report.json"):
+        raise NmtError(
+            f"--baseline {baseline}: this evaluation would write its own report over it",
+            "keep a copy elsewhere, in your repository for example, or give --output DIR",
+        )
+
+
+def _keep_what_is_read(request: Request) -> None:
+    """Refuse to write over what is scored, or twice to one file."""
+    single = len(request.systems) == 1
+    report = request.folder / ("report.json" if single else "comparison.json")
+    written = (report, request.markdown, request.junit, request.html, request.chart)
+    texts = [path for path in (request.src, *request.refs) if path is not None]
+    given = [path for path in (*request.systems, request.baseline) if path is not None]
+    refuse_overwriting([path for path in written if path is not None], [*texts, *given])
+    if single:  # hypotheses scored once more are written as they were
+        refuse_overwriting([request.folder / "hypotheses.txt"], texts)
