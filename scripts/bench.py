@@ -35,6 +35,7 @@ from shapes import SHAPES
 from nmt import cli
 from nmt.config.schema import ModelConfig
 from nmt.data.batches import Batch, Blocks, make_batch, plan_epoch, usual_block_tokens
+from nmt.data.manifest import load_manifest
 from nmt.data.packed import PackedSet
 from nmt.device import allowed_cores, choose_precision
 from nmt.errors import NmtError
@@ -42,7 +43,6 @@ from nmt.evaluate.metrics import score
 from nmt.io.read import read_lines
 from nmt.model import Seq2Seq, seq2seq
 from nmt.model.fast import recurrence
-from nmt.prepare.pipeline import load_manifest
 from nmt.run.directory import Run
 from nmt.run.journal import environment
 from nmt.train.cuda_graphs import bucket_sizes
@@ -78,7 +78,7 @@ def train(
     chosen = choose_precision(precision, torch.device("cpu"))
     manifest = load_manifest(corpus)
     packed = PackedSet.open(corpus, "train")
-    vocab = {side: manifest["tokenizers"][side]["pieces"] for side in ("src", "trg")}
+    vocab = {side: manifest.tokenizers[side].pieces for side in ("src", "trg")}
     sizes = SHAPES[shape]
     torch.manual_seed(1)
     model = Seq2Seq(
@@ -281,7 +281,7 @@ def prepare_once(corpus: Path, count: int, workers: int | None, folder: Path) ->
         digest.update(path.read_bytes())
     return {
         "pairs": count,
-        "train_pairs": load_manifest(folder / "out")["train"]["pairs"],
+        "train_pairs": load_manifest(folder / "out").train.pairs,
         "seconds": round(seconds, 1),
         "cpu_seconds": round(cpu_seconds, 1),
         "pairs_per_second": round(count / seconds),

@@ -104,13 +104,6 @@ class XliffSource(_FileSource):
     source: Literal["xliff"]
 
 
-class MtdataSource(_Source):
-    """A data set of the ``mtdata`` catalogue, downloaded on first use."""
-
-    source: Literal["mtdata"]
-    id: str = Field(description="as `mtdata list -l zho-eng -id` prints it")
-
-
 Source = Annotated[
     HskSource
     | TsvSource
@@ -119,12 +112,10 @@ Source = Annotated[
     | ParallelSource
     | TmxSource
     | PoSource
-    | XliffSource
-    | MtdataSource,
+    | XliffSource,
     Field(discriminator="source"),
 ]
 _SOURCES: dict[str, type[BaseModel]] = {
     "hsk": HskSource, "tsv": TsvSource, "csv": CsvSource, "jsonl": JsonlSource,
     "parallel": ParallelSource, "tmx": TmxSource, "po": PoSource, "xliff": XliffSource,
-    "mtdata": MtdataSource,
 }  # fmt: skip

@@ -100,6 +100,12 @@ def open_bytes(path: Path, meter: Meter | None = None) -> Iterator[IO[bytes]]:
         yield file
 
 
+def check_readable(path: Path) -> None:
+    """Raise the `NmtError` of `open_bytes` if `path` cannot be read."""
+    with open_bytes(path):
+        pass
+
+
 def _similar_file(path: Path) -> str:
     import difflib
 

@@ -1,9 +1,8 @@
-"""Cleaning rules: pure functions that say whether a pair is bad, each with a name.
+"""Cleaning rules: named pure functions that return True for a bad pair.
 
-The rules of this module look at one pair as it stood in the source. Those that need the
-whole corpus (duplicates, one target for many sources) are in `nmt.prepare.decide`, those
-that need pieces in `nmt.prepare.chunks`, under names of the same kind, and are counted
-in the same table.
+The rules of this module need one raw pair. Rules that need the whole corpus (duplicates,
+placeholder targets) are in `nmt.prepare.decide`, those that need pieces in
+`nmt.prepare.chunks`; all are counted in the same table.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from collections import Counter
 from collections.abc import Callable
 
 from nmt.config.schema import CleanConfig
-from nmt.prepare.sources import Pair
+from nmt.prepare.pair import Pair
 from nmt.text.normalise import has_han
 from nmt.text.numerals import numbers_differ
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff\ue000-\uf8ff\ufffd]")
-# Letters of neither script: Greek to Cyrillic, Semitic, Indic, Thai …, then kana, Hangul.
+# Letters that are neither Han nor Latin: Greek to Thai, then kana, Hangul.
 _FOREIGN = re.compile(
     "[\u0370-\u1cff\u1f00-\u1fff\u2c00-\u2dff\u3041-\u318f\ua000-\uabff\uac00-\ud7ff]"
 )
@@ -26,7 +25,7 @@ _LETTER = re.compile(r"[^\W\d_]")
 _TAGS = (
     "a|b|big|blockquote|br|center|code|dd|div|dl|dt|em|font|h[1-6]|hr|i|img|li|ol|p|pre|q|s|small|"
     "span|strike|strong|sub|sup|table|tbody|td|th|thead|tr|tt|u|ul"
-)  # real ones only: manuals write <file> for a place to fill in
+)  # HTML only: manuals write <file> for an argument
 _MARKUP = re.compile(
     rf"</?(?i:{_TAGS})(?:\s[^<>]{{0,200}})?/?>"  # <br/>, <font color="…">
     r"|&(?:[a-zA-Z]{2,8}|#\d{1,6}|#x[0-9a-fA-F]{1,6});"  # &nbsp; &#39;
@@ -38,46 +37,46 @@ Rule = Callable[[Pair], bool]
 
 
 def empty(pair: Pair) -> bool:
-    """A side without a visible character."""
+    """A side is blank."""
     return not pair.src.strip() or not pair.trg.strip()
 
 
 def identical(pair: Pair) -> bool:
-    """Both sides alike: nothing was translated."""
+    """Both sides are equal: not translated."""
     return pair.src.strip() == pair.trg.strip()
 
 
 def control_characters(pair: Pair) -> bool:
-    """Control or private-use characters, or the mark of a broken decoding (U+FFFD)."""
+    """A side has control or private-use characters, or U+FFFD of a failed decoding."""
     return _CONTROL.search(pair.src) is not None or _CONTROL.search(pair.trg) is not None
 
 
 def no_han(pair: Pair) -> bool:
-    """A Chinese side without a Chinese character."""
+    """The source has no Chinese character."""
     return not has_han(pair.src)
 
 
 def han_in_english(pair: Pair) -> bool:
-    """An English side with a Chinese character."""
+    """The target has a Chinese character."""
     return has_han(pair.trg)
 
 
 def too_long(pair: Pair, max_chars: int) -> bool:
-    """A side of more than `max_chars` characters."""
+    """A side has more than `max_chars` characters."""
     return max(len(pair.src), len(pair.trg)) > max_chars
 
 
 def too_short(pair: Pair, min_chars: int) -> bool:
-    """A side of fewer than `min_chars` characters."""
+    """A side has fewer than `min_chars` characters."""
     return min(len(pair.src.strip()), len(pair.trg.strip())) < min_chars
 
 
 def length_ratio(pair: Pair, max_ratio: float) -> bool:
-    """Sides too different in length to be translations.
+    """The sides differ too much in length to be translations.
 
-    English takes some three characters to one Chinese, so the English side is
-    divided by three first; twenty characters are allowed on top, since short
-    sentences differ freely.
+    English has about three characters for one Chinese character, so the English length is
+    divided by three. Twenty characters are allowed in addition, since the ratio of short
+    sentences varies.
     """
     src, trg = len(pair.src.strip()), len(pair.trg.strip()) / 3
     slack = 20 / 3
@@ -85,7 +84,7 @@ def length_ratio(pair: Pair, max_ratio: float) -> bool:
 
 
 def foreign_script(pair: Pair, max_share: float) -> bool:
-    """A side with more than this share of letters neither Han nor Latin."""
+    """A share of the letters of a side above `max_share` is neither Han nor Latin."""
     for text in pair:
         foreign = _FOREIGN.findall(text)
         if foreign and len(foreign) > max_share * len(_LETTER.findall(text)):
@@ -94,34 +93,34 @@ def foreign_script(pair: Pair, max_share: float) -> bool:
 
 
 def repeated_run(pair: Pair, max_repeats: int) -> bool:
-    """A letter, or a phrase of up to ten characters, more than so many times in a row.
+    """A letter or a phrase of up to ten characters occurs over `max_repeats` times in a row.
 
-    Rows of punctuation, spaces and digits are no such runs: tables and rulers have them.
+    Punctuation, spaces and digits do not count: tables and separators repeat them.
     """
     return any(_may_repeat(t, max_repeats) and _repeats(max_repeats).search(t) for t in pair)
 
 
-def _may_repeat(text: str, most: int) -> bool:
-    """Rule out almost every text at a tenth of the pattern's price.
+def _may_repeat(text: str, max_repeats: int) -> bool:
+    """Necessary condition for a run, ten times as fast as the regular expression.
 
-    The first character of a run stands in it more than `most` times, and so, less the
-    ends, do any four in a row.
+    The first character of the phrase occurs more than `max_repeats` times, and so, except
+    near the ends of the run, does any sequence of four characters.
     """
     if (
-        len(text) - len(set(text)) < most
-        or max(map(text.count, set(text) - {" "}), default=0) <= most
+        len(text) - len(set(text)) < max_repeats
+        or max(map(text.count, set(text) - {" "}), default=0) <= max_repeats
     ):
         return False
     fours = Counter([text[i : i + 4] for i in range(len(text) - 3)])
-    return max(fours.values(), default=0) >= most - 2
+    return max(fours.values(), default=0) >= max_repeats - 2
 
 
-def _repeats(most: int) -> re.Pattern[str]:
-    return re.compile(rf"([^\W\d_].{{0,9}}?)\1{{{most},}}")  # re keeps compiled patterns
+def _repeats(max_repeats: int) -> re.Pattern[str]:
+    return re.compile(rf"([^\W\d_].{{0,9}}?)\1{{{max_repeats},}}")  # cached by re
 
 
 def markup(pair: Pair, *, unequal: bool) -> bool:
-    """HTML tags, entities or subtitle codes left in; `unequal`: more on one side only."""
+    """A side has HTML tags, entities or subtitle codes; `unequal`: the sides differ in them."""
     if not any("<" in text or "&" in text or "\\" in text for text in pair):
         return False
     src, trg = (Counter(_MARKUP.findall(text)) for text in pair)
@@ -129,14 +128,14 @@ def markup(pair: Pair, *, unequal: bool) -> bool:
 
 
 def number_mismatch(pair: Pair) -> bool:
-    """A number of two digits or more that the other side lacks, in any notation."""
+    """A number of two or more digits has no equivalent on the other side."""
     if not any(_DIGIT.search(text) for text in pair):
         return False
     return numbers_differ(pair.src, pair.trg)
 
 
 def pair_rules(config: CleanConfig) -> dict[str, Rule]:
-    """The rules switched on, by name, in the order they are asked."""
+    """Return the enabled rules by name, in the order of application."""
     ratio, foreign, repeats = config.max_ratio, config.max_foreign, config.max_repeats
     rules: dict[str, Rule | None] = {
         "empty side": empty,

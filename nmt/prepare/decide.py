@@ -1,12 +1,11 @@
-"""The second pass: what becomes of every kept pair, decided on keys alone.
+"""Second pass: decide from the keys of all kept pairs which pair goes to which set.
 
-In this order: place-holders, duplicates, near-duplicates, caps, files to keep out, the
-fence around dev and test given as files, and the draw of those that are not.
+Order: placeholder targets, duplicates, near-duplicates, caps, excluded files, pairs that share
+a sentence with dev and test files, drawing dev and test.
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,16 +14,16 @@ from numpy.typing import NDArray
 
 from nmt.config.schema import DataConfig
 from nmt.errors import NmtError
-from nmt.prepare import holdout as split
-from nmt.prepare.chunks import EXAMPLES, Drops
-from nmt.prepare.keys import BLOCK, Flags, KeyFile, Keys, sentence_key
-from nmt.prepare.sources import Pair
+from nmt.prepare import dedup, holdout
+from nmt.prepare.drops import EXAMPLES, Drops
+from nmt.prepare.pair import Pair
+from nmt.text.keys import Flags, Keys, is_member, sentence_key
 from nmt.text.normalise import normalise
 
 
 @dataclass
 class Span:
-    """The kept pairs of one source, by position: what weight and cap apply to."""
+    """The kept pairs of one source, `begin:end`, with its weight and cap."""
 
     begin: int
     end: int
@@ -32,51 +31,36 @@ class Span:
     cap: int | None
 
 
+@dataclass(frozen=True)
 class CorpusKeys:
-    """Keys of all kept pairs: of sources, of targets, and of pairs. Written in a ``with``."""
+    """Keys of all kept pairs: source sentence, target sentence, exact pair; each `[pairs]`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.src = KeyFile(folder / "src.keys.tmp")
-        self.trg = KeyFile(folder / "trg.keys.tmp")
-        self.pairs = KeyFile(folder / "pair.keys.tmp")
-        self._stack = ExitStack()
+    src: Keys
+    trg: Keys
+    pairs: Keys
+
+    @classmethod
+    def concatenate(cls, chunks: list[NDArray[np.uint64]]) -> CorpusKeys:
+        """Join the keys of chunks, each `[3, pairs]`."""
+        return cls(*np.concatenate([np.zeros((3, 0), np.uint64), *chunks], axis=1))
 
     def __len__(self) -> int:
         return len(self.src)
 
-    def __enter__(self) -> CorpusKeys:
-        for keys in (self.src, self.trg, self.pairs):
-            self._stack.enter_context(keys)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stack.close()
-
-    def add(self, keys: NDArray[np.uint64]) -> None:
-        """Append the keys of a chunk, `[3, pairs]`."""
-        for file, values in zip((self.src, self.trg, self.pairs), keys, strict=True):
-            file.add(values)
-
-    def remove(self) -> None:
-        """Delete the files."""
-        for keys in (self.src, self.trg, self.pairs):
-            keys.path.unlink()
-
 
 class Decisions:
-    """A place for every pair.
+    """Assign every kept pair to a set.
 
     Args:
-        data: the configuration.
-        keys: of the pairs.
-        spans: which of them are of which source.
-        read: pairs read, for messages.
-        drops: where drops are counted.
+        data: the data section of the configuration.
+        keys: of the kept pairs.
+        spans: the source of each pair.
+        read: number of pairs read, for messages.
+        drops: counters to add to.
 
     Attributes:
-        places: TRAIN, DEV, TEST or DROPPED, `[pairs]`.
-        examples: for some dropped pairs, by position, the reason they shall be shown for.
+        split_ids: TRAIN, DEV, TEST or DROPPED, `[pairs]`.
+        examples: dropped pairs to show in the report: position to reason.
     """
 
     def __init__(
@@ -87,115 +71,106 @@ class Decisions:
         self.spans = spans
         self.read = read
         self.drops = drops
-        self.places: split.Places = np.zeros(len(keys), dtype=np.uint8)
+        self.split_ids: holdout.SplitIds = np.zeros(len(keys), dtype=np.uint8)
         self.examples: dict[int, str] = {}
 
-    def decide(self, ordinary: int, held: list[Pair], kept_out: dict[Path, Keys]) -> None:
-        """Fill in the places.
+    def decide(self, eligible: int, held_out: list[Pair], excluded: dict[Path, Keys]) -> None:
+        """Fill in `split_ids`.
 
         Args:
-            ordinary: pairs that may be held out; those after them only train.
-            held: the pairs of dev and test where they are given as files.
-            kept_out: keys of the sentences of each file of `data.exclude`.
+            eligible: the first so many pairs may be held out, the others only trained on.
+            held_out: the pairs of dev and test where these are files.
+            excluded: sentence keys of each file of `data.exclude`.
 
         Raises:
-            NmtError: nothing is left, or too little to hold out.
+            NmtError: no pair is left, or too few to hold out.
         """
-        self._drop_repetition(ordinary)
+        self._drop_repetition(eligible)
         for span in self.spans:
             if span.cap is not None:
-                over = split.over_cap(self._free(), span.begin, span.end, span.cap)
+                over = holdout.over_cap(self._is_train(), span.begin, span.end, span.cap)
                 self._drop(over, "over the cap of its source")
-        if not self._free().any():
+        if not self._is_train().any():
             raise nothing_left(self.read, self.drops)
-        for path, few in kept_out.items():
-            self._drop(self.keys.src.among(few) | self.keys.trg.among(few), f"meets {path}")
-        if held:
-            self._fence(held)
-        self._hold_out(ordinary)
-        if not self._free().any():
+        for path, keys in excluded.items():
+            self._drop(self._shares_sentence(keys, keys), f"meets {path}")
+        if held_out:
+            self._drop_shared_with(held_out)
+        self._hold_out(eligible)
+        if not self._is_train().any():
             raise NmtError(
-                "no pair is left to train on: all are in dev and test or share a sentence with "
-                "what is kept out",
+                "no pair is left to train on: every pair is in dev or test or shares a sentence "
+                "with them or with data.exclude",
                 "lower data.dev and data.test, or add text to data.sources",
             )
 
-    def _free(self) -> Flags:
-        free: Flags = self.places == split.TRAIN
-        return free
+    def _is_train(self) -> Flags:
+        flags: Flags = self.split_ids == holdout.TRAIN
+        return flags
 
-    def _drop(self, bad: Flags, reason: str) -> None:
-        bad &= self._free()
-        count = int(np.count_nonzero(bad))
+    def _shares_sentence(self, src: Keys, trg: Keys) -> Flags:
+        return is_member(self.keys.src, src) | is_member(self.keys.trg, trg)
+
+    def _drop(self, flags: Flags, reason: str) -> None:
+        flags = flags & self._is_train()
+        count = int(np.count_nonzero(flags))
         if count:
             self.drops.counts[reason] += count
-            self.examples.update(dict.fromkeys(_spread(bad, EXAMPLES), reason))
-            self.places[bad] = split.DROPPED
+            self.examples.update(dict.fromkeys(sample_flags(flags, EXAMPLES), reason))
+            self.split_ids[flags] = holdout.DROPPED
 
-    def _drop_repetition(self, ordinary: int) -> None:
+    def _drop_repetition(self, eligible: int) -> None:
         clean, keys = self.data.clean, self.keys
         limit = clean.max_sources_per_target
         if limit is not None:
-            most = max(20, ordinary // 1000) if limit == "auto" else limit
-            holders = split.find_place_holders(keys.src, keys.trg, most)
-            self._drop(holders, f"one target for over {most} sources")
+            max_sources = max(20, eligible // 1000) if limit == "auto" else limit
+            flags = dedup.find_placeholder_targets(keys.src, keys.trg, max_sources)
+            self._drop(flags, f"one target for over {max_sources} sources")
         if clean.duplicates:
-            self._drop(split.find_duplicates(keys.pairs, self._free()), "duplicate pair")
+            self._drop(dedup.find_duplicates(keys.pairs, self._is_train()), "duplicate pair")
         if clean.near_duplicates:
-            near = split.find_near_duplicates(keys.src, keys.trg, self._free())
+            near = dedup.find_near_duplicates(keys.src, keys.trg, self._is_train())
             self._drop(near, "near-duplicate pair")
 
-    def _fence(self, held: list[Pair]) -> None:
-        src = [sentence_key(normalise(p.src, simplify=self.data.to_simplified)) for p in held]
-        trg = [sentence_key(normalise(p.trg, simplify=False)) for p in held]
-        meets = self.keys.src.among(np.array(src, dtype=np.uint64))
-        meets |= self.keys.trg.among(np.array(trg, dtype=np.uint64))
-        self._drop(meets, "meets dev or test")
-        if not self._free().any():
+    def _drop_shared_with(self, held_out: list[Pair]) -> None:
+        """Drop pairs that share a sentence with dev and test files."""
+        src = [sentence_key(normalise(p.src, simplify=self.data.to_simplified)) for p in held_out]
+        trg = [sentence_key(normalise(p.trg, simplify=False)) for p in held_out]
+        shared = self._shares_sentence(np.array(src, np.uint64), np.array(trg, np.uint64))
+        self._drop(shared, "meets dev or test")
+        if not self._is_train().any():
             raise NmtError(
                 "every training pair shares a sentence with dev or test",
                 "data.dev and data.test must be other text than data.sources",
             )
 
-    def _hold_out(self, ordinary: int) -> None:
-        wanted = {
-            place: count
-            for place, count in ((split.DEV, self.data.dev), (split.TEST, self.data.test))
-            if isinstance(count, int)
-        }
+    def _hold_out(self, eligible: int) -> None:
+        sizes = ((holdout.DEV, self.data.dev), (holdout.TEST, self.data.test))
+        wanted = {split_id: size for split_id, size in sizes if isinstance(size, int)}
         if not wanted:
             return
-        free = self._free()
-        free[ordinary:] = False
-        drawn = split.hold_out(  # the labels have no name here, so as to be gone after it
-            split.find_groups(self.keys.src, self.keys.trg, free, self.keys.folder),
-            wanted,
-            self.data.seed,
-        )
-        self.places[free] = drawn[free]
-        out = np.flatnonzero(np.isin(self.places, list(wanted)))
-        meets = self.keys.src.among(self.keys.src.at(out))
-        meets |= self.keys.trg.among(self.keys.trg.at(out))
-        self._drop(meets, "meets dev or test")
+        candidates = self._is_train()
+        candidates[eligible:] = False
+        groups = holdout.find_groups(self.keys.src, self.keys.trg, candidates)
+        self.split_ids[candidates] = holdout.hold_out(groups, wanted, self.data.seed)[candidates]
+        drawn = np.isin(self.split_ids, list(wanted))
+        shared = self._shares_sentence(self.keys.src[drawn], self.keys.trg[drawn])
+        self._drop(shared, "meets dev or test")
 
 
-def _spread(flags: Flags, count: int) -> list[int]:
-    """Positions of `count` flags, evenly taken of all, found without listing them."""
-    wanted = np.unique(np.arange(count) * int(np.count_nonzero(flags)) // count)
-    found: list[int] = []
-    seen = 0
-    for start in range(0, len(flags), BLOCK):
-        at = np.flatnonzero(flags[start : start + BLOCK])
-        low, high = np.searchsorted(wanted, (seen, seen + len(at)))
-        found += (at[wanted[low:high] - seen] + start).tolist()
-        seen += len(at)
-    return found
+def sample_flags(flags: Flags, count: int) -> list[int]:
+    """Return up to `count` positions that are True, evenly spaced among them."""
+    positions = np.flatnonzero(flags)
+    if not len(positions):
+        return []
+    chosen = np.unique(np.arange(count) * len(positions) // count)
+    return [int(position) for position in positions[chosen]]
 
 
 def nothing_left(read: int, drops: Drops) -> NmtError:
-    """The error for a corpus of which nothing passed the rules."""
+    """Return the error for a corpus of which no pair passes the cleaning rules."""
     reasons = ", ".join(f"{count} {reason}" for reason, count in drops.counts.most_common())
     return NmtError(
         f"no pair is left of {read} after cleaning ({reasons or 'no lines'})",
-        "check that the Chinese side comes first; rules are set under data.clean",
+        "check that the Chinese side comes first; the rules are keys of data.clean",
     )

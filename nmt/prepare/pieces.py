@@ -1,4 +1,4 @@
-"""The sample that SentencePiece learns from, and the learning of both sides at once."""
+"""Sample training text for SentencePiece, and train both tokenizers in parallel."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from typing import IO
 from nmt.data.packed import SIDES
 from nmt.data.tokenizer import Tokenizer, train_tokenizer
 from nmt.io.read import read_lines
-from nmt.prepare.chunks import Pool, normalised_pair
+from nmt.prepare.chunks import normalised_pair
+from nmt.prepare.pool import Pool
 
-# Pieces hardly change with more text than this, time and memory do.
-_MOST_PAIRS = 250_000
-_MOST_CHARACTERS = 25_000_000  # of a side
+# More text hardly changes the pieces but costs time and memory.
+_MAX_PAIRS = 250_000
+_MAX_CHARS = 25_000_000  # of a side
 
 
 class Sample:
-    """Training pairs taken evenly, one text file a side. Use as a context manager.
+    """An evenly spaced sample of the training pairs, one text file per side.
 
-    All of them up to 250,000, and exactly so many of any larger corpus: memory and time of
-    the learning, the peak of both, are then the same for every corpus that is large.
+    A context manager. The sample has at most 250,000 pairs, which bounds memory and time of
+    training SentencePiece for large corpora.
 
     Args:
-        folder: where the files go, ``src.sample.tmp`` and ``trg.sample.tmp``.
-        total: training pairs that will be offered.
+        folder: folder of the files ``src.sample.tmp`` and ``trg.sample.tmp``.
+        total: number of training pairs that will be offered.
     """
 
     def __init__(self, folder: Path, total: int) -> None:
         self.total = total
         self.paths = [folder / f"{side}.sample.tmp" for side in SIDES]
         self._offered = 0
-        self._room = [_MOST_CHARACTERS, _MOST_CHARACTERS]
+        self._chars_left = [_MAX_CHARS, _MAX_CHARS]
         self._stack = ExitStack()
         self._files: list[IO[bytes]] = []
 
@@ -43,12 +44,12 @@ class Sample:
         self._stack.close()
 
     def offer(self, line: bytes) -> None:
-        """Take a scratch line of a training pair into the sample, or pass it over."""
-        share = min(_MOST_PAIRS, self.total)
-        if self._offered * share // self.total != (self._offered + 1) * share // self.total:
+        """Add the scratch line of a training pair if it belongs to the sample."""
+        size = min(_MAX_PAIRS, self.total)
+        if self._offered * size // self.total != (self._offered + 1) * size // self.total:
             for side, text in enumerate(normalised_pair(line)):
-                if len(text) <= self._room[side]:
-                    self._room[side] -= len(text)
+                if len(text) <= self._chars_left[side]:
+                    self._chars_left[side] -= len(text)
                     self._files[side].write(text.encode() + b"\n")
         self._offered += 1
 
@@ -61,20 +62,20 @@ def train_both(
     simplify: bool,
     workers: int | None,
 ) -> tuple[tuple[Tokenizer, Tokenizer], list[str]]:
-    """Train the tokenizers of both sides, in two processes if there are two.
+    """Train the tokenizers of both sides, in two processes if available.
 
     Args:
-        sample: what they learn from.
-        sizes: pieces of each side.
-        grow: whether a side may have more of them if its characters ask for that.
-        simplify: of the source side.
-        workers: processes to use.
+        sample: the training text.
+        sizes: number of pieces of each side.
+        grow: whether a side may have more pieces to hold all its characters.
+        simplify: whether the source tokenizer converts to Simplified.
+        workers: number of processes.
 
     Returns:
         Source and target tokenizer, and warnings.
 
     Raises:
-        NmtError: a vocabulary size does not hold the characters of the corpus.
+        NmtError: a vocabulary size is too small for the characters of the corpus.
     """
     jobs = [(sample.paths[side], side, sizes[side], grow[side], simplify) for side in (0, 1)]
     large = sample.total > 20_000 or (workers or 0) > 1

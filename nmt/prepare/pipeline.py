@@ -1,9 +1,9 @@
-"""The road of a corpus: read, clean, split, learn pieces, pack. Text is never held whole.
+"""The streaming `prepare` pipeline: read, clean, deduplicate, split, train tokenizers, pack.
 
-Three passes. The first streams the sources through the cleaning rules, in all processes,
-and writes the survivors to a scratch file, with 64-bit keys of them beside it. The second
-decides on those keys alone: duplicates, place-holders, dev and test. The third streams
-the scratch file again, trains the tokenizers on a sample of what is train and packs it.
+Three passes. The first streams the sources through the cleaning rules, in parallel, and
+writes the pairs that pass to a scratch file; 64-bit keys of them stay in memory (24 bytes a
+pair). The second decides from the keys: duplicates, placeholders, dev and test. The third
+streams the scratch file again, trains the tokenizers on a sample of train and packs it.
 
 The output folder appears whole or not at all (`nmt.io.write.replacing_folder`).
 """
@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import json
 import platform
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -25,144 +24,104 @@ from tqdm import tqdm
 
 import nmt
 from nmt.config.schema import Config, DataConfig
-from nmt.config.sources import (
-    CsvSource,
-    JsonlSource,
-    MtdataSource,
-    ParallelSource,
-    Source,
-    TsvSource,
+from nmt.config.sources import CsvSource, JsonlSource, ParallelSource, Source, TsvSource
+from nmt.data.manifest import (
+    FORMAT,
+    MANIFEST,
+    Identity,
+    Manifest,
+    SetSize,
+    TokenizerInfo,
+    TrainSize,
+    load_manifest,
 )
 from nmt.data.packed import SIDES, PackedWriter
 from nmt.data.tokenizer import Tokenizer
 from nmt.errors import NmtError
-from nmt.io.read import Meter, open_bytes
+from nmt.io.read import Meter, check_readable
 from nmt.io.write import file_sha256, is_pipe, replacing_folder
 from nmt.log import say, warn
-from nmt.prepare import chunks, leaks, report
-from nmt.prepare import holdout as split
-from nmt.prepare.chunks import Cleaned, Drops, Encoded, Pool, chunked
+from nmt.prepare import chunks, holdout, leakage, report
+from nmt.prepare.chunks import Cleaned, Encoded, chunked
 from nmt.prepare.decide import CorpusKeys, Decisions, Span, nothing_left
-from nmt.prepare.keys import BLOCK, scatter
+from nmt.prepare.drops import Drops
+from nmt.prepare.pair import Pair
 from nmt.prepare.pieces import Sample, train_both
-from nmt.prepare.sources import (
-    Pair,
-    describe,
-    read_extra_pairs,
-    read_pairs,
-    source_files,
-)
+from nmt.prepare.pool import Pool
+from nmt.prepare.sources import describe, read_extra_pairs, read_pairs, source_files
 from nmt.prepare.statistics import Statistics
+from nmt.text.keys import uniform_draws
 
-FORMAT = 2
-MANIFEST = "manifest.json"
-_MADE = {
+_OUTPUT_FILES = {
     MANIFEST, "report.html", *(f"{side}.model" for side in SIDES),
     *(f"{name}.{side}.txt" for name in ("dev", "test") for side in SIDES),
     *(f"train.{side}.{part}.npy" for side in SIDES for part in ("ids", "ends")),
 }  # fmt: skip
-_LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}  # of programs that show folders
-_IN_LINES = (TsvSource, CsvSource, JsonlSource, ParallelSource, MtdataSource)
-
-Manifest = dict[str, Any]
+_SYSTEM_FILES = {".DS_Store", "Thumbs.db", "desktop.ini"}  # written by file managers
+_LINE_SOURCES = (TsvSource, CsvSource, JsonlSource, ParallelSource)
 
 
 def prepare(
     config: Config, workers: int | None = None, check: Iterable[Path] = ()
 ) -> tuple[Manifest, bool]:
-    """Make the packed corpus that `config.data` asks for.
+    """Make the packed corpus described by `config.data`.
 
     Args:
-        config: of the data, only `config.data` is looked at.
-        workers: processes to use; None for as many as there are cores. The output does
-            not depend on it.
-        check: files whose sentences may not be among the training pairs.
+        config: only `config.data` is used.
+        workers: number of processes; None for one per core. The output does not depend
+            on it.
+        check: files whose sentences must not occur in the training pairs.
 
     Returns:
-        The manifest, and whether there was anything to do: False if the corpus is
-        there already, made from the same files with the same configuration.
+        The manifest, and whether anything was done: False if `data.dir` has the corpus
+        of the same files and configuration already.
 
     Raises:
-        NmtError: anything wrong with the sources, or a training pair meets a file of
-            `check`; the old output stays.
+        NmtError: a source is at fault, or a training pair has a sentence of a file of
+            `check`; an earlier output is left unchanged.
     """
     data = config.data
     identity = _identity(data)
-    # Read before anything is done, so that what is wrong with them is said at once.
-    checked = leaks.files_keys(check, simplify=data.to_simplified)
-    old = _read_if_current(data.dir, identity)
-    if old is not None:
-        leaks.refuse(data.dir, checked, simplify=data.to_simplified)
-        return old, False
-    if data.dir.exists() and not data.dir.is_dir():
-        raise NmtError(f"{data.dir}: is a file, data.dir names a folder")
-    if data.dir.exists() and not (data.dir / MANIFEST).is_file() and any(data.dir.iterdir()):
-        raise NmtError(
-            f"{data.dir}: is there and was not made by nmt prepare; it will not be replaced",
-            "name another folder in data.dir, or move this one away",
-        )
-    strange = sorted({path.name for path in data.dir.glob("*")} - _MADE - _LITTER)
-    if strange:
-        raise NmtError(
-            f"{data.dir}: holds {strange[0]}, which nmt prepare did not make; "
-            "it will not be replaced",
-            "name another folder in data.dir, or move what is yours out of this one",
-        )
+    # Read first, so that errors in these files are reported before the work.
+    checked = leakage.files_keys(check, simplify=data.to_simplified)
+    manifest = _read_if_current(data.dir, identity)
+    if manifest is not None:
+        leakage.refuse_leakage(data.dir, checked, simplify=data.to_simplified)
+        return manifest, False
+    _refuse_foreign_folder(data.dir)
     with replacing_folder(data.dir) as scratch:
         manifest = _Preparation(data, scratch, workers).run(identity)
-        leaks.refuse(scratch, checked, simplify=data.to_simplified)
+        leakage.refuse_leakage(scratch, checked, simplify=data.to_simplified)
         return manifest, True
 
 
-def load_manifest(folder: Path) -> Manifest:
-    """Read the manifest of a packed corpus.
-
-    Raises:
-        NmtError: not prepared, damaged, or of a newer format.
-    """
-    path = folder / MANIFEST
-    try:
-        manifest: Manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+def _refuse_foreign_folder(folder: Path) -> None:
+    """Refuse to replace a folder with files that `prepare` did not write."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise NmtError(f"{folder}: is a file, data.dir names a folder")
+    names = {path.name for path in folder.iterdir()}
+    if names and MANIFEST not in names:
         raise NmtError(
-            f"{folder}: no prepared corpus here", "run nmt prepare with the same --config first"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise NmtError(f"{path}: damaged ({error})", "run nmt prepare again") from error
-    if manifest.get("format") != FORMAT:
-        raise NmtError(
-            f"{path}: corpus format {manifest.get('format')}, this program reads {FORMAT}",
-            "run nmt prepare again",
+            f"{folder}: exists and was not created by nmt prepare; refusing to replace it",
+            "name another folder in data.dir, or move this one away",
         )
-    return manifest
+    foreign = sorted(names - _OUTPUT_FILES - _SYSTEM_FILES)
+    if foreign:
+        raise NmtError(
+            f"{folder}: contains {foreign[0]}, which nmt prepare did not write; "
+            "refusing to replace the folder",
+            f"name another folder in data.dir, or move {foreign[0]} elsewhere",
+        )
 
 
-def check_prepared(data: DataConfig, manifest: Manifest) -> None:
-    """Refuse a corpus that was made in another way than text will be treated later on.
-
-    What says where its text came from may differ: that is in the manifest.
-
-    Raises:
-        NmtError: with both values.
-    """
-    of = manifest["config"]
-    for key, was, now in (
-        ("data.to_simplified", of["to_simplified"], data.to_simplified),
-        ("data.clean.max_pieces", of["clean"]["max_pieces"], data.clean.max_pieces),
-    ):
-        if was != now:
-            raise NmtError(
-                f"{data.dir}: was prepared with {key}={was}, the configuration says {now}",
-                "run nmt prepare with the same --config and --set, or put the key back",
-            )
-
-
-def _identity(data: DataConfig) -> Manifest:
-    """Everything the output depends on, but for what comes from standard input."""
+def _identity(data: DataConfig) -> Identity:
+    """Return everything the output depends on, except the text of standard input."""
     paths = [path for source in _all_sources(data) for path in source_files(source)]
     files = {str(path): _hash_source(path) for path in [*paths, *data.exclude]}
     config = data.model_dump(mode="json", exclude={"dir"})
-    return {"format": FORMAT, "program": nmt.__version__, "config": config, "sources": files}
+    return Identity(format=FORMAT, program=nmt.__version__, config=config, sources=files)
 
 
 def _all_sources(data: DataConfig) -> list[Source]:
@@ -177,28 +136,28 @@ def _hash_source(path: Path) -> str | None:
             f"{path}: is a pipe, which can be read only once; a file is needed",
             "for one source, path: - reads what is piped into the command",
         )
-    with open_bytes(path):
-        pass  # for its message if the file is missing
+    check_readable(path)
     return file_sha256(path)
 
 
-def _read_if_current(folder: Path, identity: Manifest) -> Manifest | None:
-    if None in identity["sources"].values():
-        return None  # standard input may be other text every time
+def _read_if_current(folder: Path, identity: Identity) -> Manifest | None:
+    """Return the manifest of an intact corpus with this identity, else None."""
+    if None in identity.sources.values():
+        return None  # standard input may differ every time
     try:
         manifest = load_manifest(folder)
     except NmtError:
         return None
-    same = all(manifest.get(key) == value for key, value in identity.items())
-    intact = all(
+    is_same = all(getattr(manifest, key) == value for key, value in identity)
+    is_intact = all(
         (folder / name).is_file() and file_sha256(folder / name) == digest
-        for name, digest in manifest.get("files", {}).items()
+        for name, digest in manifest.files.items()
     )
-    return manifest if same and intact else None
+    return manifest if is_same and is_intact else None
 
 
 class _Preparation:
-    """The state of one `prepare`: what was counted, and where the keys of the kept are."""
+    """One run of `prepare`: its counts, and the kept pairs and their keys."""
 
     def __init__(self, data: DataConfig, folder: Path, workers: int | None) -> None:
         self.data = data
@@ -211,127 +170,129 @@ class _Preparation:
         self.spans: list[Span] = []
         self.repeated = 0
         self.scratch = folder / "kept.tmp"
-        self.keys = CorpusKeys(folder)
+        self._keys: list[NDArray[np.uint64]] = []
+        self._kept = 0
 
-    def run(self, identity: Manifest) -> Manifest:
-        files = {name: self._read_held(name) for name in ("dev", "test")}
-        kept_out = leaks.files_keys(self.data.exclude, simplify=self.data.to_simplified)
-        ordinary = self._clean()
+    def run(self, identity: Identity) -> Manifest:
+        files = {name: self._read_held_out_file(name) for name in ("dev", "test")}
+        excluded = leakage.files_keys(self.data.exclude, simplify=self.data.to_simplified)
+        eligible = self._clean()
         read = sum(self.read.values())
-        if not len(self.keys):
+        if not self._kept:
             raise nothing_left(read, self.drops)
-        say(f"deciding on {len(self.keys):,} pairs")
-        decisions = Decisions(self.data, self.keys, self.spans, read, self.drops)
-        given = [pair for pairs in files.values() for pair in pairs]
-        decisions.decide(ordinary, given, kept_out)
-        places = decisions.places
-        held, sample = self._gather(places, decisions.examples)
-        for name, pairs in files.items():
-            _write_text(self.folder, name, pairs or held[name])
+        say(f"deciding on {self._kept:,} pairs")
+        keys = CorpusKeys.concatenate(self._keys)
+        self._keys.clear()
+        decisions = Decisions(self.data, keys, self.spans, read, self.drops)
+        decisions.decide(eligible, [pair for pairs in files.values() for pair in pairs], excluded)
+        split_ids = decisions.split_ids
+        drawn, sample = self._gather(split_ids, decisions.examples)
+        held_out = {name: files[name] or drawn[name] for name in files}
+        for name, pairs in held_out.items():
+            _write_text(self.folder, name, pairs)
+        del keys, decisions
         tokenizers = self._train_tokenizers(sample)
-        train = self._pack(places, tokenizers)
+        train = self._pack(split_ids, tokenizers)
         self.scratch.unlink()
-        self.keys.remove()
-        sizes = {name: len(files[name] or held[name]) for name in files}
-        self._check_counts(train, {n: c for n, c in sizes.items() if not files[n]})
+        self._check_counts(train, sum(map(len, drawn.values())))
+        sizes = {name: SetSize(pairs=len(pairs)) for name, pairs in held_out.items()}
         return self._write_manifest(identity, tokenizers, train, sizes)
 
-    def _read_held(self, name: str) -> list[Pair]:
-        """The pairs of a dev or test set given as a source; empty if it is a number.
+    def _read_held_out_file(self, name: str) -> list[Pair]:
+        """Return the pairs of dev or test given as a source; empty if it is a number.
 
-        Such a set is taken as it is, in order: it is the user's ruler. But what is not translated
-        in a format of units is no line of it.
+        The set is the user's benchmark, so it is used unchanged and in order. Units without
+        one of their sides are left out of formats that are not line based.
         """
         source = getattr(self.data, name)
         if isinstance(source, int):
             return []
         if source.cap is not None:
-            raise NmtError(f"data.{name}: takes no cap, it is used whole")
+            raise NmtError(f"data.{name}: cap is not allowed, the set is used whole")
         pairs = list(read_pairs(source))
         if not pairs:
-            raise NmtError(f"data.{name}: {describe(source)} holds no pairs")
-        if isinstance(source, _IN_LINES):
+            raise NmtError(f"data.{name}: {describe(source)} has no pairs")
+        if isinstance(source, _LINE_SOURCES):
             return pairs
-        whole = [pair for pair in pairs if pair.src.strip() and pair.trg.strip()]
-        if not whole:
-            raise NmtError(f"data.{name}: {describe(source)} holds no pair with both sides")
-        if len(whole) < len(pairs):
-            say(f"data.{name}: {len(pairs) - len(whole):,} without one of their sides left out")
-        return whole
+        translated = [pair for pair in pairs if pair.src.strip() and pair.trg.strip()]
+        if not translated:
+            raise NmtError(f"data.{name}: {describe(source)} has no pair with both sides")
+        if len(translated) < len(pairs):
+            say(f"data.{name}: {len(pairs) - len(translated):,} units without one side left out")
+        return translated
 
     def _clean(self) -> int:
-        """First pass. Returns how many kept pairs may be held out; the others come after."""
+        """First pass. Return how many kept pairs may be held out; they precede the others."""
         paths = [path for source in self.data.sources for path in source_files(source)]
         meter = Meter(sum(path.stat().st_size for path in paths if path.is_file()))
         with (
             self.scratch.open("wb") as kept,
-            self.keys,
-            Pool(self.workers) as workers,
+            Pool(self.workers) as pool,
             tqdm(desc="cleaning", unit=" pairs", unit_scale=True, disable=None, leave=False) as bar,
         ):
             for source in self.data.sources:
                 with contextlib.closing(read_pairs(source, meter)) as pairs:
-                    self._collect(source, describe(source), pairs, kept, workers, bar, meter)
-            ordinary = len(self.keys)
+                    self._collect(source, describe(source), pairs, kept, pool, bar, meter)
+            eligible = self._kept
             for source in self.data.sources:
                 name = f"{describe(source)}, word glosses (train only)"
-                extra = read_extra_pairs(source)
-                self._collect(source, name, extra, kept, workers, bar, meter)
-        return ordinary
+                pairs = read_extra_pairs(source)
+                self._collect(source, name, pairs, kept, pool, bar, meter)
+        return eligible
 
     def _collect(
         self, source: Source, name: str, pairs: Iterable[Pair], kept: IO[bytes],
-        workers: Pool, bar: tqdm[Any], meter: Meter,
+        pool: Pool, bar: tqdm[Any], meter: Meter,
     ) -> None:  # fmt: skip
-        work = functools.partial(
+        clean = functools.partial(
             chunks.clean_chunk,
             self.data.clean,
             self.data.to_simplified,
             self.data.drop_final_punctuation,
         )
-        begin, count = len(self.keys), 0
-        results: Iterator[Cleaned] = workers.map(work, chunked(map(tuple, pairs)))
-        for done in results:
-            count += done.read
-            kept.write(done.lines)
-            self.keys.add(done.keys)
-            self.drops.add(done.drops)
-            self.statistics.add(done.statistics)
-            bar.update(done.read)
+        begin, count = self._kept, 0
+        results: Iterator[Cleaned] = pool.map(clean, chunked(map(tuple, pairs)))
+        for result in results:
+            count += result.read
+            kept.write(result.lines)
+            self._keys.append(result.keys)
+            self._kept += result.keys.shape[1]
+            self.drops.add(result.drops)
+            self.statistics.add(result.statistics)
+            bar.update(result.read)
             if meter.fraction:
                 bar.total = round(bar.n / meter.fraction)
         if count:
             self.read[name] = self.read.get(name, 0) + count
-        self.spans.append(Span(begin, len(self.keys), source.weight, source.cap))
+        self.spans.append(Span(begin, self._kept, source.weight, source.cap))
 
     def _gather(
-        self, places: split.Places, examples: dict[int, str]
+        self, split_ids: holdout.SplitIds, examples: dict[int, str]
     ) -> tuple[dict[str, list[Pair]], Sample]:
         """Read the scratch file once for dev, test, examples and the tokenizers' sample."""
-        held: dict[str, list[Pair]] = {"dev": [], "test": []}
-        train = int(np.count_nonzero(places == split.TRAIN))
-        sample = Sample(self.folder, train)
+        drawn: dict[str, list[Pair]] = {"dev": [], "test": []}
+        sample = Sample(self.folder, int(np.count_nonzero(split_ids == holdout.TRAIN)))
         with self.scratch.open("rb") as lines, sample:
-            both = tqdm(
-                zip(lines, _plain(places), strict=True), total=len(places), desc="dividing",
-                unit=" pairs", unit_scale=True, disable=None, leave=False,
+            rows = tqdm(
+                zip(lines, split_ids.tobytes(), strict=True), total=len(split_ids),
+                desc="splitting", unit=" pairs", unit_scale=True, disable=None, leave=False,
             )  # fmt: skip
-            for position, (line, place) in enumerate(both):
-                if place == split.TRAIN:
+            for position, (line, split_id) in enumerate(rows):
+                if split_id == holdout.TRAIN:
                     sample.offer(line)
-                elif place == split.DEV:
-                    held["dev"].append(chunks.raw_pair(line))
-                elif place == split.TEST:
-                    held["test"].append(chunks.raw_pair(line))
+                elif split_id == holdout.DEV:
+                    drawn["dev"].append(chunks.raw_pair(line))
+                elif split_id == holdout.TEST:
+                    drawn["test"].append(chunks.raw_pair(line))
                 elif position in examples:
                     self.drops.drop(examples[position], chunks.raw_pair(line), 0)
-        return held, sample
+        return drawn, sample
 
     def _train_tokenizers(self, sample: Sample) -> tuple[Tokenizer, Tokenizer]:
         auto = auto_vocab(sample.total)
         src, trg = self.data.src_vocab, self.data.trg_vocab
         sizes = auto[0] if src == "auto" else src, auto[1] if trg == "auto" else trg
-        say(f"learning {sizes[0]:,} Chinese and {sizes[1]:,} English pieces")
+        say(f"training tokenizers: {sizes[0]:,} Chinese and {sizes[1]:,} English pieces")
         tokenizers, warnings = train_both(
             sample, sizes, (src == "auto", trg == "auto"),
             simplify=self.data.to_simplified, workers=self.workers,
@@ -339,138 +300,132 @@ class _Preparation:
         for warning in warnings:
             self.warnings.append(warning)
             warn(warning)
-        if any(len(made) > size for made, size in zip(tokenizers, sizes, strict=True)):
-            say("more, for the characters there are; the sizes are ours to choose")
-        for name, tokenizer in zip(("src", "trg"), tokenizers, strict=True):
+        if any(len(t) > size for t, size in zip(tokenizers, sizes, strict=True)):
+            say("vocabulary enlarged to hold all characters of the corpus")
+        for name, tokenizer in zip(SIDES, tokenizers, strict=True):
             (self.folder / f"{name}.model").write_bytes(tokenizer.model)
         return tokenizers
 
     def _pack(
-        self, places: split.Places, tokenizers: tuple[Tokenizer, Tokenizer]
-    ) -> dict[str, int]:
+        self, split_ids: holdout.SplitIds, tokenizers: tuple[Tokenizer, Tokenizer]
+    ) -> TrainSize:
         """Third pass."""
         limits = self.data.clean.min_pieces, self.data.clean.max_pieces
-        work = functools.partial(chunks.encode_chunk, self.folder, self.data.to_simplified, limits)
-        counts = dict.fromkeys(("pairs", "src_pieces", "trg_pieces"), 0)
-        total = int(np.count_nonzero(places == split.TRAIN))
+        encode = functools.partial(
+            chunks.encode_chunk, self.folder, self.data.to_simplified, limits
+        )
+        pairs = src_pieces = trg_pieces = 0
         with (
             PackedWriter(self.folder, "train", (len(tokenizers[0]), len(tokenizers[1]))) as out,
-            Pool(self.workers) as workers,
+            Pool(self.workers) as pool,
             tqdm(
-                total=total, desc="packing", unit=" pairs", unit_scale=True, disable=None,
-                leave=False,
+                total=int(np.count_nonzero(split_ids == holdout.TRAIN)), desc="packing",
+                unit=" pairs", unit_scale=True, disable=None, leave=False,
             ) as bar,
         ):  # fmt: skip
-            results: Iterator[Encoded] = workers.map(work, self._training_lines(places))
-            for done in results:
-                out.add(done.ids, done.lengths)
-                self.drops.add(done.drops)
-                self.statistics.add(done.statistics)
-                counts["pairs"] += len(done.lengths[0])
-                counts["src_pieces"] += len(done.ids[0])
-                counts["trg_pieces"] += len(done.ids[1])
-                bar.update(len(done.lengths[0]))
-        if not counts["pairs"]:
+            results: Iterator[Encoded] = pool.map(encode, self._training_lines(split_ids))
+            for result in results:
+                out.add(result.ids, result.lengths)
+                self.drops.add(result.drops)
+                self.statistics.add(result.statistics)
+                pairs += len(result.lengths[0])
+                src_pieces += len(result.ids[0])
+                trg_pieces += len(result.ids[1])
+                bar.update(len(result.lengths[0]))
+        if not pairs:
             raise NmtError(
                 f"no training pair has {limits[0]} to {limits[1]} pieces on both sides",
                 "raise data.clean.max_pieces",
             )
-        return counts
+        return TrainSize(pairs=pairs, src_pieces=src_pieces, trg_pieces=trg_pieces)
 
-    def _training_lines(self, places: split.Places) -> Iterator[tuple[list[bytes], list[int]]]:
-        """Scratch lines of training pairs, and how often each is packed for its weight."""
+    def _training_lines(
+        self, split_ids: holdout.SplitIds
+    ) -> Iterator[tuple[list[bytes], list[int]]]:
+        """Yield scratch lines of training pairs, and how often each is packed."""
+        copies = self._copies(split_ids)
         with self.scratch.open("rb") as lines:
-            for start in range(0, len(places), chunks.CHUNK):
+            for start in range(0, len(copies), chunks.CHUNK):
                 block = list(itertools.islice(lines, chunks.CHUNK))
-                copies = self._copies(start, places[start : start + chunks.CHUNK])
-                wanted = copies > 0
-                if wanted.any():
-                    yield list(itertools.compress(block, wanted)), copies[wanted].tolist()
+                times = copies[start : start + chunks.CHUNK]
+                if times.any():
+                    yield list(itertools.compress(block, times > 0)), times[times > 0].tolist()
 
-    def _copies(self, start: int, places: split.Places) -> NDArray[np.int64]:
-        copies: NDArray[np.int64] = (places == split.TRAIN).astype(np.int64)
+    def _copies(self, split_ids: holdout.SplitIds) -> NDArray[np.uint8]:
+        """Return how often each pair is packed for the weight of its source, `[pairs]`."""
+        copies: NDArray[np.uint8] = (split_ids == holdout.TRAIN).astype(np.uint8)
         for span in self.spans:
-            low = max(span.begin - start, 0)
-            high = min(span.end - start, len(places))
-            if span.weight == 1.0 or low >= high:
+            if span.weight == 1.0:
                 continue
-            part = copies[low:high]
-            draw = scatter(np.arange(start + low, start + high), 10**6)
-            times = int(span.weight) + (draw < round(span.weight % 1 * 1e6))
+            part = copies[span.begin : span.end]
+            draws = uniform_draws(np.arange(span.begin, span.end), 10**6)
+            times = int(span.weight) + (draws < round(span.weight % 1 * 1e6))
             left_out = int(np.count_nonzero(part[times == 0]))
             if left_out:
                 self.drops.counts["left out by the weight of its source"] += left_out
             self.repeated += int((part * np.maximum(times - 1, 0)).sum())
-            part *= times
+            part *= times.astype(np.uint8)
         return copies
 
-    def _check_counts(self, train: dict[str, int], drawn: dict[str, int]) -> None:
-        """Nothing was lost in silence: a failure here is a bug of ours."""
+    def _check_counts(self, train: TrainSize, drawn: int) -> None:
+        """Assert that every pair read is either kept or counted as dropped."""
         read = sum(self.read.values()) + self.repeated
-        kept = train["pairs"] + sum(drawn.values())
+        kept = train.pairs + drawn
         assert read == self.drops.counts.total() + kept, (read, self.drops.counts, kept)
 
     def _write_manifest(
         self,
-        identity: Manifest,
+        identity: Identity,
         tokenizers: tuple[Tokenizer, Tokenizer],
-        train: dict[str, int],
-        held: dict[str, int],
+        train: TrainSize,
+        held_out: dict[str, SetSize],
     ) -> Manifest:
-        by_side = dict(zip(("src", "trg"), tokenizers, strict=True))
+        by_side = dict(zip(SIDES, tokenizers, strict=True))
         dropped = {reason: n for reason, n in self.drops.counts.most_common() if n}
-        known = identity | {
-            "read": self.read,
-            "train": train,
-            "dev": {"pairs": held["dev"]},
-            "test": {"pairs": held["test"]},
-            "repeated": self.repeated,
-            "dropped": dropped,
-            "examples": {reason: self.drops.examples(reason) for reason in dropped},
-            "warnings": self.warnings,
-            "statistics": self.statistics.described(by_side),
-            "tokenizers": {
-                side: {"pieces": len(t), "simplify": t.simplify, "sha256": t.sha256}
+        manifest = Manifest(
+            **dict(identity),
+            read=self.read,
+            train=train,
+            **held_out,
+            repeated=self.repeated,
+            dropped=dropped,
+            examples={r: [(e.src, e.trg) for e in self.drops.examples(r)] for r in dropped},
+            warnings=self.warnings,
+            statistics=self.statistics.summary(by_side),
+            tokenizers={
+                side: TokenizerInfo(pieces=len(t), simplify=t.simplify, sha256=t.sha256)
                 for side, t in by_side.items()
             },
-            "python": platform.python_version(),
-        }
-        # Through JSON once, so that a fresh manifest equals one read back.
-        manifest: Manifest = json.loads(json.dumps(known))
+            python=platform.python_version(),
+        )
         report.write_html(self.folder, manifest)
-        manifest["files"] = {p.name: file_sha256(p) for p in sorted(self.folder.iterdir())}
-        text = json.dumps(manifest, ensure_ascii=False, indent=1)
-        (self.folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        files = {path.name: file_sha256(path) for path in sorted(self.folder.iterdir())}
+        manifest = manifest.model_copy(update={"files": files})
+        (self.folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", "utf-8")
         return manifest
 
 
-def _plain(places: split.Places) -> Iterator[int]:
-    """Plain numbers, made a block at a time: a list of all would cost eight bytes each."""
-    for start in range(0, len(places), BLOCK):
-        yield from places[start : start + BLOCK].tolist()
-
-
 def _write_text(folder: Path, name: str, pairs: list[Pair]) -> None:
-    """Raw text for validation and scoring: references are never rewritten."""
-    for side in ("src", "trg"):
-        # A source of another form than lines may hold a line end inside a sentence.
+    """Write the raw text of dev or test: references are not normalised."""
+    for side in SIDES:
+        # Text of a format that is not line based may have line ends inside a sentence.
         lines = (getattr(pair, side).replace("\n", " ") + "\n" for pair in pairs)
         with (folder / f"{name}.{side}.txt").open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(lines)
 
 
 def auto_vocab(pairs: int) -> tuple[int, int]:
-    """Pieces for the Chinese and the English side of so many training pairs.
+    """Return the vocabulary sizes, Chinese and English, for so many training pairs.
 
-    Small corpora want small vocabularies: with 5,000 sentences, 2,000 pieces instead
+    Small corpora need small vocabularies: with 5,000 sentences, 2,000 pieces instead
     of 14,000 gave 4.9 BLEU more (Sennrich & Zhang 2019, Table 2).
     """
-    for most, sizes in (
+    for max_pairs, sizes in (
         (15_000, (4000, 3000)),
         (50_000, (5000, 4000)),
         (200_000, (8000, 8000)),
         (1_000_000, (12000, 12000)),
     ):
-        if pairs <= most:
+        if pairs <= max_pairs:
             return sizes
     return 16000, 16000

@@ -1,4 +1,4 @@
-"""What `nmt prepare` tells: a short table on stderr, and a page to read and to send on."""
+"""The report of `nmt prepare`: a table for stderr and an HTML page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-Manifest = dict[str, Any]
+from nmt.data.manifest import Manifest
+
+ManifestDict = dict[str, Any]  # of `Manifest.model_dump`
 Row = tuple[str, int, str]
 
 REPORT = "report.html"
@@ -42,29 +44,27 @@ _OPEN = 4  # reasons that are unfolded: on a phone all of them are many screens
 
 
 def summary(manifest: Manifest) -> str:
-    """The table: pairs read, dropped by reason with one example, kept by set, pieces."""
-    rows: list[Row] = [(name, count, "") for name, count in manifest["read"].items()]
-    if manifest["repeated"]:
-        rows.append(("repeated for their weight", manifest["repeated"], ""))
+    """Return the table: pairs read, dropped by reason with an example, kept by set, pieces."""
+    rows: list[Row] = [(name, count, "") for name, count in manifest.read.items()]
+    if manifest.repeated:
+        rows.append(("repeated for their weight", manifest.repeated, ""))
     lines = ["read", *_rows(rows)]
-    if manifest["dropped"]:
+    if manifest.dropped:
         dropped = [
-            (reason, -count, _example(manifest["examples"].get(reason, [])))
-            for reason, count in manifest["dropped"].items()
+            (reason, -count, _example(manifest.examples.get(reason, [])))
+            for reason, count in manifest.dropped.items()
         ]
-        lines += ["dropped, and an example", *_rows(dropped)]
-    train = manifest["train"]
+        lines += ["dropped, with an example", *_rows(dropped)]
+    train, tokenizers = manifest.train, manifest.tokenizers
     kept = [
-        ("train", train["pairs"], f"{train['src_pieces']:,} + {train['trg_pieces']:,} pieces"),
-        ("dev", manifest["dev"]["pairs"], ""),
-        ("test", manifest["test"]["pairs"], ""),
+        ("train", train.pairs, f"{train.src_pieces:,} + {train.trg_pieces:,} pieces"),
+        ("dev", manifest.dev.pairs, ""),
+        ("test", manifest.test.pairs, ""),
     ]
     lines += ["kept", *_rows(kept)]
-    sizes = manifest["tokenizers"]
-    lines.append(
-        f"vocabulary: {sizes['src']['pieces']:,} Chinese, {sizes['trg']['pieces']:,} English"
-    )
-    shares = ", ".join(f"{share} {name}" for name, share in _scripts(manifest))
+    sizes = {side: f"{tokenizer.pieces:,}" for side, tokenizer in tokenizers.items()}
+    lines.append(f"vocabulary: {sizes['src']} Chinese, {sizes['trg']} English")
+    shares = ", ".join(f"{share} {name}" for name, share in _scripts(manifest.statistics.counts))
     lines.append(f"Chinese: {shares}")
     return "\n".join(lines)
 
@@ -74,21 +74,20 @@ def _rows(rows: list[Row]) -> list[str]:
     return [f"  {name:<{width}}  {count:>10,}  {note}".rstrip() for name, count, note in rows]
 
 
-def _example(examples: list[list[str]]) -> str:
+def _example(examples: list[tuple[str, str]]) -> str:
     if not examples:
         return ""
-    # What a terminal would obey rather than show is left out.
+    # A terminal would execute control characters.
     plain = ("".join(c if c.isprintable() else " " for c in text) for text in examples[0])
-    src, trg = (_shortened(text, 30) for text in plain)
+    src, trg = (_shorten(text, 30) for text in plain)
     return f"{src} | {trg}"
 
 
-def _shortened(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+def _shorten(text: str, max_chars: int) -> str:
+    return text if len(text) <= max_chars else text[: max_chars - 1] + "…"
 
 
-def _scripts(manifest: Manifest) -> list[tuple[str, str]]:
-    counts = manifest["statistics"]["counts"]
+def _scripts(counts: dict[str, int]) -> list[tuple[str, str]]:
     names = {
         "simplified": "Simplified",
         "traditional": "Traditional",
@@ -105,8 +104,9 @@ def _share(part: float, whole: float) -> str:
     return "< 0.1 %" if share < 0.1 else f"{share:.1f} %"
 
 
-def write_html(folder: Path, manifest: Manifest) -> None:
+def write_html(folder: Path, corpus: Manifest) -> None:
     """Write ``report.html``: one file, no script, nothing fetched from elsewhere."""
+    manifest = corpus.model_dump()
     body = "".join(
         (
             _head(manifest),
@@ -143,7 +143,7 @@ def _right(cell: str) -> str:
     return ' class="n"' if cell[:1].isdigit() and cell[-1:] in "0123456789%" else ""
 
 
-def _head(manifest: Manifest) -> str:
+def _head(manifest: ManifestDict) -> str:
     read = sum(manifest["read"].values())
     lost = sum(manifest["dropped"].values())
     tiles = [
@@ -163,7 +163,7 @@ def _head(manifest: Manifest) -> str:
     )
 
 
-def _flow(manifest: Manifest) -> str:
+def _flow(manifest: ManifestDict) -> str:
     train = manifest["train"]
     rows: list[tuple[str, int, str]] = [
         ("read", sum(manifest["read"].values()), "all"),
@@ -186,7 +186,7 @@ def _bar(name: str, count: int, kind: str, most: int) -> str:
     )
 
 
-def _dropped(manifest: Manifest) -> str:
+def _dropped(manifest: ManifestDict) -> str:
     if not manifest["dropped"]:
         return "<p>Nothing was dropped.</p>"
     read = sum(manifest["read"].values())
@@ -213,21 +213,21 @@ def _advice(reason: str) -> str:
 
 def _visible(text: str) -> str:
     """Text with its invisible characters named, shortened for the page."""
-    shown = _shortened(text, 160)
+    shown = _shorten(text, 160)
     marked = "".join(
         f"<code>U+{ord(c):04X}</code>" if not c.isprintable() else _text(c) for c in shown
     )
     return marked or "<em>empty</em>"
 
 
-def _chinese(manifest: Manifest) -> str:
+def _chinese(manifest: ManifestDict) -> str:
     statistics = manifest["statistics"]
     counts = statistics["counts"]
     marks = counts["full-width punctuation"] + counts["half-width punctuation"]
     labels = ("in Simplified", "in Traditional", "that mix both", "alike in both scripts")
     rows = [
         (f"Sentences {label}", share)
-        for label, (_, share) in zip(labels, _scripts(manifest), strict=True)
+        for label, (_, share) in zip(labels, _scripts(counts), strict=True)
     ]
     rows += [
         ("Full-width punctuation", _share(counts["full-width punctuation"], marks)),
@@ -248,7 +248,7 @@ def _chinese(manifest: Manifest) -> str:
     return f"<p class=note>{note} References stay as they were.</p>{table}"
 
 
-def _lengths(manifest: Manifest) -> str:
+def _lengths(manifest: ManifestDict) -> str:
     titles = {
         "src characters": "Chinese, characters",
         "trg characters": "English, characters",
@@ -299,21 +299,21 @@ def _quantile(counts: list[int], share: float) -> int:
     return len(counts) - 1
 
 
-def _pieces(manifest: Manifest) -> str:
+def _pieces(manifest: ManifestDict) -> str:
     statistics = manifest["statistics"]
     parts: list[str] = []
     for side, name in (("src", "Chinese"), ("trg", "English")):
         size = manifest["tokenizers"][side]["pieces"]
-        unused = statistics["unused pieces"].get(side, 0)
+        unused = statistics["unused_pieces"].get(side, 0)
         top = statistics["pieces"].get(side, [])[:40]
         chips = "".join(f"<li>{_text(piece)} <small>{n:,}</small></li>" for piece, n in top)
-        kinds, times = statistics["byte characters in all"].get(side, [0, 0])
+        kinds, times = statistics["byte_totals"].get(side, [0, 0])
         share = _share(
             times, sum(n * i for i, n in enumerate(statistics["lengths"][f"{side} characters"]))
         )
         fallen = "".join(
             f"<li>{_visible(c) if c.strip() else 'space'} <small>{n:,}</small></li>"
-            for c, n in statistics["byte characters"].get(side, [])[:40]
+            for c, n in statistics["byte_characters"].get(side, [])[:40]
         )
         parts.append(
             f"<h3>{name}: {size:,} pieces, {unused:,} of them never used in train</h3>"
@@ -324,7 +324,7 @@ def _pieces(manifest: Manifest) -> str:
     return "".join(parts)
 
 
-def _sources(manifest: Manifest) -> str:
+def _sources(manifest: ManifestDict) -> str:
     hashes = manifest["sources"]
     rows = [(_text(name), f"{count:,}") for name, count in manifest["read"].items()]
     files = [

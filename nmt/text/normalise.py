@@ -1,4 +1,4 @@
-"""Normalisation of text, and the key for leakage checks."""
+"""Normalisation of text, and the key of a sentence in leakage checks."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Callable
 from difflib import SequenceMatcher
 
 _SPACES = re.compile(r"\s+")
-# Ideographs of every extension, compatibility forms and the zero 〇.
+# Ideographs of all extensions, compatibility forms, and the zero 〇.
 HAN = "[\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 _HAN = re.compile(HAN)
-# Neither line ends nor spaces, and nothing a reader would see: they only split
-# the vocabulary. U+200D and U+FE0F stay: they hold emoji together.
+# Invisible characters other than spaces and line ends: they only split the vocabulary.
+# U+200D and U+FE0F stay, since they join emoji.
 _INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u200b\u2060\ufeff]")
 
 
@@ -26,11 +26,11 @@ def _simplifier() -> Callable[[str], str]:
 
 
 def normalise(text: str, *, simplify: bool) -> str:
-    """Bring text to the form the model sees: the same for every command.
+    """Normalise a line to the form the model reads; the same for every command.
 
-    Unicode NFKC (full-width letters, digits and punctuation become half-width),
-    invisible control characters removed, white space runs become one space, ends
-    stripped. References used for scoring never pass through here.
+    Unicode NFKC (full-width letters, digits and punctuation become half-width), then
+    invisible characters are removed, runs of white space become one space, and the ends
+    are stripped. References for scoring are not normalised.
 
     Args:
         text: one line.
@@ -71,15 +71,15 @@ def character_origins(original: str, normalised: str, *, simplify: bool) -> list
 
 
 def has_han(text: str) -> bool:
-    """Whether a Chinese character is in it."""
+    """Whether the text has a Chinese character."""
     return _HAN.search(text) is not None
 
 
-def fence_key(text: str) -> str:
-    """What makes two sentences the same for the fence between train, dev and test.
+def leakage_key(text: str) -> str:
+    """Return the text that is equal for sentences regarded as the same in leakage checks.
 
-    Case, punctuation and spaces don't count; a text made of nothing else is kept
-    as it is, so that "?!" and "..." differ.
+    Case, punctuation and spaces are removed. A text of nothing else is only case-folded, so
+    "?!" and "..." differ.
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
     return "".join(filter(str.isalnum, folded)) or folded

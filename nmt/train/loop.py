@@ -23,13 +23,13 @@ from tqdm import tqdm
 
 from nmt.config.schema import Config
 from nmt.data.batches import Blocks, plan_epoch, usual_block_tokens
+from nmt.data.manifest import check_prepared, load_manifest
 from nmt.data.packed import PackedSet
 from nmt.device import compute_reproducibly, cores_of_a_worker
 from nmt.distributed import Workers, joining_workers
 from nmt.errors import NmtError
 from nmt.log import say, warn
 from nmt.model.fast.recurrence_cuda import path_taken
-from nmt.prepare.pipeline import check_prepared, load_manifest
 from nmt.run.directory import Run
 from nmt.run.journal import Journal, Window, environment
 from nmt.signals import Stop, stopping_on_signals
@@ -79,7 +79,7 @@ def train(
         compute_reproducibly(device)
         config = settle_precision(config, device, workers)
         run = open_or_create(config, workers)
-        for warning in manifest["warnings"]:
+        for warning in manifest.warnings:
             warn(warning)
         with run.locked() if workers.first else contextlib.nullcontext():
             return _Training(run, corpus, device, workers, tensorboard=tensorboard).go_on()

@@ -22,12 +22,12 @@ from torch import Tensor
 
 from nmt.config.schema import TrainConfig
 from nmt.data.batches import Batch, Indices, make_batch, plan_epoch
+from nmt.data.manifest import load_manifest
 from nmt.data.packed import PackedSet
 from nmt.device import compute_reproducibly
 from nmt.model import Seq2Seq
 from nmt.model.fast import recurrence_cuda
 from nmt.model.fast.kernels import PLAIN, Kernels, OnTriton
-from nmt.prepare.pipeline import load_manifest
 from nmt.train.cuda_graphs import RecordedGradient, Recorder
 from nmt.train.gradient import SummedLoss
 from nmt.train.optimizer import Step
@@ -92,7 +92,7 @@ class Bench:
         self.kernels: Kernels = OnTriton() if self.device.type == "cuda" else PLAIN
         self.corpus = PackedSet.open(Path(settings.corpus), "train")
         manifest = load_manifest(Path(settings.corpus))
-        self.vocab = [manifest["tokenizers"][side]["pieces"] for side in ("src", "trg")]
+        self.vocab = [manifest.tokenizers[side].pieces for side in ("src", "trg")]
 
     def pieces(self, shape: str) -> tuple[int, int]:
         """Source and target vocabulary of a shape's network."""

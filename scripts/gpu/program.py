@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu.bench import Bench, Found, attempt
-from nmt.prepare.pipeline import load_manifest
+from nmt.data.manifest import load_manifest
 from nmt.run.journal import read_journal
 
 
@@ -24,7 +24,7 @@ def section_train(bench: Bench) -> Found:
         most, half = settings.train_updates, settings.train_updates // 2
         pair = folder / "unread.tsv"  # the corpus is prepared; a configuration names a source
         pair.write_text("一\tone\n", encoding="utf-8")
-        prepared = load_manifest(Path(settings.corpus))["config"]
+        prepared = load_manifest(Path(settings.corpus)).config
         known = {"to_simplified": prepared["to_simplified"], "clean": prepared["clean"]}
 
         def train(run: str, updates: int) -> float:

@@ -183,7 +183,7 @@ def test_nothing_left_after_cleaning(run: Run) -> None:
     assert_refused(
         run("prepare", "--config", "c.yaml"),
         "no pair is left of 288 after cleaning (288 no Chinese in source)",
-        "check that the Chinese side comes first; rules are set under data.clean",
+        "check that the Chinese side comes first; the rules are keys of data.clean",
     )
 
 
@@ -193,7 +193,7 @@ def test_empty_file(run: Run) -> None:
     assert_refused(
         run("prepare", "--config", "c.yaml"),
         "no pair is left of 0 after cleaning (no lines)",
-        "check that the Chinese side comes first; rules are set under data.clean",
+        "check that the Chinese side comes first; the rules are keys of data.clean",
     )
 
 
@@ -204,7 +204,7 @@ def test_fewer_pairs_than_are_to_be_held_out(run: Run) -> None:
         run("prepare", "--config", "c.yaml"),
         "25 pairs after cleaning: too few to hold out 30 in groups that share no sentence "
         "with the rest",
-        "lower data.dev and data.test, or name files of their own for them",
+        "lower data.dev and data.test, or set them to files of their own",
     )
 
 
@@ -251,7 +251,7 @@ def test_a_folder_that_is_not_ours_is_not_replaced(corpus: Run) -> None:
     Path("data/t/thesis.doc").write_text("mine", encoding="utf-8")
     assert_refused(
         corpus("prepare", "--config", "c.yaml"),
-        "data/t: is there and was not made by nmt prepare; it will not be replaced",
+        "data/t: exists and was not created by nmt prepare; refusing to replace it",
         "name another folder in data.dir, or move this one away",
     )
     assert Path("data/t/thesis.doc").read_text(encoding="utf-8") == "mine"
@@ -263,8 +263,9 @@ def test_what_is_not_ours_in_a_corpus_is_not_thrown_away(corpus: Run) -> None:
     assert corpus("prepare", "--config", "c.yaml").code == 0  # nothing to do
     assert_refused(
         corpus("prepare", "--config", "c.yaml", "--set", "data.seed=2"),
-        "data/t: holds thesis.doc, which nmt prepare did not make; it will not be replaced",
-        "name another folder in data.dir, or move what is yours out of this one",
+        "data/t: contains thesis.doc, which nmt prepare did not write; "
+        "refusing to replace the folder",
+        "name another folder in data.dir, or move thesis.doc elsewhere",
     )
     assert Path("data/t/thesis.doc").read_text(encoding="utf-8") == "mine"
 
@@ -305,7 +306,7 @@ def test_training_text_that_is_all_in_the_test_file(corpus: Run) -> None:
 def test_nothing_left_to_train_on(corpus: Run) -> None:
     assert_refused(
         corpus("prepare", "--config", "c.yaml", "--set", "data.test=278"),
-        "no pair is left to train on: all are in dev and test or share a sentence with what is "
-        "kept out",
+        "no pair is left to train on: every pair is in dev or test or shares a sentence with them "
+        "or with data.exclude",
         "lower data.dev and data.test, or add text to data.sources",
     )

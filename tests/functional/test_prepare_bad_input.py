@@ -138,7 +138,7 @@ def test_a_corpus_that_is_all_duplicates(prepared: Run) -> None:
         prepared("prepare", "--config", "c.yaml"),
         "1 pairs after cleaning: too few to hold out 30 in groups that share no sentence "
         "with the rest",
-        "lower data.dev and data.test, or name files of their own for them",
+        "lower data.dev and data.test, or set them to files of their own",
     )
     assert snapshot() == before
 
@@ -148,13 +148,13 @@ def test_a_full_disk_leaves_the_old_corpus(
     prepared: Run, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     from nmt.data.packed import PackedWriter
-    from nmt.prepare import keys, report
+    from nmt.prepare import decide, report
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     target, name = {
-        "cleaning": (keys.KeyFile, "add"),
+        "cleaning": (decide.Decisions, "decide"),
         "packing": (PackedWriter, "add"),
         "manifest": (report, "write_html"),
     }[where]
@@ -170,13 +170,13 @@ def test_a_full_disk_leaves_the_old_corpus(
 
 
 def test_interrupted(prepared: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nmt.prepare import holdout as split
+    from nmt.prepare import holdout
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     before = snapshot()
-    monkeypatch.setattr(split, "find_groups", interrupt)
+    monkeypatch.setattr(holdout, "find_groups", interrupt)
     assert prepared("prepare", "--config", "c.yaml", "--set", "data.seed=5").code == 130
     assert snapshot() == before
     assert [p.name for p in Path("data").iterdir()] == ["t"]

@@ -6,20 +6,16 @@ import csv
 import gzip
 import io
 import json
-import os
-import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from html import escape
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import yaml
 
 from nmt.data.tokenizer import Tokenizer
-from nmt.prepare.readers.catalogues import read_tmx
+from nmt.prepare.readers.tmx import read_tmx
 from tests.helpers.preparing import (
     Run,
     assert_refused,
@@ -151,8 +147,6 @@ def test_the_readme_brings_ones_own_corpus_in_each_format(run: Run) -> None:
     }
     for name, content in files.items():
         Path(name).write_bytes(content)
-    download = tree["data"]["sources"].pop()  # a test of its own, below
-    assert download["source"] == "mtdata"
     # What the page holds out and learns is for a larger corpus; the sources are as they stand.
     tree["data"] |= {"dev": 10, "test": 20, "src_vocab": 400, "trg_vocab": 400}
     Path("mine.yaml").write_text(json.dumps(tree), encoding="utf-8")
@@ -283,10 +277,6 @@ def test_a_catalogue_that_is_none(corpus: Run, kind: str, name: str) -> None:
             "{source: po, path: a.tsv}", "translate.storage",
             "a.tsv: reading po needs the package translate-toolkit", "formats",
         ),
-        (
-            "{source: mtdata, id: a-b-1-zho-eng}", "mtdata",
-            "mtdata a-b-1-zho-eng: the package mtdata is not installed", "mtdata",
-        ),
     ],
 )  # fmt: skip
 def test_a_missing_extra(
@@ -372,8 +362,8 @@ def test_a_leak_is_refused_and_keep_out_removes_it(corpus: Run) -> None:
         pairs = manifest()["train"]["pairs"]
         assert_refused(
             result,
-            f"of {pairs} training pairs 1 meet exam.txt; for example {zh} | {en}",
-            "name the file under data.exclude to have such pairs removed",
+            f"of {pairs} training pairs 1 share a sentence with exam.txt; for example {zh} | {en}",
+            "list the file under data.exclude to remove such pairs",
         )
     assert snapshot() == before
     assert not Path("data/u").exists()
@@ -388,8 +378,8 @@ def test_a_table_without_tabs_is_not_looked_through(corpus: Run, option: str) ->
     value = "exam.csv" if option == "--check-leak" else "data.exclude=[exam.csv]"
     assert_refused(
         corpus("prepare", "--config", "c.yaml", option, value),
-        "exam.csv: sentences of .csv are not looked for",
-        "write them out, one a line or in columns with tabs between",
+        "exam.csv: .csv is not supported here",
+        "convert it to text with one sentence a line, or to a table with tabs",
     )
 
 
@@ -398,7 +388,7 @@ def test_what_is_not_translated_is_no_line_of_a_test_set(corpus: Run) -> None:
     pairs = sentences()[:30]
     Path("t.po").write_bytes(as_po([*pairs, ("", "Not translated yet.")]))
     result = corpus("prepare", "--config", "c.yaml", "--set", "data.test={source: po, path: t.po}")
-    assert "data.test: 1 without one of their sides left out" in result.err
+    assert "data.test: 1 units without one side left out" in result.err
     assert len(Path("data/t/test.src.txt").read_text(encoding="utf-8").splitlines()) == 30
     assert manifest()["test"] == {"pairs": 30}
 
@@ -432,7 +422,7 @@ def test_a_test_set_is_used_whole(corpus: Run) -> None:
         corpus(
             "prepare", "--config", "c.yaml", "--set", "data.test={source: tsv, path: a.tsv, cap: 5}"
         ),
-        "data.test: takes no cap, it is used whole",
+        "data.test: cap is not allowed, the set is used whole",
     )
 
 
@@ -441,7 +431,7 @@ def test_a_test_set_of_which_nothing_is_translated(corpus: Run) -> None:
     Path("t.po").write_bytes(as_po([("", "Not translated yet.")]))
     assert_refused(
         corpus("prepare", "--config", "c.yaml", "--set", "data.test={source: po, path: t.po}"),
-        "data.test: t.po holds no pair with both sides",
+        "data.test: t.po has no pair with both sides",
     )
 
 
@@ -473,83 +463,3 @@ def test_packed_pieces_give_the_text_back(corpus: Run) -> None:
         for zh, en in sentences()
         if zh not in held
     ]
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    """An HTTP server on loopback for the files in `served`."""
-    served = tmp_path / "served"
-    served.mkdir()
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def __init__(self, *arguments: object) -> None:
-            super().__init__(*arguments, directory=str(served))  # type: ignore[arg-type]
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{httpd.server_address[1]}"
-        httpd.shutdown()
-        thread.join()
-
-
-@pytest.mark.usefixtures("run")
-def test_a_catalogue_id_is_downloaded_through_mtdata(server: str, tmp_path: Path) -> None:
-    """A data set added to the catalogue the way mtdata offers: a module beside the user."""
-    pytest.importorskip("mtdata.main")
-    lines = "".join(f"{en}\t{zh}\n" for zh, en in sentences())
-    Path("served/toy.tsv").write_text(lines, encoding="utf-8")
-    Path("mtdata_toy.py").write_text(
-        "from mtdata.index import Entry\n"
-        "def load_all(index):\n"
-        "    for name, url in (('toy', 'toy.tsv'), ('gone', 'gone.tsv')):\n"
-        f"        index.add_entry(Entry(did=f'Local-{{name}}-1-eng-zho', url='{server}/' + url))\n",
-        encoding="utf-8",
-    )
-
-    root = str(Path(__file__).parents[2])
-    environment = {
-        **os.environ, "http_proxy": "", "HTTP_PROXY": "", "no_proxy": "127.0.0.1",
-        "MTDATA": str(tmp_path / "cache"), "PYTHONPATH": f"{root}{os.pathsep}.",
-    }  # fmt: skip
-
-    def python(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, *arguments],
-            env=environment, capture_output=True, text=True, encoding="utf-8", check=False,
-        )  # fmt: skip
-
-    def prepare(id_: str) -> subprocess.CompletedProcess[str]:
-        write_config(f"{{source: mtdata, id: {id_}}}")
-        return python("-m", "nmt", "prepare", "--config", "c.yaml")
-
-    # mtdata builds its index of 300,000 data sets on first use: here of ours alone.
-    indexed = python(
-        "-c",
-        "import importlib, types\n"
-        "real = importlib.import_module\n"
-        "nothing = types.SimpleNamespace(load_all=lambda index: None)\n"
-        "importlib.import_module = (\n"
-        "    lambda name, package=None: real(name, package)\n"
-        "    if 'toy' in name or package != 'mtdata.index' else nothing)\n"
-        "import mtdata.index\n",
-    )
-    assert indexed.returncode == 0, indexed.stderr
-    done = prepare("Local-toy-1-eng-zho")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == ""
-    assert manifest()["read"] == {"mtdata Local-toy-1-eng-zho": 288}
-    assert manifest()["dropped"] == {}  # the sides were swapped to Chinese first
-    Path("served/toy.tsv").unlink()
-    assert "unchanged, nothing to do" in prepare("Local-toy-1-eng-zho").stderr
-
-    gone = prepare("Local-gone-1-eng-zho")
-    assert gone.returncode == 2
-    assert f"error: mtdata Local-gone-1-eng-zho: cannot be fetched from {server}" in gone.stderr
-    unknown = prepare("Local-joy-1-eng-zho")
-    assert unknown.returncode == 2
-    assert "error: mtdata Local-joy-1-eng-zho: no such data set in the catalogue" in unknown.stderr
-    assert "hint: did you mean Local-toy-1-eng-zho?" in unknown.stderr

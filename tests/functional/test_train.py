@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from nmt.config.schema import TrainConfig
-from nmt.prepare.pipeline import FORMAT
+from nmt.data.manifest import FORMAT
 from nmt.run.directory import Run
 from nmt.run.journal import read_journal
 from nmt.train import loop

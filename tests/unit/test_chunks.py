@@ -4,8 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nmt.config.schema import CleanConfig
-from nmt.prepare.chunks import EXAMPLES, Drops, clean_chunk, normalised_pair, raw_pair
-from nmt.prepare.sources import Pair
+from nmt.prepare.chunks import clean_chunk, normalised_pair, raw_pair
+from nmt.prepare.drops import EXAMPLES, Drops
+from nmt.prepare.pair import Pair
 
 PAIRS = [(f"我有{n}本书。", f"I have {n} books.") for n in range(11, 211)]
 

@@ -8,7 +8,7 @@ import pytest
 
 from nmt.config.schema import CleanConfig
 from nmt.prepare import clean
-from nmt.prepare.sources import Pair
+from nmt.prepare.pair import Pair
 
 
 @pytest.mark.parametrize(

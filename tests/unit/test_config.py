@@ -155,7 +155,7 @@ def test_values_that_do_not_go(tmp_path: Path, override: str, message: str) -> N
     path = write(tmp_path, SMALL)
     error = fails(path, override)
     assert error.message == f"{path}: {message}"
-    kinds = "one of: hsk, tsv, csv, jsonl, parallel, tmx, po, xliff, mtdata"
+    kinds = "one of: hsk, tsv, csv, jsonl, parallel, tmx, po, xliff"
     assert error.hint == (kinds if "missing" in message else None)
 
 

@@ -22,7 +22,7 @@ def test_its_sources_are_a_configuration() -> None:
     tree["data"]["dir"] = "data/x"
     config = build_config({"run": "runs/x", **tree}, "docs/data.md")
     kinds = {source.source for source in config.data.sources}
-    assert kinds == {"tsv", "csv", "jsonl", "parallel", "tmx", "po", "xliff", "mtdata"}
+    assert kinds == {"tsv", "csv", "jsonl", "parallel", "tmx", "po", "xliff"}
 
 
 @pytest.mark.parametrize("key", CleanConfig.model_fields)

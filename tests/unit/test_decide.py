@@ -1,4 +1,4 @@
-"""What deciding on a corpus costs in memory: a few bytes a pair, and no text."""
+"""Examples for the report, and the memory that deciding takes per pair."""
 
 from __future__ import annotations
 
@@ -11,73 +11,49 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nmt.config.schema import DataConfig
-from nmt.prepare import decide, keys
-from nmt.prepare import holdout as split
-from nmt.prepare.chunks import Drops
-from nmt.prepare.decide import CorpusKeys, Decisions, Span
+from nmt.prepare import holdout
+from nmt.prepare.decide import CorpusKeys, Decisions, Span, sample_flags
+from nmt.prepare.drops import Drops
 
-# A place, a flag, the label of its group and the place of the group's first pair in the draw.
-BYTES_A_PAIR = 1 + 1 + 4 + 4
-BLOCK = 1 << 11
+MAX_BYTES_PER_PAIR = 150  # several arrays of 64 bits at once: 0.3 GB for two million pairs
 
 
-@pytest.fixture(autouse=True)
-def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So small that what is fixed hides nothing of what grows."""
-    monkeypatch.setattr(keys, "PART", 1 << 13)
-    for module in (keys, split, decide):
-        monkeypatch.setattr(module, "BLOCK", BLOCK)
-
-
-def peak(folder: Path, pairs: int, alike: tuple[int, ...] = (), **data: object) -> int:
-    """Bytes that deciding on so many pairs of random keys holds at most.
+def peak_memory(pairs: int, shared: tuple[int, ...] = (), cap: int | None = None) -> int:
+    """Return the bytes that deciding on so many pairs with random keys allocates at most.
 
     Args:
-        folder: for the keys.
-        pairs: how many.
-        alike: which keys every second pair has in common: 0 source, 1 target, 2 pair.
-        data: of the configuration.
+        pairs: number of pairs.
+        shared: keys that every second pair has in common: 0 source, 1 target, 2 pair.
+        cap: of the source.
     """
-    folder.mkdir()
-    rng = np.random.default_rng(1)
-    corpus = CorpusKeys(folder)
-    with corpus:
-        for start in range(0, pairs, BLOCK):
-            some = rng.integers(2**64, size=(3, min(BLOCK, pairs - start)), dtype=np.uint64)
-            some[1, ::10] = some[1, 0]  # some targets more than once, so that there are groups
-            some[list(alike), 1::2] = 7
-            corpus.add(some)
-    config = DataConfig.model_validate(
-        {"dir": folder, "sources": [{"source": "tsv", "path": "x"}], "dev": 50, "test": 50, **data}
-    )
-    spans = [Span(0, pairs, 1.0, config.sources[0].cap)]
+    keys = np.random.default_rng(1).integers(2**64, size=(3, pairs), dtype=np.uint64)
+    keys[1, ::10] = keys[1, 0]  # one large group
+    keys[list(shared), 1::2] = 7
+    source = {"source": "tsv", "path": "x", "cap": cap}
+    config = DataConfig.model_validate({"dir": "x", "sources": [source], "dev": 50, "test": 50})
+    excluded = {Path("exam.txt"): np.arange(9, dtype=np.uint64)}
     tracemalloc.start()
-    decisions = Decisions(config, corpus, spans, pairs, Drops())
-    decisions.decide(pairs, [], {Path("exam.txt"): np.arange(9, dtype=np.uint64)})
-    most = tracemalloc.get_traced_memory()[1]
+    corpus = CorpusKeys(*keys)
+    decisions = Decisions(config, corpus, [Span(0, pairs, 1.0, cap)], pairs, Drops())
+    decisions.decide(pairs, [], excluded)
+    peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert np.count_nonzero(decisions.places == split.DEV) == 50
-    return most
+    assert np.count_nonzero(decisions.split_ids == holdout.DEV) == 50
+    return peak
 
 
 @given(st.lists(st.booleans(), max_size=60), st.integers(1, 8))
-def test_examples_are_taken_from_all_of_the_corpus(flags: list[bool], count: int) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decide, "BLOCK", 7)
-        found = decide._spread(np.array(flags, dtype=bool), count)
-    at = [place for place, flag in enumerate(flags) if flag]
-    assert found == sorted({at[i * len(at) // count] for i in range(count)} if at else [])
+def test_examples_are_evenly_spaced(flags: list[bool], count: int) -> None:
+    positions = [position for position, flag in enumerate(flags) if flag]
+    expected = {positions[i * len(positions) // count] for i in range(count)} if positions else ()
+    assert sample_flags(np.array(flags, dtype=bool), count) == sorted(expected)
 
 
 @pytest.mark.parametrize(
-    ("cap", "alike"),
+    ("cap", "shared"),
     [(None, ()), (4_000, ()), (None, (0, 1, 2)), (None, (1,)), (None, (0,))],
     ids=["ordinary", "capped", "half one pair", "half one target", "half one source"],
 )
-def test_memory_of_a_further_pair(tmp_path: Path, cap: int | None, alike: tuple[int, ...]) -> None:
-    sources = [{"source": "tsv", "path": "x", "cap": cap}]
-    few, many = 100_000, 200_000
-    peak(tmp_path / "first", 5_000)  # modules imported on the way count as well
-    less = peak(tmp_path / "few", few, alike, sources=sources)
-    grown = peak(tmp_path / "many", many, alike, sources=sources) - less
-    assert grown / (many - few) <= BYTES_A_PAIR + 0.5
+def test_memory_per_pair(cap: int | None, shared: tuple[int, ...]) -> None:
+    peak_memory(5_000)  # imports allocate as well
+    assert peak_memory(100_000, shared, cap) / 100_000 <= MAX_BYTES_PER_PAIR

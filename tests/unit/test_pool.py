@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from nmt.config.sources import Source
 from nmt.errors import NmtError
 from nmt.io.read import Meter, read_lines
-from nmt.prepare.chunks import Pool
+from nmt.prepare.pool import Pool
 from nmt.prepare.sources import read_pairs
 
 
@@ -65,7 +65,7 @@ def test_a_short_stream_stays_in_this_process(count: int | None) -> None:
 
 def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     script = (
-        "import os, time\nfrom nmt.prepare.chunks import Pool\n"
+        "import os, time\nfrom nmt.prepare.pool import Pool\n"
         "from tests.unit.test_pool import own_number\n"
         "if __name__ == '__main__':\n    with Pool(2) as pool:\n"
         f"        print(*{{*pool.map(own_number, [{str(tmp_path)!r}] * 20)}}, flush=True)\n"

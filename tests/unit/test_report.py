@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from html.parser import HTMLParser
@@ -10,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from nmt.data.manifest import Manifest
+from nmt.prepare.pair import Pair
 from nmt.prepare.report import _histogram, summary, write_html
-from nmt.prepare.sources import Pair
-from nmt.prepare.statistics import LONGEST, Statistics
+from nmt.prepare.statistics import MAX_LENGTH, Statistics
 
 HOSTILE = "</details><script>alert(1)</script>\x07\u202e&\u2028"
 
@@ -27,7 +27,8 @@ def lengths(*values: int) -> list[int]:
 def manifest() -> dict:
     sizes = {"pieces": 4000, "simplify": True, "sha256": "0" * 64}
     return {
-        "format": 2, "program": "0.1", "python": "3.11", "sources": {f"{HOSTILE}.tsv": "ab" * 32},
+        "format": 3, "config": {}, "program": "0.1", "python": "3.11",
+        "sources": {f"{HOSTILE}.tsv": "ab" * 32},
         "read": {"a.tsv": 1000, f"{HOSTILE}.tsv": 234}, "repeated": 0,
         "train": {"pairs": 1000, "src_pieces": 9000, "trg_pieces": 8000},
         "dev": {"pairs": 10}, "test": {"pairs": 20},
@@ -45,9 +46,9 @@ def manifest() -> dict:
                 name: lengths(1, 5, 5, 9, 900)
                 for name in ("src characters", "trg characters", "src pieces", "trg pieces")
             },
-            "unused pieces": {"src": 3, "trg": 0},
-            "byte characters": {"src": [["龘", 2], [" ", 1], ["<", 1], ["\u200e", 1]], "trg": []},
-            "byte characters in all": {"src": [3, 4], "trg": [0, 0]},
+            "unused_pieces": {"src": 3, "trg": 0},
+            "byte_characters": {"src": [["龘", 2], [" ", 1], ["<", 1], ["\u200e", 1]], "trg": []},
+            "byte_totals": {"src": [3, 4], "trg": [0, 0]},
             "pieces": {"src": [["的", 500], ["<", 3]], "trg": [["▁the", 400]]},
         },
     }  # fmt: skip
@@ -74,7 +75,7 @@ class Reader(HTMLParser):
 
 
 def test_the_page_stands_alone_and_is_well_formed(manifest: dict, tmp_path: Path) -> None:
-    write_html(tmp_path, manifest)
+    write_html(tmp_path, Manifest.model_validate(manifest))
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     reader = Reader()
     reader.feed(re.sub(r"<(rect[^>]*)>", r"<\1>", page))
@@ -88,7 +89,7 @@ def test_the_page_stands_alone_and_is_well_formed(manifest: dict, tmp_path: Path
 
 
 def test_the_page_says_what_the_manifest_says(manifest: dict, tmp_path: Path) -> None:
-    write_html(tmp_path, manifest)
+    write_html(tmp_path, Manifest.model_validate(manifest))
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     for text in (
         "1,234",
@@ -110,7 +111,7 @@ def test_what_to_do_stands_beside_a_reason_that_has_a_name_of_its_own(
 ) -> None:
     manifest["dropped"] = {"meets exam.txt": 5, "over 100 pieces": 4, "number mismatch": 2}
     manifest["dropped"] |= {"over the cap of its source": 3, "foreign script": 1}
-    write_html(tmp_path, manifest)
+    write_html(tmp_path, Manifest.model_validate(manifest))
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     for advice in ("this file of data.exclude", "data.clean.max_pieces", "Drawn at random"):
         assert page.count(advice) == 1, advice
@@ -120,10 +121,10 @@ def test_what_to_do_stands_beside_a_reason_that_has_a_name_of_its_own(
 
 def test_the_table(manifest: dict) -> None:
     manifest["read"] = {"a.tsv": 1234}
-    assert summary(json.loads(json.dumps(manifest))) == (
+    assert summary(Manifest.model_validate(manifest)) == (
         "read\n"
         "  a.tsv       1,234\n"
-        "dropped, and an example\n"
+        "dropped, with an example\n"
         "  number mismatch        -200  "
         "他有25本书</details><script>alert… | xxxxxxxxxxxxxxxxxxxxxxxxxxxxx…\n"
         "  empty side               -4\n"
@@ -140,7 +141,7 @@ def test_a_histogram_loses_nobody() -> None:
     svg = _histogram(lengths(*range(1, 100), *[5] * 20))
     inside = sum(int(n.replace(",", "")) for n in re.findall(r": ([\d,]+)</title>", svg))
     assert 0.99 * 119 <= inside <= 119
-    assert _histogram([0] * (LONGEST + 1)) == "<p>none</p>"
+    assert _histogram([0] * (MAX_LENGTH + 1)) == "<p>none</p>"
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,7 @@ def test_a_histogram_loses_nobody() -> None:
 )
 def test_scripts(text: str, kind: str) -> None:
     statistics = Statistics()
-    statistics.observe([Pair(text, "x")])
+    statistics.count_pairs([Pair(text, "x")])
     names = ("simplified", "traditional", "mixed scripts", "either script")
     assert {name: statistics.counts[name] for name in names if statistics.counts[name]} == {kind: 1}
 
@@ -163,10 +164,10 @@ def test_scripts(text: str, kind: str) -> None:
 def test_parts_add_up_to_the_whole() -> None:
     pairs = [Pair(f"我有{'很' * i}多 APP，", "I have many." * i) for i in range(9)]
     whole, parts = Statistics(), Statistics()
-    whole.observe(pairs)
+    whole.count_pairs(pairs)
     for start in range(0, 9, 4):
         part = Statistics()
-        part.observe(pairs[start : start + 4])
+        part.count_pairs(pairs[start : start + 4])
         parts.add(part)
     assert whole.counts == parts.counts
     assert {k: v.tolist() for k, v in whole.lengths.items()} == {

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from nmt.config.sources import HskSource, ParallelSource, TsvSource
 from nmt.errors import NmtError
-from nmt.prepare.readers.catalogues import read_po, senses
+from nmt.prepare.readers.hsk import senses
+from nmt.prepare.readers.po import read_po
 from nmt.prepare.sources import Pair, describe, read_extra_pairs, read_pairs
 
 # A cell of a table: anything but what ends a cell or a line.

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from nmt.errors import NmtError
 from nmt.io.read import decode_line, open_bytes, read_lines
-from nmt.text.normalise import fence_key, normalise
+from nmt.text.normalise import leakage_key, normalise
 
 
 def lines_of(tmp_path: Path, data: bytes) -> list[str]:
@@ -110,5 +110,5 @@ def test_normalise_leaves_nothing_that_ends_a_line(text: str) -> None:
         ("", "", True),
     ],
 )
-def test_fence_key(one: str, other: str, same: bool) -> None:
-    assert (fence_key(one) == fence_key(other)) is same
+def test_leakage_key(one: str, other: str, same: bool) -> None:
+    assert (leakage_key(one) == leakage_key(other)) is same
