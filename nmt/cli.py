@@ -21,6 +21,7 @@ import nmt
 from nmt.align.command import align
 from nmt.errors import NmtError
 from nmt.evaluate.command import evaluate
+from nmt.log import install_handler
 from nmt.prepare.command import prepare
 from nmt.train.command import train
 from nmt.translate.command import translate
@@ -106,6 +107,7 @@ def main() -> None:
 
 def run(program: typer.Typer, name: str | None = None) -> NoReturn:
     """Run a Typer program and exit; print a message for a bad request."""
+    install_handler()
     try:
         code = program(standalone_mode=False, prog_name=name)
     except NmtError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ from nmt.errors import NmtError
 
 if TYPE_CHECKING:
     import torch
-from nmt.log import say, warn
+
+logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -47,13 +49,13 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         works = torch.cuda.is_available()
         if works and (broken := _why_not_cuda("cuda")) is not None:
-            warn(f"the GPU is not used: {broken}")
+            logger.warning(f"the GPU is not used: {broken}")
             works = False
         chosen = torch.device("cuda" if works else "cpu")
         if not works:
             _keep_to_allowed_cores()
         label = torch.cuda.get_device_name() if works else f"{torch.get_num_threads()} threads"
-        say(f"device: {chosen.type} ({label})")
+        logger.info(f"device: {chosen.type} ({label})")
         return chosen
     if name == "cpu":
         _keep_to_allowed_cores()
@@ -92,7 +94,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
             getattr(torch.cpu, ask, bool)()
             for ask in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         )
-    say(
+    logger.info(
         "precision: bfloat16 products (this processor has instructions for them)"
         if fast
         else "precision: float32 (this processor has no instructions for bfloat16)"

@@ -1,9 +1,13 @@
-"""Messages on stderr."""
+"""Results on stdout, messages on stderr.
+
+The modules log to ``logging.getLogger(__name__)``; the command line installs one handler.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import sys
 from typing import TextIO
@@ -11,47 +15,52 @@ from typing import TextIO
 from nmt.errors import NmtError
 
 
-def say(message: str) -> None:
-    """One line on stderr, above a progress bar if there is one. stdout is for results.
+class StderrHandler(logging.Handler):
+    """Write messages to stderr, above progress bars. A closed stderr is ignored."""
 
-    Of several workers only the first speaks. A terminal that has gone away is no reason to
-    end a training, so a line that can't be written is lost.
-    """
-    from tqdm import tqdm
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one message, with its level if it is a warning or worse."""
+        from tqdm import tqdm
 
-    if os.environ.get("RANK", "0") == "0":
+        message = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            message = f"{record.levelname.lower()}: {message}"
         try:
             tqdm.write(message, file=sys.stderr)
         except OSError as error:
-            if error.errno in (errno.EPIPE, errno.EIO):  # nobody reads it any more
+            if error.errno in (errno.EPIPE, errno.EIO):  # the reader or the terminal is gone
                 with contextlib.suppress(OSError):
-                    leave(sys.stderr)
+                    discard_output(sys.stderr)
 
 
-def leave(stream: TextIO) -> None:
-    """Write nothing more to stdout or stderr, whose reader is gone or whose disk is full.
+def install_handler() -> None:
+    """Show the messages of the package on stderr; with several workers, those of rank 0."""
+    logger = logging.getLogger("nmt")
+    if os.environ.get("RANK", "0") == "0" and not any(
+        isinstance(handler, StderrHandler) for handler in logger.handlers
+    ):
+        logger.addHandler(StderrHandler())
+        logger.setLevel(logging.INFO)
 
-    Python would complain at exit of what it still holds.
+
+def discard_output(stream: TextIO) -> None:
+    """Redirect stdout or stderr to the null device, after its reader or its disk failed.
+
+    Otherwise Python reports an error at exit, when it flushes what is buffered.
     """
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def warn(message: str) -> None:
-    """As `say`, for what the user should look at."""
-    say(f"warning: {message}")
-
-
-def print_text(text: str, *, err: bool = False) -> None:
-    """Print a result on stdout, or on stderr. A closed pipe (head, less) is ignored.
+def print_text(text: str) -> None:
+    """Print a result on stdout. A closed pipe (head, less) is ignored.
 
     Raises:
         NmtError: stdout cannot be written, for example because the disk is full.
     """
-    stream = sys.stderr if err else sys.stdout
     try:
-        print(text, file=stream, flush=True)
+        print(text, flush=True)
     except OSError as error:
-        leave(stream)
-        if not err and not isinstance(error, BrokenPipeError):
+        discard_output(sys.stdout)
+        if not isinstance(error, BrokenPipeError):
             reason = error.strerror
             raise NmtError(f"standard output: cannot be written ({reason})") from error

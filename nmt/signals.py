@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 from collections.abc import Iterator
 from types import FrameType
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     pass
-from nmt.log import say
+
+logger = logging.getLogger(__name__)
 
 
 class Stop:
@@ -35,7 +37,7 @@ def stopping_on_signals() -> Iterator[Stop]:
         if stop.signal is not None:
             raise KeyboardInterrupt
         stop.signal = number
-        say("stopping: saving first (Ctrl-C again to stop without)")
+        logger.info("stopping: saving first (Ctrl-C again to stop without)")
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:

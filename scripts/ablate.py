@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import statistics
 from pathlib import Path
@@ -33,7 +34,6 @@ from nmt.errors import NmtError
 from nmt.evaluate.metrics import score
 from nmt.evaluate.tables import table
 from nmt.io.write import write_whole
-from nmt.log import say
 from nmt.model import Seq2Seq
 from nmt.prepare.pipeline import prepare
 from nmt.run.directory import Run
@@ -41,6 +41,8 @@ from nmt.run.journal import environment
 from nmt.symbols import PAD
 from nmt.train.loop import train
 from nmt.translate.translator import Translator
+
+logger = logging.getLogger("nmt")
 
 BASE = "base"
 HEAD = ("change", "BLEU", "chrF2", "dev loss", "minutes", "parameters", "trainings")
@@ -90,7 +92,7 @@ def ablate(
     record = {"config": str(config), "set": set_ or [], "trainings": records}
     for suffix, content in ((".md", text), (".json", json.dumps(record, indent=1) + "\n")):
         write_whole(output.with_name(output.name + suffix), content.encode())
-    say(f"written: {output}.md, {output}.json")
+    logger.info(f"written: {output}.md, {output}.json")
 
 
 def _parse_seeds(text: str) -> list[int]:

@@ -13,6 +13,7 @@ Run again, it goes on where it was stopped. Needs the extra `plots`.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -27,12 +28,13 @@ from nmt.evaluate.metrics import RESAMPLES, Score, score
 from nmt.evaluate.tables import length_table, score_table
 from nmt.evaluate.texts import translate_all
 from nmt.io.write import write_whole
-from nmt.log import say
 from nmt.prepare.pipeline import prepare
 from nmt.prepare.report import summary
 from nmt.run.directory import Run
 from nmt.train.loop import train
 from nmt.translate.translator import Translator
+
+logger = logging.getLogger("nmt")
 
 NAMES = {"additive": "attention", "none": "one fixed vector"}
 
@@ -58,7 +60,7 @@ def attention_vs_fixed(
     chosen = lengths.parse_bounds(buckets) if buckets else None
     loaded = load_config(config, set_)
     manifest, _ = prepare(loaded)
-    say(summary(manifest))
+    logger.info(summary(manifest))
     folders = {kind: _train(loaded, kind, device) for kind in NAMES}
 
     sources: list[str] = []
@@ -85,7 +87,7 @@ def attention_vs_fixed(
     typer.echo(table)
     write_whole(output / "by_length.svg", length_chart(bands, banded, "svg"))
     write_whole(output / "by_length.md", f"{table}\n".encode())
-    say(f"written: {output / 'by_length.svg'}, {output / 'by_length.md'}")
+    logger.info(f"written: {output / 'by_length.svg'}, {output / 'by_length.md'}")
 
 
 def _train(config: Config, kind: str, device: str) -> Path:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from nmt.log import install_handler
 from tests.helpers.toy import Result
 
 # On a busy machine an example takes its time. In CI hypothesis takes a profile of its own.
@@ -127,6 +128,12 @@ def _signals_are_heard() -> None:
     """A suite started in the background ignores Ctrl-C and hang-up, and its programs with it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _messages_on_stderr() -> None:
+    """Show log messages on stderr, as the command line does."""
+    install_handler()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,9 @@ from nmt.align.lexicon import Lexicon, PairBatch, expect, pair_keys
 from nmt.data.packed import PackedSet
 from nmt.errors import NmtError
 from nmt.io.write import write_whole
-from nmt.log import say
 from nmt.symbols import BOS, EOS, PAD
+
+logger = logging.getLogger(__name__)
 
 ALIGNER = "aligner.safetensors"  # file name in a run directory
 FORMAT = 1
@@ -80,7 +82,9 @@ class Aligner:
         start = time.monotonic()
         aligner = cls.learn(corpus, seed=seed)
         aligner.save(path)
-        say(f"word alignment learned from the training pairs: {time.monotonic() - start:.0f} s")
+        logger.info(
+            f"word alignment learned from the training pairs: {time.monotonic() - start:.0f} s"
+        )
         return aligner
 
     def posteriors(self, src: Ids, src_mask: Mask, trg: Ids, trg_mask: Mask) -> Floats:

@@ -6,6 +6,7 @@ Python's interpreter, and the launching waits for it.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import signal
 from multiprocessing.connection import Connection
@@ -14,7 +15,8 @@ from queue import SimpleQueue
 
 from nmt.align.aligner import Aligner
 from nmt.align.hmm import Floats, Ids, Mask
-from nmt.log import warn
+
+logger = logging.getLogger(__name__)
 
 
 class Helpers:
@@ -47,7 +49,9 @@ class Helpers:
                 return found
         except (EOFError, OSError):
             helper = None
-            warn("a process that aligned batches has ended; the training does its share itself now")
+            logger.warning(
+                "a process that aligned batches has ended; the training does its share itself now"
+            )
         except BaseException:
             helper = None  # it may hold an answer that nobody took
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from dataclasses import replace
 
 import typer
@@ -10,6 +11,8 @@ import typer
 from nmt import options
 from nmt.evaluate.request import Request, check, choose_systems
 from nmt.log import print_text
+
+logger = logging.getLogger(__name__)
 
 
 @options.takes(Request)
@@ -36,6 +39,6 @@ def evaluate(request: Request) -> None:
         stack.callback(evaluated.write)  # after the verdict, and even if printing it fails
         print_text(evaluated.answer)
         for result in evaluated.checks:
-            print_text(f"gate: {result.message}", err=True)
+            logger.info(f"gate: {result.message}")
     if not all(result.passed for result in evaluated.checks):
         raise typer.Exit(3)

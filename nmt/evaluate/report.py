@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -17,10 +18,11 @@ from nmt.evaluate.metrics import Comparison, Score, sentence_scores
 from nmt.evaluate.tables import comparison_table, length_table, score_table, table
 from nmt.evaluate.texts import texts_sha256
 from nmt.io.write import write_whole, writing_to
-from nmt.log import warn
 
 if TYPE_CHECKING:
     from nmt.evaluate.gate import Check
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
@@ -188,4 +190,4 @@ def append_to_job_summary(text: str) -> None:
             with writing_to(path), path.open("a", encoding="utf-8") as file:
                 file.write(text + "\n")
         except (NmtError, OSError) as error:
-            warn(f"the job summary is not written: {error}")
+            logger.warning(f"the job summary is not written: {error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,8 @@ from nmt.evaluate.inputs import Decoding, System, Texts, read, translated
 from nmt.evaluate.metrics import DEFAULT, RESAMPLES, Comparison, Kind, Score, compare, score
 from nmt.evaluate.request import Request
 from nmt.io.write import write_whole
-from nmt.log import say
+
+logger = logging.getLogger(__name__)
 
 Banded = tuple[list[lengths.Bucket], dict[str, list[Score]]]
 Compared = list[list[list[Comparison]]]
@@ -117,17 +119,17 @@ def _write(
             full["by_length"] = report.length_report(*banded)
         report.write_json(out / "report.json", full)
         report.write_lines(out / "hypotheses.txt", systems[0].hypotheses)
-        say(f"report: {out / 'report.json'}")
+        logger.info(f"report: {out / 'report.json'}")
     else:
         several = report.comparison_report(systems, texts, scores, compared)
         if banded is not None:
             several["by_length"] = report.length_report(*banded)
         report.write_json(out / "comparison.json", several)
-        say(f"report: {out / 'comparison.json'}")
+        logger.info(f"report: {out / 'comparison.json'}")
     if banded is not None and request.chart is not None:
         kind = charts.check_chart_name(request.chart)
         write_whole(request.chart, charts.length_chart(*banded, kind))
-        say(f"chart: {request.chart}")
+        logger.info(f"chart: {request.chart}")
     text = report.markdown(systems, texts, scores, checks, banded, compared)
     if request.markdown is not None:
         write_whole(request.markdown, text.encode())
@@ -138,4 +140,4 @@ def _write(
         bands = banded or (None if texts.source is None else _by_length(systems, texts, None))
         page = report_page(systems[0], texts, scores[0], checks, bands)
         write_whole(request.html, page.encode())
-        say(f"page: {request.html}")
+        logger.info(f"page: {request.html}")

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from nmt.errors import NmtError
 from nmt.io.read import open_zstd
-from nmt.log import leave
+from nmt.log import discard_output
 
 WriteLine = Callable[[str], object]
 Flush = Callable[[], object]
@@ -112,7 +112,7 @@ def _stdout_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        leave(sys.stdout)
+        discard_output(sys.stdout)
         if isinstance(error, BrokenPipeError):
             raise
         raise NmtError(

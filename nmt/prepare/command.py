@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from nmt import options
-from nmt.log import print_text
+
+logger = logging.getLogger(__name__)
 
 
 def prepare(
@@ -43,7 +45,7 @@ def prepare(
 
     loaded = load_config(config, set_)
     manifest, worked = run_prepare(loaded, workers, check_leak or [])
-    print_text(summary(manifest), err=True)
+    logger.info(summary(manifest))
     state = "prepared" if worked else "unchanged, nothing to do"
-    print_text(f"report: {loaded.data.dir / 'report.html'}", err=True)
-    print_text(f"{loaded.data.dir}: {state}", err=True)
+    logger.info(f"report: {loaded.data.dir / 'report.html'}")
+    logger.info(f"{loaded.data.dir}: {state}")

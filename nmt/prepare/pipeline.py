@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import logging
 import platform
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -40,7 +41,6 @@ from nmt.data.tokenizer import Tokenizer
 from nmt.errors import NmtError
 from nmt.io.read import Meter, check_readable
 from nmt.io.write import file_sha256, is_pipe, replacing_folder
-from nmt.log import say, warn
 from nmt.prepare import chunks, holdout, leakage, report
 from nmt.prepare.chunks import Cleaned, Encoded, chunked
 from nmt.prepare.decide import CorpusKeys, Decisions, Span, nothing_left
@@ -51,6 +51,8 @@ from nmt.prepare.pool import Pool
 from nmt.prepare.sources import describe, read_extra_pairs, read_pairs, source_files
 from nmt.prepare.statistics import Statistics
 from nmt.text.keys import uniform_draws
+
+logger = logging.getLogger(__name__)
 
 _OUTPUT_FILES = {
     MANIFEST, "report.html", *(f"{side}.model" for side in SIDES),
@@ -180,7 +182,7 @@ class _Preparation:
         read = sum(self.read.values())
         if not self._kept:
             raise nothing_left(read, self.drops)
-        say(f"deciding on {self._kept:,} pairs")
+        logger.info(f"deciding on {self._kept:,} pairs")
         keys = CorpusKeys.concatenate(self._keys)
         self._keys.clear()
         decisions = Decisions(self.data, keys, self.spans, read, self.drops)
@@ -218,7 +220,9 @@ class _Preparation:
         if not translated:
             raise NmtError(f"data.{name}: {describe(source)} has no pair with both sides")
         if len(translated) < len(pairs):
-            say(f"data.{name}: {len(pairs) - len(translated):,} units without one side left out")
+            logger.info(
+                f"data.{name}: {len(pairs) - len(translated):,} units without one side left out"
+            )
         return translated
 
     def _clean(self) -> int:
@@ -292,16 +296,16 @@ class _Preparation:
         auto = auto_vocab(sample.total)
         src, trg = self.data.src_vocab, self.data.trg_vocab
         sizes = auto[0] if src == "auto" else src, auto[1] if trg == "auto" else trg
-        say(f"training tokenizers: {sizes[0]:,} Chinese and {sizes[1]:,} English pieces")
+        logger.info(f"training tokenizers: {sizes[0]:,} Chinese and {sizes[1]:,} English pieces")
         tokenizers, warnings = train_both(
             sample, sizes, (src == "auto", trg == "auto"),
             simplify=self.data.to_simplified, workers=self.workers,
         )  # fmt: skip
         for warning in warnings:
             self.warnings.append(warning)
-            warn(warning)
+            logger.warning(warning)
         if any(len(t) > size for t, size in zip(tokenizers, sizes, strict=True)):
-            say("vocabulary enlarged to hold all characters of the corpus")
+            logger.info("vocabulary enlarged to hold all characters of the corpus")
         for name, tokenizer in zip(SIDES, tokenizers, strict=True):
             (self.folder / f"{name}.model").write_bytes(tokenizer.model)
         return tokenizers

@@ -22,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import re
 import shutil
 from collections.abc import Iterator
@@ -44,8 +45,9 @@ from nmt.data.tokenizer import load_both
 from nmt.errors import NmtError
 from nmt.io.read import read_lines
 from nmt.io.write import file_sha256, replacing_folder, write_whole
-from nmt.log import say, warn
 from nmt.model import Seq2Seq
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 _TEXTS = ("dev.src.txt", "dev.trg.txt", "test.src.txt", "test.trg.txt")
@@ -214,7 +216,7 @@ class Run:
                 raise ValueError("it says nothing of its files")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             if folder.is_dir():  # else a training that goes on has just removed it
-                warn(f"{path}: damaged, passed over ({error})")
+                logger.warning(f"{path}: damaged, passed over ({error})")
             return None
         return checkpoint
 
@@ -306,7 +308,7 @@ class Run:
             try:
                 tensors = {name: checkpoint.load(name, cpu) for name in ("model", "trainer")}
             except NmtError as error:
-                warn(f"{error.message}; going back to the checkpoint before")
+                logger.warning(f"{error.message}; going back to the checkpoint before")
                 continue
             return checkpoint, tensors
         if any(path.name.isdigit() for path in self.folder.glob("checkpoints/*")):
@@ -348,7 +350,9 @@ class Run:
                     "wait until it ends, or name another folder in run",
                 ) from None
             except OSError as error:  # a file system without locks
-                warn(f"{self.folder}: cannot be locked ({error.strerror}); train it only once")
+                logger.warning(
+                    f"{self.folder}: cannot be locked ({error.strerror}); train it only once"
+                )
             yield
 
     def replace_config(self, config: Config) -> None:
@@ -398,7 +402,7 @@ def newest_run(parent: Path) -> Path:
             "train one with nmt train, or name one with --model",
         )
     newest = max(finished)[1]
-    say(f"model: {newest}")
+    logger.info(f"model: {newest}")
     return newest
 
 

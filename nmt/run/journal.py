@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -28,7 +29,8 @@ import nmt
 from nmt.distributed import Workers
 from nmt.errors import NmtError
 from nmt.io.write import write_whole, writing_to
-from nmt.log import warn
+
+logger = logging.getLogger(__name__)
 
 JOURNAL = "train.jsonl"
 
@@ -68,7 +70,7 @@ class Journal:
                         self._board.add_scalar(f"{kind}/{key}", value, update)
                 self._board.flush()
         except (NmtError, OSError) as error:
-            warn(f"a record of the journal is lost: {error}")
+            logger.warning(f"a record of the journal is lost: {error}")
 
     def _append(self, line: bytes) -> None:
         """Write a line, or none of it: what a full disk leaves of one is taken back."""

@@ -6,6 +6,7 @@ that goes on elsewhere is told if something else would be chosen there.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,8 @@ import torch
 from nmt.config.schema import Config
 from nmt.device import choose_precision
 from nmt.distributed import Workers
-from nmt.log import say
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def settle(config: Config, pairs: int) -> Config:
             chosen[section][key] = getattr(advice, key)
     if any(chosen.values()):
         shown = ", ".join(f"{s}.{k} {v:g}" for s, keys in chosen.items() for k, v in keys.items())
-        say(f"auto, for {pairs:,} training pairs: {shown}")
+        logger.info(f"auto, for {pairs:,} training pairs: {shown}")
     return config.model_copy(
         update={s: getattr(config, s).model_copy(update=keys) for s, keys in chosen.items()}
     )

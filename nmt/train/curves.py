@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from nmt.errors import NmtError
 from nmt.evaluate.charts import check_installed, curves
 from nmt.io.write import write_whole
-from nmt.log import warn
 from nmt.run.journal import read_journal
+
+logger = logging.getLogger(__name__)
 
 NAME = "curves.svg"
 
@@ -32,4 +34,4 @@ def draw_curves(folder: Path) -> None:
         if picture is not None:
             write_whole(folder / NAME, picture)
     except Exception as error:
-        warn(f"curves are not drawn: {error}")
+        logger.warning(f"curves are not drawn: {error}")

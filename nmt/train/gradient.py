@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,10 +26,11 @@ from nmt.data.packed import PackedSet
 from nmt.device import is_out_of_memory
 from nmt.distributed import Workers
 from nmt.errors import NmtError
-from nmt.log import warn
 from nmt.model import Seq2Seq
 from nmt.train.cuda_graphs import RecordedGradient, Recorder
 from nmt.train.loss import batch_loss
+
+logger = logging.getLogger(__name__)
 
 _SOON = 1000  # updates
 
@@ -222,7 +224,7 @@ class Gradient:
                 "lower data.clean.max_pieces and prepare again, or make the model smaller",
             )
         self.most_cells = sentences.cells(part) / 2
-        warn(
+        logger.warning(
             f"a batch of {len(part)} sentences does not fit into memory: batches this large "
             "are computed in parts from now on"
         )

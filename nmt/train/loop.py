@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 import math
 import os
 import time
@@ -28,7 +29,6 @@ from nmt.data.packed import PackedSet
 from nmt.device import compute_reproducibly, cores_of_a_worker
 from nmt.distributed import Workers, joining_workers
 from nmt.errors import NmtError
-from nmt.log import say, warn
 from nmt.model.fast.recurrence_cuda import path_taken
 from nmt.run.directory import Run
 from nmt.run.journal import Journal, Window, environment
@@ -44,6 +44,8 @@ from nmt.train.schedule import learning_rate, reason_to_stop
 from nmt.train.state import Progress
 from nmt.train.teacher import learn_alignment
 from nmt.train.validation import Validation
+
+logger = logging.getLogger(__name__)
 
 _LOG_EVERY = 50  # updates
 _LOOK_AHEAD = 4  # batches gathered while others are computed
@@ -80,7 +82,7 @@ def train(
         config = settle_precision(config, device, workers)
         run = open_or_create(config, workers)
         for warning in manifest.warnings:
-            warn(warning)
+            logger.warning(warning)
         with run.locked() if workers.first else contextlib.nullcontext():
             return _Training(run, corpus, device, workers, tensorboard=tensorboard).go_on()
 
@@ -185,7 +187,7 @@ class _Training:
         if self.progress.stopped_by is not None and not self._revive():
             if self.run.info["finished"] is None:
                 self._finish()  # a kill came between the last save and here
-            say(f"{self.run.folder}: training is finished ({self.progress.stopped_by})")
+            logger.info(f"{self.run.folder}: training is finished ({self.progress.stopped_by})")
             return self.run, self.progress
         self._begin()
         with (
@@ -214,7 +216,7 @@ class _Training:
                 )
             if self.progress.stopped_by is None:
                 self._save()
-                say(
+                logger.info(
                     f"saved at update {self.progress.update:,}; the same command goes on from there"
                 )
             else:
@@ -226,16 +228,18 @@ class _Training:
         progress = self.progress
         self._write("start", workers=self.workers.count, **environment(self.device))
         parameters = sum(p.numel() for p in self.model.parameters())
-        say(
+        logger.info(
             f"{len(self.corpus):,} pairs, {len(self.plan):,} updates an epoch, at most "
             f"{self.total:,}; {parameters:,} parameters"
             + (f"; {self.workers.count} workers" if self.workers.count > 1 else "")
             + (f"; going on at update {progress.update:,}" if progress.update else "")
         )
         recorded = ", recorded as CUDA graphs" if self.gradient.recorded is not None else ""
-        say(f"recurrence: {path_taken(self.device)}{recorded}")
+        logger.info(f"recurrence: {path_taken(self.device)}{recorded}")
         if self.workers.first and not plots_are_possible():
-            say("curves.svg is not drawn: matplotlib is missing (pip install 'nmt-zh-en[plots]')")
+            logger.info(
+                "curves.svg is not drawn: matplotlib is missing (pip install 'nmt-zh-en[plots]')"
+            )
         if not self.run.checkpoints():
             self._save()  # a disk that can't hold it is better known now than in an hour
         self._forecast()
@@ -256,9 +260,9 @@ class _Training:
         epochs = (self.total - self.progress.update) / len(self.plan)
         minutes = self.config.max_minutes
         most = math.inf if minutes is None else minutes * 60 - self.progress.seconds
-        say(forecast.text(epochs, most))
+        logger.info(forecast.text(epochs, most))
         if (warning := forecast.warning()) is not None:
-            warn(warning)
+            logger.warning(warning)
         self._write("forecast", **forecast.record())
 
     def _batches(self, stop: Stop) -> Iterator[Blocks]:
@@ -413,13 +417,13 @@ class _Training:
             sentences=len(self.validation.src),
             samples=found.samples,
         )
-        say(
+        logger.info(
             f"epoch {self._epochs_done():.1f}, update {self.progress.update:,}, "
             f"{self._elapsed() / 60:.1f} min: dev BLEU {found.bleu:.2f}, chrF {found.chrf:.2f}"
             + (" (best)" if better else "")
         )
         for sample in found.samples:
-            say(f"    {sample['source']}  =>  {sample['translation']}")
+            logger.info(f"    {sample['source']}  =>  {sample['translation']}")
         self._draw()
         return found.bleu
 
@@ -492,7 +496,7 @@ class _Training:
         self._draw(at_the_end=True)
         self.run.mark_finished()
         best = self.run.best()
-        say(
+        logger.info(
             f"finished: {self.progress.stopped_by}; best dev BLEU {best.dev_bleu:.2f} at "
             f"update {best.update:,}, {self._elapsed() / 60:.1f} min in all"
         )
@@ -511,7 +515,7 @@ class _Training:
 
     def _event(self, message: str, *, warning: bool = True) -> None:
         """Something out of the ordinary: said, and written down."""
-        warn(message) if warning else say(message)
+        logger.log(logging.WARNING if warning else logging.INFO, message)
         self._write("event", message=message)
 
     def _write(self, kind: str, **values: Any) -> None:

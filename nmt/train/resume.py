@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from nmt.config.schema import Config
 from nmt.distributed import Workers
 from nmt.errors import NmtError
 from nmt.io.write import file_sha256
-from nmt.log import say, warn
 from nmt.run.directory import Run
+
+logger = logging.getLogger(__name__)
 
 # Keys that may change between parts of one training: how long, how often, where.
 _SENTENCES = "train.validate_sentences"
@@ -35,7 +37,7 @@ def open_or_create(config: Config, workers: Workers) -> Run:
 
 def _open_or_create(config: Config) -> Run:
     if not (config.run / "run.json").exists():
-        say(f"run: {config.run} (new)")
+        logger.info(f"run: {config.run} (new)")
         return Run.create(config)
     run = Run.open(config.run)
     if run.info["corpus"] != file_sha256(config.data.dir / "manifest.json"):
@@ -54,9 +56,11 @@ def _open_or_create(config: Config) -> Run:
     if changed:
         shown = ", ".join(f"{key}: {old} -> {new}" for key, (old, new) in changed.items())
         with run.locked():
-            say(f"changed for the rest of the training: {shown}")
+            logger.info(f"changed for the rest of the training: {shown}")
             if any(key.startswith("search.") for key in changed) or _SENTENCES in changed:
-                warn("dev BLEU from now on is not comparable with that before; the best is of both")
+                logger.warning(
+                    "dev BLEU from now on is not comparable with that before; the best is of both"
+                )
             run.replace_config(config)
     return run
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 from nmt.align.aligner import ALIGNER, Aligner
 from nmt.align.helpers import Helpers
 from nmt.data.batches import Align
 from nmt.data.packed import PackedSet
 from nmt.distributed import Workers
-from nmt.log import say
 from nmt.run.directory import Run
+
+logger = logging.getLogger(__name__)
 
 
 def learn_alignment(
@@ -32,7 +35,7 @@ def learn_alignment(
     if not config.train.guided_alignment:
         return None
     if config.model.attention == "none":
-        say("guided alignment: none, this network has no attention to guide")
+        logger.info("guided alignment: none, this network has no attention to guide")
         return None
     path = run.folder / ALIGNER
     if workers.first and not path.exists():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
@@ -14,7 +15,6 @@ from tqdm import tqdm
 from nmt.errors import NmtError
 from nmt.io.read import read_lines
 from nmt.io.write import writing_lines
-from nmt.log import say
 from nmt.options import none_if_stdout
 from nmt.translate import output as formats
 from nmt.translate.attention_map import Alignment
@@ -23,6 +23,8 @@ from nmt.translate.request import Request
 from nmt.translate.streams import argument_lines, arriving_lines, file_lines
 from nmt.translate.translator import Translation, Translator
 from nmt.translate.views import grid
+
+logger = logging.getLogger(__name__)
 
 _MOST_DRAWN = 50  # sentences in one picture
 _MOST_CELLS = 1 << 22  # of a matrix: two thousand characters and as many words
@@ -50,7 +52,7 @@ def run(translator: Translator, request: Request) -> None:
                 _notes(translator, request, translation, at)
                 if alignment is not None and request.draws:
                     if request.show_attention:
-                        say(grid(alignment, shutil.get_terminal_size().columns))
+                        logger.info(grid(alignment, shutil.get_terminal_size().columns))
                     if page is not None:
                         page.add(alignment, translator.flags(translation))
                     if request.pictures and translation.text:
@@ -73,7 +75,7 @@ def _windows(request: Request) -> Iterator[Iterable[str]]:
     if sys.stdin is None:
         raise NmtError("standard input is closed", "name a file with --input, or give the text")
     if sys.stdin.isatty():
-        say("one sentence a line, Ctrl-D to end")
+        logger.info("one sentence a line, Ctrl-D to end")
     return arriving_lines(sys.stdin.fileno(), request.errors)
 
 
@@ -100,7 +102,7 @@ def _alignment(
         return None
     cells = len(translation.text.split()) * len(translation.source)
     if cells > _MOST_CELLS:
-        say(f"note: line {number + 1:,}: too long for a matrix of its attention, left out")
+        logger.info(f"note: line {number + 1:,}: too long for a matrix of its attention, left out")
         return None
     return translator.alignment(translation)
 
@@ -108,13 +110,13 @@ def _alignment(
 def _notes(translator: Translator, request: Request, translation: Translation, at: int) -> None:
     parts = [part.source for part in translation.parts]
     if len(parts) > 1 and sum(map(len, translator.src.encode_all(parts))) > translator.max_pieces:
-        say(
+        logger.info(
             f"note: line {at + 1:,} of {len(translation.source):,} characters was translated in "
             f"{len(translation.parts):,} parts"
         )
     if request.flags:
         for flag in translator.flags(translation):
-            say(f"flag: line {at + 1:,}: {flag.name}: {flag.detail}")
+            logger.info(f"flag: line {at + 1:,}: {flag.name}: {flag.detail}")
 
 
 def _check_drawable(count: int) -> None:

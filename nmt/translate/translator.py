@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,6 @@ from nmt.data.batches import pad_sources
 from nmt.data.tokenizer import Tokenizer
 from nmt.device import choose_device
 from nmt.errors import NmtError
-from nmt.log import warn
 from nmt.model import Seq2Seq
 from nmt.model.fast.inference import Inference
 from nmt.run.directory import Run
@@ -32,6 +32,8 @@ from nmt.translate.attention_map import Alignment, align, joined, joined_links
 from nmt.translate.flags import Flag, flags
 from nmt.translate.lengths import UsualLengths
 from nmt.translate.search import Hypothesis, beam_search, max_length
+
+logger = logging.getLogger(__name__)
 
 _WINDOW = 2048  # lines sorted by length together
 _WINDOW_CHARACTERS = 1 << 20  # or fewer lines, if they are long
@@ -471,7 +473,9 @@ def usual_lengths(run: Run) -> UsualLengths | None:
         return None
     sides = ((run.src, run.text("dev", "src")), (run.trg, run.text("dev", "trg")))
     if len(sides[0][1]) != len(sides[1][1]):
-        warn(f"{run.folder}: dev.src.txt and dev.trg.txt are not of equal length; not used")
+        logger.warning(
+            f"{run.folder}: dev.src.txt and dev.trg.txt are not of equal length; not used"
+        )
         return None
     apart = max(1, len(sides[0][1]) // _DEV_LINES)  # the first ones alone would be the easy ones
     src, trg = (map(len, side.encode_all(texts[::apart])) for side, texts in sides)

@@ -85,3 +85,13 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_library_prints_nothing(toy_run: Path) -> None:
+    code = (
+        "import nmt\n"
+        f"translator = nmt.Translator.load({str(toy_run)!r}, 'auto')\n"
+        "assert translator.translate(['我爱中国。'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
