@@ -1,0 +1,372 @@
+"""Protected spans: text that a translation must carry over unchanged.
+
+URLs, placeholders, tags, codes and the like have no translation. `find_spans` locates them,
+`mask` puts one numbered symbol in place of each, and `restore` puts the spans back into the
+translation, byte for byte. The symbols are pieces of both vocabularies (`SYMBOLS`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import regex
+
+from nmt.errors import NmtError
+
+MAX_SPANS = 10  # symbols in a vocabulary; a line with more spans is split
+SYMBOLS = tuple(f"\u27e6{number}\u27e7" for number in range(MAX_SPANS))  # ⟦0⟧ … ⟦9⟧
+_SYMBOL = regex.compile("\u27e6([0-9])\u27e7")
+
+_SECONDS = 1.0  # for one user pattern on one line; bounds catastrophic backtracking
+
+# ASCII only: a span ends where Chinese text begins, with or without a space between.
+_URL = r"""(?:(?:https?|ftps?|wss?|file)://|mailto:|www\.(?=[A-Za-z0-9]))
+           [A-Za-z0-9\-._~:/?\#\[\]@!$&'()*+,;=%]+"""
+_EMAIL = r"(?<![A-Za-z0-9._%+\-])[A-Za-z0-9._%+\-]++@(?:[A-Za-z0-9\-]++\.)+[A-Za-z]{2,}"
+_TAG = r"""<!--.*?--> | </?[A-Za-z][A-Za-z0-9:_.\-]*+(?:\s[^<>]*+|/)?> """
+_ENTITY = r"&(?:\#[0-9]{1,7}|\#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});"
+_CODE = r"(?<!`)(?:`[^`\n]++`|``(?!`)(?:[^`\n]|`(?!`))++``|```(?!`)(?:[^`]|`(?!``))++```)(?!`)"
+_PRINTF = r"""%(?:\([A-Za-z_]\w*\))?(?:[0-9]+\$)?[\-+\#0]*(?:[0-9]+|\*)?(?:\.(?:[0-9]+|\*))?
+              (?:hh|h|ll|l|L|z|j|t|q)?[sdiufFgGxXoceEaAp@](?![A-Za-z0-9_])"""
+_CALL = r"\$t\([^()\s]*\)"
+_VERSION = r"(?<![A-Za-z0-9.])[vV]?[0-9]+(?:\.[0-9]++){2,}+(?:[\-+.]?[A-Za-z0-9]++)*+"
+_VERSION_V = r"(?<![A-Za-z0-9.])[vV][0-9]+(?:\.[0-9]+)*(?:-[A-Za-z0-9.]+)?(?![A-Za-z0-9])"
+_DATE = r"""(?<![0-9A-Za-z./\-])[0-9]{4}(?P<sep>[-/.])[0-9]{1,2}(?P=sep)[0-9]{1,2}
+            (?:[T\ ][0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?(?:\.[0-9]+)?(?:Z|[+\-][0-9]{2}:?[0-9]{2})?)?
+            (?![0-9])"""
+_TIME = r"(?<![0-9A-Za-z:.])[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]{1,3})?)?(?![0-9:])"
+_PATH = r"""(?<![A-Za-z0-9_./\\:<\-])(?:
+              [A-Za-z]:\\[A-Za-z0-9_.\-\\]*[A-Za-z0-9_.\-\\]
+            | (?:~|\.{1,2})?/[A-Za-z0-9_.\-]++(?:/[A-Za-z0-9_.\-]*+)*+
+            | (?:[A-Za-z0-9_\-]++/)*+[A-Za-z0-9_\-]++(?:\.[A-Za-z][A-Za-z0-9_]*+)++
+            )"""
+_HASHTAG = r"\#[^\s\#]{1,30}\# | \#[A-Za-z0-9_]+ | \#\w+(?=\s|$)"
+_MENTION = r"(?<![\w.])@[A-Za-z0-9_][A-Za-z0-9_.\-]* | (?<![\w.])@\w+(?=[\s:：,，]|$)"
+_IDENTIFIER = r"(?<![A-Za-z0-9_])[A-Za-z_][A-Za-z0-9_]*+\(\)"
+_SNAKE = r"""(?<![A-Za-z0-9_])(?=[0-9_]*+[A-Za-z])[A-Za-z0-9]++(?:_[A-Za-z0-9]++)++
+             (?![A-Za-z0-9_])"""
+# A letter and a digit in one word: X-200B, MP3, COVID-19. Not 25kg or 3pm: those are amounts.
+_PRODUCT = r"""(?<![A-Za-z0-9_.\-])(?=[A-Za-z\-]*+[0-9])
+               (?:[A-Za-z][A-Za-z0-9]*+(?:-[A-Za-z0-9]++)*+|[0-9]++[A-Z][A-Za-z0-9]*+)
+               (?![A-Za-z0-9_])"""
+# Followed by 万 or 亿 a number is an amount, and converted by value.
+_DIGITS = r"""(?<![0-9A-Za-z.,])(?:[0-9０-９]{5,}+|[0-9]{1,3}(?:,[0-9]{3})++)(?:\.[0-9]+)?
+              (?![0-9A-Za-z])(?!\s*[十百千万亿兆])"""
+_EMOJI = r"""(?:\p{Regional_Indicator}{2}
+            | [0-9\#*]\uFE0F?\u20E3
+            | (?:\p{Emoji_Presentation}|\p{Extended_Pictographic}\uFE0F|[\U0001F000-\U0001FAFF])
+              (?:\uFE0F|\p{Emoji_Modifier}|[\U000E0020-\U000E007F]+)?
+              (?:\u200D\p{Extended_Pictographic}(?:\uFE0F|\p{Emoji_Modifier})?)*
+            )+"""
+
+# In order of precedence: at one position the first that matches wins.
+KINDS: dict[str, str] = {
+    "symbol": "\u27e6[0-9]\u27e7",
+    "code": _CODE,
+    "url": _URL,
+    "email": _EMAIL,
+    "tag": _TAG,
+    "entity": _ENTITY,
+    "placeholder": rf"{_PRINTF} | {_CALL}",
+    "date": _DATE,
+    "time": _TIME,
+    "version": rf"{_VERSION} | {_VERSION_V}",
+    "path": _PATH,
+    "identifier": rf"{_IDENTIFIER} | {_SNAKE}",
+    "product": _PRODUCT,
+    "number": _DIGITS,
+    "hashtag": _HASHTAG,
+    "mention": _MENTION,
+    "emoji": _EMOJI,
+}
+_ALL = regex.compile(
+    "|".join(f"(?P<{kind}>{pattern})" for kind, pattern in KINDS.items()),
+    regex.VERBOSE | regex.DOTALL,
+)
+_MAX_DEPTH = 20  # of nested braces; deeper ones are text
+# Inside braces: a name, a number, an ICU argument (`count, plural, …`) or a formula without Han.
+_ARGUMENT = regex.compile(r"\s*[A-Za-z0-9_.\-\[\]]*\s*(?:[,:!|].*)?", regex.DOTALL)
+_TRAILING = ".,;:!?'\""
+_TAG_NAME = regex.compile(r"<(/?)([A-Za-z][A-Za-z0-9:_.\-]*)")
+_VOID = frozenset(
+    [
+        "area",
+        "base",
+        "br",
+        "col",
+        "embed",
+        "hr",
+        "img",
+        "input",
+        "link",
+        "meta",
+        "source",
+        "track",
+        "wbr",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of a line that must not change.
+
+    Attributes:
+        begin: its first character in the line.
+        end: one past its last.
+        kind: a key of `KINDS`, ``placeholder``, or ``user`` for a pattern of the user's.
+        text: the characters themselves.
+    """
+
+    begin: int
+    end: int
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Masked:
+    """A line with a symbol in place of each span.
+
+    Attributes:
+        text: the line; its k-th span is ``SYMBOLS[k]``.
+        spans: in the order of the line, at most `MAX_SPANS`.
+    """
+
+    text: str
+    spans: tuple[Span, ...]
+
+
+def compile_patterns(patterns: Iterable[str]) -> list[regex.Pattern[str]]:
+    """Compile patterns of the user's.
+
+    Raises:
+        NmtError: not a regular expression, or one that matches the empty text.
+    """
+    compiled = []
+    for pattern in patterns:
+        try:
+            compiled.append(regex.compile(pattern))
+        except regex.error as error:
+            raise NmtError(f"--protect-pattern {pattern}: {error}") from None
+        if compiled[-1].match("") is not None:
+            raise NmtError(
+                f"--protect-pattern {pattern}: it matches the empty text",
+                "use + instead of *, or name at least one character",
+            )
+    return compiled
+
+
+def find_spans(text: str, patterns: Sequence[regex.Pattern[str]] = ()) -> list[Span]:
+    """Locate the protected spans of a line.
+
+    Args:
+        text: the line as its user wrote it, before normalisation.
+        patterns: further patterns, which win over the built-in kinds.
+
+    Returns:
+        Spans in the order of the line, without overlap. Tags that touch are one span.
+
+    Raises:
+        NmtError: a pattern of the user's took longer than a second.
+    """
+    taken = [*_user_spans(text, patterns), *_brace_spans(text)]
+    taken.sort(key=lambda span: (span.begin, -span.end))
+    spans: list[Span] = []
+    end = 0
+    for span in taken:
+        if span.begin >= end:
+            spans += _built_in(text, end, span.begin)
+            spans.append(span)
+            end = span.end
+    spans += _built_in(text, end, len(text))
+    return _join_touching_tags(text, spans)
+
+
+def mask(text: str, spans: Sequence[Span]) -> Masked:
+    """Put a symbol in place of each span.
+
+    Args:
+        text: the line.
+        spans: as `find_spans` returns them, at most `MAX_SPANS`.
+    """
+    parts, end = [], 0
+    for symbol, span in zip(SYMBOLS, spans, strict=False):
+        parts += [text[end : span.begin], symbol]
+        end = span.end
+    return Masked("".join(parts) + text[end:], tuple(spans))
+
+
+def restore(text: str, spans: Sequence[Span]) -> str:
+    """Put the spans back in place of their symbols, spaced as English is.
+
+    Args:
+        text: a translation that holds ``SYMBOLS[k]`` once for each span.
+        spans: the spans of the source.
+    """
+    out = ""
+    end = 0
+    glue = False  # whether the text that follows joins the last span without a space
+    for match in _SYMBOL.finditer(text):
+        number = int(match[1])
+        if number >= len(spans):
+            continue
+        span = spans[number]
+        between = text[end : match.start()]
+        out = _append(out, between.lstrip() if glue else between)
+        if _joins_before(span) and not _opens(span):
+            out = out.rstrip()
+        out += span.text
+        glue = _opens(span)
+        end = match.end()
+    rest = text[end:]
+    return _append(out, rest.lstrip() if glue else rest)
+
+
+def order_table(spans: Sequence[Span]) -> list[int]:
+    """Which symbols may follow, by the set of symbols already written.
+
+    Tags nest in the translation as they do in the source: an element opens after the element
+    around it, closes before it, and its siblings don't overlap with it. Other spans are free.
+
+    Returns:
+        For each set of used symbols, as a bit mask, the bit mask of allowed ones; `2**spans`.
+    """
+    pairs = _tag_pairs(spans)
+    table = []
+    for used in range(1 << len(spans)):
+        allowed = 0
+        for number in range(len(spans)):
+            if not used >> number & 1 and _may_follow(number, used, pairs):
+                allowed |= 1 << number
+        table.append(allowed)
+    return table
+
+
+def _may_follow(number: int, used: int, pairs: list[tuple[int, int]]) -> bool:
+    for begin, end in pairs:
+        if number == end:  # after its opening tag, and after all that the element holds
+            inside = [n for pair in pairs if begin < pair[0] and pair[1] < end for n in pair]
+            return all(used >> n & 1 for n in (begin, *inside))
+        if number == begin:
+            for other_begin, other_end in pairs:
+                is_open = bool(used >> other_begin & 1) and not used >> other_end & 1
+                around = other_begin < begin and end < other_end
+                if is_open != around and (is_open or around):
+                    return False
+    return True
+
+
+def _tag_pairs(spans: Sequence[Span]) -> list[tuple[int, int]]:
+    """Numbers of the opening and closing tags that belong together, innermost first."""
+    pairs, stack = [], []
+    for number, span in enumerate(spans):
+        if span.kind != "tag" or not (match := _TAG_NAME.match(span.text)):
+            continue
+        name = match[2].lower()
+        if not match[1]:
+            if not span.text.endswith("/>") and name not in _VOID:
+                stack.append((number, name))
+        elif any(opened == name for _, opened in stack):
+            while stack[-1][1] != name:
+                stack.pop()
+            pairs.append((stack.pop()[0], number))
+    return pairs
+
+
+def _user_spans(text: str, patterns: Sequence[regex.Pattern[str]]) -> list[Span]:
+    spans = []
+    for pattern in patterns:
+        try:
+            for match in pattern.finditer(text, timeout=_SECONDS):
+                if match.end() > match.start():
+                    spans.append(Span(match.start(), match.end(), "user", match[0]))
+        except TimeoutError:
+            raise NmtError(
+                f"--protect-pattern {pattern.pattern}: took more than {_SECONDS:g} s on one line",
+                "avoid nested repetition such as (a+)+",
+            ) from None
+    return spans
+
+
+def _brace_spans(text: str) -> list[Span]:
+    """Find ``{name}``, ``{{name}}``, ``${name}`` and ICU arguments, with balanced braces."""
+    spans: list[Span] = []
+    begins: list[int] = []
+    for match in regex.finditer(r"[{}]", text):
+        at = match.start()
+        if match[0] == "{":
+            begins.append(at)
+        elif begins:
+            begin = begins.pop()
+            if begins and len(begins) < _MAX_DEPTH:
+                continue  # an inner argument; the outermost braces decide
+            inner = text[begin + 1 : at]
+            if _is_argument(inner):
+                begin -= begin > 0 and text[begin - 1] in "$%#"
+                spans.append(Span(begin, at + 1, "placeholder", text[begin : at + 1]))
+    return spans
+
+
+def _is_argument(inner: str) -> bool:
+    while inner.startswith("{") and inner.endswith("}"):
+        inner = inner[1:-1]
+    return bool(inner.strip()) and _ARGUMENT.fullmatch(inner) is not None
+
+
+def _built_in(text: str, begin: int, end: int) -> list[Span]:
+    spans = []
+    for match in _ALL.finditer(text, begin, end):
+        kind = next(name for name in KINDS if match[name] is not None)
+        stop = match.end()
+        if kind == "url":
+            stop = _end_of_url(text, match.start(), stop)
+        spans.append(Span(match.start(), stop, kind, text[match.start() : stop]))
+    return spans
+
+
+def _end_of_url(text: str, begin: int, end: int) -> int:
+    """Leave out punctuation that ends the sentence, and a bracket opened before the URL."""
+    opened = text.count("(", begin, end)
+    closed = text.count(")", begin, end)
+    while end > begin + 1:
+        if text[end - 1] in _TRAILING:
+            end -= 1
+        elif text[end - 1] == ")" and closed > opened:
+            end, closed = end - 1, closed - 1
+        else:
+            break
+    return end
+
+
+def _join_touching_tags(text: str, spans: list[Span]) -> list[Span]:
+    """Join tags of one direction that touch, ``<b><i>``: they move together."""
+    joined: list[Span] = []
+    for span in spans:
+        last = joined[-1] if joined else None
+        if (
+            last is not None
+            and last.kind == span.kind == "tag"
+            and last.end == span.begin
+            and _TAG_NAME.match(last.text) is None
+        ):
+            joined[-1] = Span(last.begin, span.end, "tag", text[last.begin : span.end])
+        else:
+            joined.append(span)
+    return joined
+
+
+def _opens(span: Span) -> bool:
+    match = _TAG_NAME.match(span.text) if span.kind == "tag" else None
+    return match is not None and not match[1] and not span.text.endswith("/>")
+
+
+def _joins_before(span: Span) -> bool:
+    return span.kind == "entity" or (span.kind == "tag" and not _opens(span))
+
+
+def _append(out: str, text: str) -> str:
+    if text.startswith(" ") and text.lstrip()[:1] in tuple(",.;:!?)") and out and text.lstrip():
+        return out + text.lstrip()
+    return out + text
