@@ -34,7 +34,7 @@ from shapes import SHAPES
 
 from nmt import cli
 from nmt.config.schema import ModelConfig
-from nmt.data.batches import Batch, Blocks, make_batch, plan_epoch, usual_block_tokens
+from nmt.data.batches import Batch, Blocks, default_block_tokens, make_batch, plan_epoch
 from nmt.data.manifest import load_manifest
 from nmt.data.packed import PackedSet
 from nmt.device import allowed_cores, choose_precision
@@ -93,7 +93,7 @@ def train(
         if len(plan) >= (repeats + 1) * updates:
             break
         plan += plan_epoch(
-            *lengths, batch_tokens, 1, epoch, block_tokens=usual_block_tokens(torch.device("cpu"))
+            *lengths, batch_tokens, 1, epoch, block_tokens=default_block_tokens(torch.device("cpu"))
         )
 
     def update(blocks: Blocks) -> list[Batch]:
@@ -198,7 +198,7 @@ def padding_of_plan(packed: PackedSet, batch_tokens: int, kind: str) -> dict[str
     On a GPU also how many sizes of a batch there are, each of which is recorded.
     """
     src, trg = packed.src.lengths, packed.trg.lengths
-    blocks_of = usual_block_tokens(torch.device(kind))
+    blocks_of = default_block_tokens(torch.device(kind))
     plan = plan_epoch(src, trg, batch_tokens, 1, 0, block_tokens=blocks_of)
     cells, buckets = [0, 0], set()
     for block in itertools.chain.from_iterable(plan):

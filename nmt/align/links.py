@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nmt.data.batches import Align
+from nmt.data.batches import AlignBatch
 from nmt.data.tokenizer import Tokenizer
 from nmt.text.normalise import character_origins
 
@@ -79,7 +79,7 @@ def tokens_of_pieces(joined: JoinedTokens, tokenizer: Tokenizer) -> list[list[in
 
 
 def link_tokens(
-    align: Align, src: Tokenizer, trg: Tokenizer, pairs: Iterable[TokenPair]
+    align: AlignBatch, src: Tokenizer, trg: Tokenizer, pairs: Iterable[TokenPair]
 ) -> Iterator[Links]:
     """Yield the word links of each pair.
 

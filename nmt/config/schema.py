@@ -11,72 +11,85 @@ from nmt.config.sources import Source, _Section
 
 
 class CleanConfig(_Section):
-    """Which pairs are dropped. Every drop is counted under the name of its rule.
+    """Rules that drop pairs. Each drop is counted under the name of its rule.
 
-    `false`, or `null` for a number, switches a rule off.
+    `false`, or `null` for a number, disables a rule.
     """
 
     control: bool = Field(True, description="drop control and private-use characters, U+FFFD")
-    identical: bool = Field(True, description="drop pairs whose sides are alike")
-    min_chars: int = Field(1, ge=1, description="shortest side, in characters")
-    max_chars: int = Field(400, ge=1, description="longest side, in characters")
-    min_pieces: int = Field(1, ge=1, description="shortest training side, in pieces")
-    max_pieces: int = Field(100, ge=2, description="longest training side, in pieces")
+    identical: bool = Field(True, description="drop pairs whose sides are equal")
+    min_chars: int = Field(1, ge=1, description="minimum characters of a side")
+    max_chars: int = Field(400, ge=1, description="maximum characters of a side")
+    min_pieces: int = Field(1, ge=1, description="minimum pieces of a training side")
+    max_pieces: int = Field(100, ge=2, description="maximum pieces of a training side")
     max_ratio: float | None = Field(
-        9.0, gt=1, description="most English characters per Chinese one, or a ninth of it back"
+        9.0,
+        gt=1,
+        description="maximum English characters per Chinese character; reversed, a ninth of it",
     )
     require_han: bool = Field(True, description="drop Chinese sides without a Han character")
     forbid_han: bool = Field(True, description="drop English sides with a Han character")
     max_foreign: float | None = Field(
-        0.2, ge=0, le=1, description="largest share of letters neither Han nor Latin on a side"
+        0.2,
+        ge=0,
+        le=1,
+        description="maximum share of the letters of a side that are neither Han nor Latin",
     )
     max_repeats: int | None = Field(
-        10, ge=2, description="most times a character or phrase may follow on itself"
+        10, ge=2, description="maximum repetitions of a character or phrase in a row"
     )
     markup: Literal["keep", "unequal", "drop"] = Field(
         "unequal", description="HTML and subtitle codes: drop pairs with any, or those whose "
         "sides differ in them"
     )  # fmt: skip
     numbers: bool = Field(
-        True, description="drop pairs with a number of two digits or more that the other side lacks"
+        True,
+        description="drop pairs with a number of two or more digits without equivalent on the other side",
     )
     max_sources_per_target: int | Literal["auto"] | None = Field(
         "auto",
-        description="drop a target that stands against more different sources than this "
-        "(a place-holder, a boilerplate line); auto: 20, or one in a thousand pairs if more",
+        description="drop targets with more different sources than this "
+        "(placeholders, boilerplate); auto: 20, or 0.1 % of the pairs if that is more",
     )
-    duplicates: bool = Field(True, description="keep the first of identical pairs")
+    duplicates: bool = Field(True, description="keep only the first of identical pairs")
     near_duplicates: bool = Field(
-        True, description="keep the first of pairs that differ in case, punctuation and spaces only"
+        True,
+        description="keep only the first of pairs that differ only in case, punctuation and spaces",
     )
 
 
 class DataConfig(_Section):
-    """What ``nmt prepare`` reads and makes."""
+    """Input and output of ``nmt prepare``."""
 
-    dir: Path = Field(description="where the packed corpus goes")
-    sources: list[Source] = Field(min_length=1, description="where training pairs come from")
-    dev: int | Source = Field(500, description="pairs to hold out, or a source of its own")
-    test: int | Source = Field(500, description="pairs to hold out, or a source of its own")
-    seed: int = Field(1, ge=0, description="which pairs are held out")
+    dir: Path = Field(description="folder of the packed corpus")
+    sources: list[Source] = Field(min_length=1, description="sources of training pairs")
+    dev: int | Source = Field(500, description="number of pairs to hold out, or a source")
+    test: int | Source = Field(500, description="number of pairs to hold out, or a source")
+    seed: int = Field(1, ge=0, description="of the selection of held-out pairs")
     exclude: list[Path] = Field(
         default_factory=list,
-        description="files whose sentences, on either side, may not be trained on or held out",
+        description="text files; pairs that share a sentence with them, on either side, are dropped",
     )
-    to_simplified: bool = Field(True, description="Traditional to Simplified on the model's side")
+    to_simplified: bool = Field(
+        True, description="convert the Chinese side to Simplified for the model"
+    )
     drop_final_punctuation: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="share of training sources that lose their final mark, so that a sentence "
-        "typed without one is a sentence to the model",
+        description="fraction of training sources whose final punctuation is removed, so that the "
+        "model accepts sentences typed without it",
     )
-    src_vocab: int | Literal["auto"] = Field("auto", description="Chinese pieces")
-    trg_vocab: int | Literal["auto"] = Field("auto", description="English pieces")
+    src_vocab: int | Literal["auto"] = Field(
+        "auto", description="vocabulary size of the Chinese side; auto: by the corpus size"
+    )
+    trg_vocab: int | Literal["auto"] = Field(
+        "auto", description="vocabulary size of the English side; auto: by the corpus size"
+    )
     clean: CleanConfig = Field(default_factory=lambda: CleanConfig())
 
     @model_validator(mode="after")
-    def _ranges(self) -> DataConfig:
+    def _check_ranges(self) -> DataConfig:
         for key in ("dev", "test"):
             value = getattr(self, key)
             if isinstance(value, int) and value < 1:
@@ -84,126 +97,141 @@ class DataConfig(_Section):
         for key in ("src_vocab", "trg_vocab"):
             value = getattr(self, key)
             if isinstance(value, int) and not 300 <= value <= 1_000_000:
-                raise ValueError(f"data.{key}: must lie in 300 to 1000000, not {value}")
-        given = [s for s in (*self.sources, self.dev, self.test) if not isinstance(s, int)]
-        paths = [getattr(s, key, None) for s in given for key in ("path", "src", "trg")]
+                raise ValueError(f"data.{key}: must be between 300 and 1000000, not {value}")
+        sources = [s for s in (*self.sources, self.dev, self.test) if not isinstance(s, int)]
+        paths = [getattr(s, key, None) for s in sources for key in ("path", "src", "trg")]
         if sum(str(path) == "-" for path in paths) > 1:
             raise ValueError("data: only one source can be - (standard input)")
         return self
 
 
 class ModelConfig(_Section):
-    """The network of Bahdanau et al. (2015), and its size."""
+    """Architecture and size of the network (Bahdanau et al. 2015)."""
 
     attention: Literal["additive", "none"] = Field(
-        "additive", description="none: one fixed context vector, the baseline"
+        "additive", description="none: a fixed context vector per sentence, the baseline"
     )
-    embedding_dim: int = Field(256, ge=1, description="both sides")
-    encoder_hidden: int = Field(256, ge=1, description="GRU units in each direction")
+    embedding_dim: int = Field(256, ge=1, description="embedding size of both sides")
+    encoder_hidden: int = Field(256, ge=1, description="GRU units per direction")
     encoder_layers: int = Field(1, ge=1, le=8)
     decoder_hidden: int = Field(512, ge=1, description="GRU units")
-    attention_hidden: int = Field(512, ge=1, description="units of the additive score")
+    attention_hidden: int = Field(512, ge=1, description="hidden units of the additive score")
     attention_query: Literal["state", "state+word"] = Field(
         "state",
-        description="what looks for source words: s_{i-1}, as in the paper, or with it the last "
-        "word, which s_{i-1} has not read yet",
+        description="attention query: s_{i-1} as in the paper, or with the embedding of the "
+        "previous target token, which s_{i-1} does not include",
     )
     source_bridge: bool = Field(
         False,
-        description="what is read of a source token holds its own vector beside its state, a short "
-        "way from a word to its translation",
+        description="add the projected source embedding to each encoder state in the context "
+        "(source-side bridging)",
     )
     layer_norm: bool = Field(
         False,
-        description="normalise what the attention reads, what words give to the decoder's gates, "
-        "and in the readout: learns in fewer updates",
+        description="layer normalisation of the encoder states, the input pre-activations of the "
+        "decoder, and the readout: converges in fewer updates",
     )
     dropout: Annotated[float, Field(ge=0, lt=1)] | Literal["auto"] = Field(
-        "auto", description="embeddings, encoder states, readout; auto: by the corpus size"
+        "auto", description="on embeddings, encoder states and readout; auto: by the corpus size"
     )
-    word_dropout: float = Field(0.1, ge=0, lt=1, description="whole tokens, both sides")
+    word_dropout: float = Field(
+        0.1, ge=0, lt=1, description="probability of zeroing the embedding of a token, both sides"
+    )
 
 
 _Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainConfig(_Section):
-    """How the network is trained and when that ends."""
+    """Optimisation, and when training ends."""
 
-    seed: int = Field(1, ge=0, description="weights, order, dropout")
+    seed: int = Field(1, ge=0, description="of initial weights, data order and dropout")
     batch_tokens: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         "auto",
-        description="target tokens in an update, EOS counted, as they are packed; auto: by the "
-        "corpus size",
+        description="target tokens per update, EOS included; auto: by the corpus size",
     )
-    epochs: int = Field(20, ge=1, description="passes over train")
-    max_updates: int | None = Field(None, ge=1, description="stop after so many updates")
+    epochs: int = Field(20, ge=1, description="maximum passes over the training data")
+    max_updates: int | None = Field(None, ge=1, description="stop after this number of updates")
     max_minutes: float | None = Field(
-        None, gt=0, description="stop in time to validate and save within so many minutes"
+        None, gt=0, description="stop early enough to validate and save within this time"
     )
-    learning_rate: float = Field(1e-3, gt=0, le=1, description="the highest one")
-    warmup: int = Field(200, ge=0, description="updates of linear growth up to it")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="peak learning rate")
+    warmup: int = Field(200, ge=0, description="updates of linear warm-up to the peak")
     schedule: Literal["constant", "linear", "cosine", "inverse_sqrt"] = Field(
-        "linear", description="what follows the warm-up"
+        "linear", description="learning rate after the warm-up"
     )
     decay_start: float = Field(
-        0.3, ge=0, le=1, description="linear, cosine: share of all updates before decay begins"
+        0.3, ge=0, le=1, description="linear, cosine: fraction of the training before decay begins"
     )
     schedule_by: Literal["updates", "minutes"] = Field(
         "updates",
-        description="linear, cosine: what has run out when decay ends, all updates or "
-        "max_minutes; the rate then follows the clock, so no two trainings are alike",
+        description="linear, cosine: whether decay is driven by updates or by max_minutes; with "
+        "minutes the rate follows the clock and training is not reproducible",
     )
-    adam_betas: tuple[_Beta, _Beta] = Field((0.9, 0.98), description="of Adam's two averages")
-    weight_decay: float = Field(0.0, ge=0, description="of AdamW, apart from the gradient")
-    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    adam_betas: tuple[_Beta, _Beta] = Field(
+        (0.9, 0.98), description="decay rates of AdamW's moment estimates"
+    )
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay of AdamW")
+    clip: float = Field(1.0, gt=0, description="maximum norm of the gradient")
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     ema: float = Field(
-        0.0, ge=0, lt=1, description="decay of the averaged weights that are validated and used"
+        0.0,
+        ge=0,
+        lt=1,
+        description="decay of the exponential moving average of the weights, used for validation and "
+        "translation; 0: none",
     )
     guided_alignment: float = Field(
         0.0,
         ge=0,
-        description="weight of a loss that draws the attention to a statistical word alignment "
-        "of the training pairs (Chen et al. 2016); 0: none",
+        description="weight of the cross-entropy between attention and a statistical word "
+        "alignment (Chen et al. 2016); 0: none",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
-        description="of products with weights; weights, states, softmax and loss stay in float32. "
-        "auto: bfloat16 where the processor multiplies it faster",
+        description="of matrix products; weights, states, softmax and loss stay in float32. "
+        "auto: bfloat16 where the hardware supports it",
     )
     validate_every: float = Field(1.0, gt=0, description="epochs between validations")
-    validate_sentences: int = Field(500, ge=1, description="of dev, evenly spread over it")
-    patience: int = Field(10, ge=1, description="validations without a better dev BLEU")
-    keep_best: int = Field(1, ge=1, description="checkpoints kept by dev BLEU, besides the last")
+    validate_sentences: int = Field(
+        500, ge=1, description="dev sentences per validation, evenly spaced"
+    )
+    patience: int = Field(
+        10, ge=1, description="stop after this number of validations without a better dev BLEU"
+    )
+    keep_best: int = Field(
+        1, ge=1, description="number of checkpoints to keep by dev BLEU, in addition to the last"
+    )
     save_every: float = Field(1.0, gt=0, description="minutes between checkpoints")
-    log_samples: int = Field(4, ge=0, description="dev sentences shown at each validation")
+    log_samples: int = Field(
+        4, ge=0, description="translated dev sentences to log at each validation"
+    )
 
     @model_validator(mode="after")
-    def _budget_of_minutes(self) -> TrainConfig:
+    def _check_minutes(self) -> TrainConfig:
         if self.schedule_by == "minutes" and self.max_minutes is None:
             raise ValueError("train.schedule_by: minutes needs train.max_minutes")
         return self
 
 
 class SearchConfig(_Section):
-    """How translations are searched for, in validation and by default afterwards."""
+    """Defaults of the beam search, also used in validation."""
 
     beam: int = Field(5, ge=1, le=1000)
     length_penalty: float = Field(0.8, ge=0, le=5, description="exponent of the length penalty")
-    max_ratio: float = Field(3.0, gt=0, description="most output tokens per source token")
+    max_ratio: float = Field(3.0, gt=0, description="maximum output tokens per source token")
     coverage_penalty: float = Field(
-        0.0, ge=0, le=5, description="weight of the coverage penalty; 0 is none"
+        0.0, ge=0, le=5, description="weight of the coverage penalty (Wu et al. 2016); 0: none"
     )
     no_repeat_ngram: int = Field(
-        0, ge=0, le=20, description="no run of so many pieces twice in a translation; 0 allows all"
+        0, ge=0, le=20, description="forbid repeating n-grams of this many pieces; 0: allow"
     )
 
 
 class Config(_Section):
     """A whole configuration."""
 
-    run: Path = Field(description="where the trained model and its journal go")
+    run: Path = Field(description="run directory of the trained model and its journal")
     data: DataConfig
     model: ModelConfig = Field(default_factory=lambda: ModelConfig())
     train: TrainConfig = Field(default_factory=lambda: TrainConfig())

@@ -13,24 +13,24 @@ class _Section(BaseModel):
 
 
 class _Source(_Section):
-    """What every source has."""
+    """Keys of every source."""
 
     weight: float = Field(
         1.0,
         gt=0,
         le=100,
-        description="how often a training pair is packed: 2 twice, 0.5 every second one",
+        description="how often each training pair is used: 2 twice, 0.5 a random half",
     )
     cap: int | None = Field(
         None,
         ge=1,
-        description="most pairs used of it, drawn at random after cleaning; of hsk "
-        "most sentences, and most glosses",
+        description="maximum pairs, a random sample after cleaning; of hsk, sentences and "
+        "glosses each",
     )
 
 
 class _FileSource(_Source):
-    path: Path = Field(description="the file; .gz .bz2 .xz .zst are decompressed, - is stdin")
+    path: Path = Field(description="file; .gz .bz2 .xz .zst are decompressed, - is stdin")
 
 
 class _TextSource(_FileSource):
@@ -41,9 +41,7 @@ class HskSource(_Source):
     """The built-in sample: 4,354 graded sentences of the package ``hsk-sentences-audio``."""
 
     source: Literal["hsk"]
-    glosses: bool = Field(
-        True, description="also train on the word glosses of its rows (never dev or test)"
-    )
+    glosses: bool = Field(True, description="also train on its word glosses (never in dev or test)")
 
 
 class TsvSource(_TextSource):
@@ -61,7 +59,7 @@ class TsvSource(_TextSource):
 
 
 class CsvSource(_TextSource):
-    """A table with quotes and commas, the columns named in its first line."""
+    """A CSV file with column names in the first line."""
 
     source: Literal["csv"]
     src: str = Field("zh", description="name of the Chinese column")
@@ -73,7 +71,7 @@ class JsonlSource(_TextSource):
     """One JSON object a line."""
 
     source: Literal["jsonl"]
-    src: str = Field("zh", description="key of the Chinese text; a.b looks inside a")
+    src: str = Field("zh", description="key of the Chinese text; a.b is key b of object a")
     trg: str = Field("en", description="key of the English text")
 
 
@@ -87,13 +85,13 @@ class ParallelSource(_Source):
 
 
 class TmxSource(_FileSource):
-    """A translation memory; units of any pair of zh… and en… languages."""
+    """A TMX translation memory with any zh… and en… languages."""
 
     source: Literal["tmx"]
 
 
 class PoSource(_FileSource):
-    """A gettext catalogue English → Chinese; fuzzy and untranslated entries are empty sides."""
+    """A gettext catalogue English → Chinese; fuzzy entries count as untranslated."""
 
     source: Literal["po"]
 

@@ -1,9 +1,9 @@
-"""The packed corpus: ids in memory-mapped arrays that open at once, whatever their size.
+"""The packed corpus: token ids in memory-mapped arrays.
 
-A set called ``train`` is four NumPy files. ``train.src.ids.npy`` holds all source ids
-end to end (uint16 while the vocabulary allows); ``train.src.ends.npy`` holds, for each
-sentence, the position one past its last id. The target side has the same two. There is
-no BOS, EOS or PAD in them: those are added in `nmt.data.batches` alone.
+The set ``train`` consists of four NumPy files. ``train.src.ids.npy`` has the source ids of
+all sentences, concatenated (uint16 if the vocabulary allows); ``train.src.ends.npy`` has
+for each sentence the position one past its last id. The target side has the same two.
+BOS, EOS and PAD are not stored; `nmt.data.batches` adds them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Side:
     """One side of a set: sentence i is ``ids[ends[i-1]:ends[i]]``.
 
     Attributes:
-        ids: all ids end to end, memory-mapped, uint16 or int32.
+        ids: ids of all sentences, concatenated, memory-mapped, uint16 or int32.
         ends: one past the last id of each sentence, int64.
     """
 
@@ -38,7 +38,7 @@ class Side:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Ids in each sentence, `[sentences]`."""
+        """Number of ids of each sentence, `[sentences]`."""
         return np.diff(self.ends, prepend=0)
 
     def __getitem__(self, sentence: int) -> NDArray[Any]:
@@ -48,7 +48,7 @@ class Side:
 
 @dataclass(frozen=True)
 class PackedSet:
-    """One of train, dev and test, as ids."""
+    """A set of pairs as token ids."""
 
     src: Side
     trg: Side
@@ -58,10 +58,10 @@ class PackedSet:
 
     @classmethod
     def open(cls, folder: Path, name: str) -> PackedSet:
-        """Map the set `name` in `folder`; reads no more than the headers.
+        """Memory-map the set `name` in `folder`; reads only the headers.
 
         Raises:
-            NmtError: a file is missing, damaged, or does not fit the others.
+            NmtError: a file is missing, damaged, or inconsistent with the others.
         """
         sides = [cls._open_side(folder, f"{name}.{side}") for side in SIDES]
         if len(sides[0]) != len(sides[1]):
@@ -85,18 +85,18 @@ class PackedSet:
         ids, ends = arrays
         if len(ends) and ends[-1] != len(ids):
             raise NmtError(
-                f"{folder / stem}: ids and sentence ends differ", "run nmt prepare again"
+                f"{folder / stem}: ids and sentence ends do not match", "run nmt prepare again"
             )
         return Side(ids, ends)
 
 
 class PackedWriter:
-    """Writes one set sentence by sentence, never holding it. Use as a context manager.
+    """Write a set incrementally. Use as a context manager.
 
     Args:
-        folder: where the files go.
-        name: ``train``, for example.
-        vocab: pieces of each side, source first; decides the width of an id.
+        folder: the output folder.
+        name: of the set, for example ``train``.
+        vocab: vocabulary sizes, source first; determine the type of the ids.
     """
 
     def __init__(self, folder: Path, name: str, vocab: tuple[int, int]) -> None:
@@ -116,9 +116,9 @@ class PackedWriter:
         self._stack.close()
 
     def add(self, ids: tuple[NDArray[Any], ...], lengths: tuple[NDArray[Any], ...]) -> None:
-        """Append sentences: by side, their ids laid end to end, and how many each has."""
-        for side, some, counts in zip(self._sides, ids, lengths, strict=True):
-            side.add(some, counts)
+        """Append sentences: by side, their concatenated ids and their lengths."""
+        for side, side_ids, side_lengths in zip(self._sides, ids, lengths, strict=True):
+            side.add(side_ids, side_lengths)
 
 
 class _SideWriter:
@@ -136,9 +136,9 @@ class _SideWriter:
 
 
 class _ArrayFile:
-    """A ``.npy`` file grown by appending; its header gets the true length at the end.
+    """A ``.npy`` file that grows by appending; the header is rewritten at the end.
 
-    NumPy pads the header so that a growing first axis never moves the data.
+    NumPy pads the header so that a larger first axis does not change its size.
     """
 
     def __init__(self, stack: ExitStack, stem: Path, part: str, dtype: np.dtype[Any]) -> None:
@@ -149,8 +149,8 @@ class _ArrayFile:
         self._write_header()
 
     def _write_header(self) -> None:
-        described = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.count,)}
-        np.lib.format.write_array_header_1_0(self._file, described)
+        header = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.count,)}
+        np.lib.format.write_array_header_1_0(self._file, header)
 
     def add(self, values: NDArray[Any]) -> None:
         self._file.write(values.astype(self.dtype, copy=False).tobytes())

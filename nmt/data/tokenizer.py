@@ -1,8 +1,8 @@
-"""Text to pieces and back: one SentencePiece model a side, and the one road through it.
+"""Tokenise text with one SentencePiece model per side, and detokenise it.
 
-Normalisation is ours (`nmt.text.normalise.normalise`); SentencePiece's own is switched off, so
-that what reaches the model is decided in one place. Byte fallback spells a character
-outside the vocabulary as its UTF-8 bytes: nothing becomes ``<unk>``.
+Text is normalised with `nmt.text.normalise.normalise`; SentencePiece's normalisation is
+disabled. Byte fallback encodes a character outside the vocabulary as its UTF-8 bytes, so no
+text becomes ``<unk>``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nmt.errors import NmtError
 from nmt.text.normalise import normalise
 
 _THREADS = 2
-_SEED_PIECES = 300_000  # candidates at the start; SentencePiece's own million takes twice as long
+_SEED_PIECES = 300_000  # initial candidates; the default of a million takes twice as long
 _TOO_LARGE = re.compile(r"set it to a value <= (\d+)")
 _TOO_SMALL = re.compile(r"required_chars\. (\d+) vs (\d+)")
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
@@ -29,12 +29,12 @@ _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 @dataclass(frozen=True)
 class Piece:
-    """One piece of an encoded text.
+    """One piece of a tokenised text.
 
     Attributes:
-        id: its number in the vocabulary.
+        id: in the vocabulary.
         begin: first character it covers, in the *normalised* text.
-        end: one past the last. Byte pieces of one character share its span.
+        end: one past the last character. Byte pieces of one character have the same span.
     """
 
     id: int
@@ -61,7 +61,7 @@ class Tokenizer:
         """Read a ``.model`` file.
 
         Raises:
-            NmtError: missing, damaged, or not made by this program.
+            NmtError: missing, damaged, or not trained by this program.
         """
         try:
             data = path.read_bytes()
@@ -72,13 +72,13 @@ class Tokenizer:
         except (RuntimeError, OSError) as error:
             raise NmtError(f"{path}: not a SentencePiece model, or damaged") from error
         specials = [tokenizer._processor.id_to_piece(i) for i in symbols.SPECIALS]
-        ours = [
+        expected = [
             symbols.PAD_PIECE, symbols.UNK_PIECE, symbols.BOS_PIECE, symbols.EOS_PIECE,
         ]  # fmt: skip
-        if specials != ours:
+        if specials != expected:
             raise NmtError(
-                f"{path}: its special pieces are {specials}, {ours} are needed",
-                "make the model with nmt prepare",
+                f"{path}: its special pieces are {specials}, expected {expected}",
+                "train the model with nmt prepare",
             )
         return tokenizer
 
@@ -88,55 +88,55 @@ class Tokenizer:
 
     @property
     def sha256(self) -> str:
-        """Identity of the model: same hash, same ids."""
+        """SHA-256 of the model: equal hashes give equal ids."""
         return hashlib.sha256(self.model).hexdigest()
 
     def normalise(self, text: str) -> str:
-        """The form of `text` that `encode` sees."""
+        """Return the normalised text that `encode` tokenises."""
         return normalise(text, simplify=self.simplify)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of the pieces of `text`, without BOS and EOS. Empty for a blank text."""
+        """Return the ids of the pieces of `text`, without BOS and EOS; empty for a blank text."""
         ids: list[int] = self._processor.encode(self.normalise(text))
         return ids
 
     def encode_all(self, texts: Iterable[str]) -> list[list[int]]:
-        """`encode` of many texts."""
+        """Return `encode` of each text."""
         return self.encode_normalised([self.normalise(text) for text in texts])
 
     def encode_normalised(self, texts: list[str]) -> list[list[int]]:
-        """`encode_all` of texts that went through `normalise` already."""
+        """Return `encode_all` of texts that are normalised already."""
         ids: list[list[int]] = self._processor.encode(texts, num_threads=1)
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of the ids, on one line; special ids and broken byte sequences vanish.
+        """Return the text of the ids on one line, without special ids and invalid byte sequences.
 
-        Never holds ``▁``, ``<unk>``, a line end, or U+FFFD.
+        The text has no ``▁``, ``<unk>``, line end, or U+FFFD.
         """
-        real = [i for i in ids if i not in symbols.SPECIALS]
-        text: str = self._processor.decode(real)
-        # Byte pieces may spell anything, a line end or half a character included.
+        ordinary = [i for i in ids if i not in symbols.SPECIALS]
+        text: str = self._processor.decode(ordinary)
+        # Byte pieces may spell any bytes, such as a line end or part of a character.
         text = text.replace(symbols.SPACE_MARK, " ").replace("\ufffd", "")
         return " ".join(text.split())
 
     def piece(self, id_: int) -> str:
-        """The piece as it stands in the vocabulary (``▁the``, ``<0xE4>``)."""
+        """Return a vocabulary entry (``▁the``, ``<0xE4>``)."""
         text: str = self._processor.id_to_piece(id_)
         return text
 
     def pieces(self, text: str) -> list[Piece]:
-        """`encode` with the characters of the normalised text that each piece covers.
+        """Tokenise, with the characters of the normalised text that each piece covers.
 
-        Worked out from the pieces themselves, since SentencePiece has changed its
-        own calls for this between releases.
+        Computed from the pieces, since SentencePiece's calls for this differ between
+        releases.
         """
         normalised = self.normalise(text)
-        # What SentencePiece really cuts: spaces as marks, with one before the first word.
+        # SentencePiece replaces spaces by marks and may add one before the first word.
         lead = symbols.SPACE_MARK if self._space_first and normalised else ""
         marked = lead + normalised.replace(" ", symbols.SPACE_MARK)
-        found: list[Piece] = []
-        at, pending = 0, 0  # characters used up; bytes still owed by the current one
+        pieces: list[Piece] = []
+        at, pending = 0, 0  # characters consumed; remaining bytes of the current character
         for id_ in self.encode(text):
             surface = self.piece(id_)
             begin = at
@@ -147,47 +147,47 @@ class Tokenizer:
             else:
                 pending = len(marked[at].encode()) - 1
                 at += 1
-            found.append(Piece(id_, max(begin - len(lead), 0), at - len(lead)))
-        return found
+            pieces.append(Piece(id_, max(begin - len(lead), 0), at - len(lead)))
+        return pieces
 
     @property
     def byte_ids(self) -> tuple[int, int]:
-        """First and last id of the byte pieces."""
+        """The first and last id of the byte pieces."""
         return int(self._processor.piece_to_id("<0x00>")), int(
             self._processor.piece_to_id("<0xFF>")
         )
 
     def byte_characters(self, ids: Iterable[int]) -> list[str]:
-        """The characters that `ids` spell in bytes; a space outside the vocabulary is one."""
+        """Return the characters that `ids` spell in byte pieces, including spaces."""
         first, last = self.byte_ids
-        found: list[str] = []
+        characters: list[str] = []
         run = bytearray()
         for id_ in (*ids, symbols.EOS):
             if first <= id_ <= last:
                 run.append(id_ - first)
             elif run:
-                found += run.decode("utf-8", "replace").replace(symbols.SPACE_MARK, " ")
+                characters += run.decode("utf-8", "replace").replace(symbols.SPACE_MARK, " ")
                 run.clear()
-        return found
+        return characters
 
     def _puts_space_first(self) -> bool:
-        """Whether this model writes a mark before the first word, in one piece or in bytes."""
+        """Whether the model adds a space mark before the first word, as a piece or in bytes."""
         first = self.piece(self._processor.encode("a")[0])
         return first.startswith(symbols.SPACE_MARK) or first == "<0xE2>"
 
 
 def load_both(folder: Path, *, simplify: bool) -> tuple[Tokenizer, Tokenizer]:
-    """The tokenizers of a prepared corpus or a run, source first; only that one simplifies.
+    """Load the tokenizers of a prepared corpus or a run, source first.
 
     Raises:
-        NmtError: one is missing, damaged, or not made by this program.
+        NmtError: one is missing, damaged, or not trained by this program.
     """
     src = Tokenizer.load(folder / "src.model", simplify=simplify)
     return src, Tokenizer.load(folder / "trg.model", simplify=False)
 
 
 def byte_of(piece: str) -> int | None:
-    """The byte that a piece such as ``<0xE4>`` stands for; None for all others."""
+    """Return the byte of a byte piece such as ``<0xE4>``, None for other pieces."""
     match = _BYTE.fullmatch(piece)
     return int(match[1], 16) if match else None
 
@@ -206,27 +206,27 @@ def train_tokenizer(
 
     Args:
         lines: normalised text, read once.
-        vocab: pieces wanted, special and byte pieces included.
-        simplify: recorded in the tokenizer.
-        grow: take a quarter more than what the characters need, should that be more.
-        character_coverage: share of characters that get a piece of their own; the
-            rest is spelled in bytes.
-        space_first: put a space before the first word, so that a word is the same
-            piece at the start of a sentence as inside it (languages with spaces).
+        vocab: number of pieces, special and byte pieces included.
+        simplify: whether the tokenizer converts to Simplified.
+        grow: if the characters need more pieces, use 1.25 times what they need.
+        character_coverage: fraction of the characters of the text with a piece of their
+            own; the rest is spelled in bytes.
+        space_first: add a space before the first word, so that a word has the same piece
+            at the start of a sentence and inside it (languages with spaces).
         name: the configuration key, for messages.
 
     Returns:
         The tokenizer, and a warning if the corpus has too little text for `vocab`.
 
     Raises:
-        NmtError: `vocab` does not hold the characters of the corpus.
+        NmtError: `vocab` is too small for the characters of the corpus.
     """
-    held = [line for line in lines if line]
+    texts = [line for line in lines if line]
 
     def train(size: int) -> bytes:
         out = io.BytesIO()
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(held),
+            sentence_iterator=iter(texts),
             model_writer=out,
             vocab_size=size,
             model_type="unigram",
@@ -239,7 +239,7 @@ def train_tokenizer(
             bos_piece=symbols.BOS_PIECE, eos_piece=symbols.EOS_PIECE,
             unk_surface="",
             max_sentence_length=65536,
-            # Sums of floats: another number of threads may make other pieces.
+            # Float sums, so the pieces depend on the number of threads.
             num_threads=_THREADS,
             seed_sentencepiece_size=_SEED_PIECES,
             minloglevel=2,
@@ -252,7 +252,7 @@ def train_tokenizer(
         too_small = _TOO_SMALL.search(str(error))
         if too_small and grow:
             return train_tokenizer(
-                held, vocab=int(too_small[2]) * 5 // 4, simplify=simplify,
+                texts, vocab=int(too_small[2]) * 5 // 4, simplify=simplify,
                 character_coverage=character_coverage, space_first=space_first, name=name,
             )  # fmt: skip
         if too_small:
@@ -265,5 +265,5 @@ def train_tokenizer(
         if too_large is None:
             raise
     largest = int(too_large[1])
-    warning = f"{name}: the corpus has text for {largest} pieces only, not {vocab}; made {largest}"
+    warning = f"{name}: the corpus has text for {largest} pieces only; using these, not {vocab}"
     return Tokenizer(train(largest), simplify=simplify), warning

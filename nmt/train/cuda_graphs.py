@@ -241,7 +241,7 @@ class _Bucket:
 def in_bucket(batch: Batch) -> Batch:
     """A batch with the little padding more that makes it one of few sizes."""
     (rows, src_len), trg_len = batch.src.shape, batch.trg_out.shape[1]
-    return batch.widened(*bucket_sizes(rows, src_len, trg_len))
+    return batch.padded_to(*bucket_sizes(rows, src_len, trg_len))
 
 
 def bucket_sizes(rows: int, src_len: int, trg_len: int) -> tuple[int, int, int]:

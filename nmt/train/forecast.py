@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nmt.data.batches import Blocks, Lengths, cells, target_tokens
+from nmt.data.batches import Blocks, Lengths, attention_cells, target_tokens
 
 _TIMED = 3  # blocks
 
@@ -79,7 +79,7 @@ def make_forecast(
     """
     device = next(model.parameters()).device
     blocks = [block for batch in plan for block in batch]
-    sizes = [cells(lengths, block) for block in blocks]
+    sizes = [attention_cells(lengths, block) for block in blocks]
     # A second block is computed beside the gradients of the first; on a GPU it is recorded too.
     again = 2 if device.type == "cuda" else min(2, max(map(len, plan)))
     compute([blocks[int(np.argmax(sizes))]] * again)

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from nmt.data.batches import (
-    Align,
+    AlignBatch,
     Batch,
     Blocks,
     Indices,
     Lengths,
-    cells,
+    attention_cells,
     make_batch,
     target_tokens,
 )
@@ -79,7 +79,7 @@ class Gradient:
         device: torch.device,
         workers: Workers,
         precision: torch.dtype = torch.float32,
-        align: Align | None = None,
+        align: AlignBatch | None = None,
         guided_alignment: float = 0.0,
         recorder: Recorder | None = None,
         look_ahead: int = 0,
@@ -250,7 +250,7 @@ class _Sentences:
 
     def cells(self, part: Indices) -> int:
         """Of a part; see `nmt.data.batches.cells`."""
-        return cells(self.lengths, part)
+        return attention_cells(self.lengths, part)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nmt.config.schema import Config
-from nmt.data.batches import Blocks, plan_epoch, usual_block_tokens
+from nmt.data.batches import Blocks, default_block_tokens, plan_epoch
 from nmt.data.manifest import check_prepared, load_manifest
 from nmt.data.packed import PackedSet
 from nmt.device import compute_reproducibly, cores_of_a_worker
@@ -153,7 +153,7 @@ class _Training:
         self.averaged = copy.deepcopy(self.model) if self.config.ema else self.model
         recorders = [Recorder(device) if is_recorded(device) else None for _ in range(2)]
         self.step = Step(self.model, self.averaged, self.config, recorders[0])
-        self.progress = Progress(block_tokens=usual_block_tokens(device))
+        self.progress = Progress(block_tokens=default_block_tokens(device))
         self._restore()
         rounded = self.config.precision == "bfloat16"
         look_ahead = min(_LOOK_AHEAD, cores_of_a_worker()) if is_launched(device) else 0

@@ -54,9 +54,9 @@ def batch_loss(
     """
     features, attention = model(batch.src, batch.src_mask, batch.trg_in)
     features, reference = features.flatten(0, 1), batch.trg_out.flatten()
-    if batch.trg_places is not None:
+    if batch.target_positions is not None:
         # Skip padding: it would cost a product with the whole output embedding.
-        features, reference = features[batch.trg_places], reference[batch.trg_places]
+        features, reference = features[batch.target_positions], reference[batch.target_positions]
     decoder = model.decoder
     smoothed, plain = output_loss(
         features, decoder.embedding.weight, decoder.output_bias, reference, label_smoothing

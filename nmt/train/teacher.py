@@ -6,7 +6,7 @@ import logging
 
 from nmt.align.aligner import ALIGNER, Aligner
 from nmt.align.helpers import Helpers
-from nmt.data.batches import Align
+from nmt.data.batches import AlignBatch
 from nmt.data.packed import PackedSet
 from nmt.distributed import Workers
 from nmt.run.directory import Run
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 def learn_alignment(
     run: Run, corpus: PackedSet, workers: Workers, helpers: int = 0
-) -> Align | None:
+) -> AlignBatch | None:
     """What aligns the training pairs of a run, if its configuration wants the attention taught.
 
     The first worker learns it when the training begins; a training that goes on reads what

@@ -104,7 +104,7 @@ def test_pad_sources() -> None:
 def test_a_batch_knows_places_without_asking_a_gpu(packed: PackedSet) -> None:
     batch = make_batch(packed, np.array([0, 2, 1]))
     assert batch.src_mask.sum(dim=1).tolist() == [3, 2, 1]
-    assert batch.trg_places is not None
-    found = batch.trg_out.flatten()[batch.trg_places].tolist()
+    assert batch.target_positions is not None
+    found = batch.trg_out.flatten()[batch.target_positions].tolist()
     assert found == [9, EOS, 69_999, 4, 5, EOS, 10, 11, EOS]
     assert len(found) == batch.trg_tokens

@@ -146,12 +146,12 @@ def test_the_shipped_configurations_are_valid(path: Path) -> None:
     ("override", "message"),
     [
         ("data.dev=0", "data.dev: must be at least 1, not 0"),
-        ("data.src_vocab=100", "data.src_vocab: must lie in 300 to 1000000, not 100"),
+        ("data.src_vocab=100", "data.src_vocab: must be between 300 and 1000000, not 100"),
         ("train.schedule_by=minutes", "train.schedule_by: minutes needs train.max_minutes"),
         ("data.sources=[{path: x}]", "data.sources.0: key source is missing"),
     ],
 )
-def test_values_that_do_not_go(tmp_path: Path, override: str, message: str) -> None:
+def test_inconsistent_values_are_refused(tmp_path: Path, override: str, message: str) -> None:
     path = write(tmp_path, SMALL)
     error = fails(path, override)
     assert error.message == f"{path}: {message}"
@@ -159,7 +159,7 @@ def test_values_that_do_not_go(tmp_path: Path, override: str, message: str) -> N
     assert error.hint == (kinds if "missing" in message else None)
 
 
-def test_files_that_are_no_configuration(tmp_path: Path) -> None:
+def test_files_that_are_not_a_configuration(tmp_path: Path) -> None:
     assert fails(tmp_path).message == f"{tmp_path}: Is a directory"
     path = write(tmp_path, SMALL + "1: x\n")
     assert fails(path).message.endswith(": not YAML: key 1 is not a word")

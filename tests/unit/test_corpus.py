@@ -72,7 +72,7 @@ def test_files_of_two_corpora(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         pack(tmp_path / name, [[1]] * count, [[2]] * count)
     (tmp_path / "b" / "train.src.ends.npy").replace(tmp_path / "a" / "train.src.ends.npy")
-    with pytest.raises(NmtError, match="ids and sentence ends differ"):
+    with pytest.raises(NmtError, match="ids and sentence ends do not match"):
         PackedSet.open(tmp_path / "a", "train")
     (tmp_path / "b" / "train.src.ids.npy").replace(tmp_path / "a" / "train.src.ids.npy")
     with pytest.raises(NmtError, match="2 source and 1 target sentences in train"):

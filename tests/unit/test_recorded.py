@@ -124,7 +124,7 @@ def test_widened_batch_learns_nothing_from_its_padding() -> None:
 
     batch = make_batch(corpus(12), np.arange(3), align)
     (rows, src_len), trg_len = batch.src.shape, batch.trg_out.shape[1]
-    wide = batch.widened(rows + 2, src_len + 2, trg_len + 1)
+    wide = batch.padded_to(rows + 2, src_len + 2, trg_len + 1)
     assert wide.src.shape == (rows + 2, src_len + 2)
     assert wide.trg_in.shape == wide.trg_out.shape == (rows + 2, trg_len + 1)
     assert batch.alignment is not None

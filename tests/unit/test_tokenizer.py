@@ -82,11 +82,10 @@ def test_training_twice_gives_the_same_model() -> None:
     assert one.model == again.model
 
 
-def test_too_many_pieces_asked_is_a_warning() -> None:
+def test_a_vocabulary_too_large_for_the_text_is_a_warning() -> None:
     tokenizer, warning = make(ZH, 5000, chinese=True)
     assert warning == (
-        f"data.x_vocab: the corpus has text for {len(tokenizer)} pieces only, not 5000; "
-        f"made {len(tokenizer)}"
+        f"data.x_vocab: the corpus has text for {len(tokenizer)} pieces only; using these, not 5000"
     )
 
 
@@ -97,7 +96,7 @@ def test_too_few_pieces_asked_is_an_error() -> None:
     assert caught.value.hint.startswith("set data.x_vocab to at least ")
 
 
-def test_characters_get_the_pieces_they_need_if_the_size_is_ours_to_choose() -> None:
+def test_an_automatic_vocabulary_grows_to_hold_all_characters() -> None:
     tokenizer, _ = train_tokenizer(
         iter(ZH), vocab=262, grow=True, simplify=True, character_coverage=1.0, space_first=False,
         name="x",
@@ -126,4 +125,4 @@ def test_a_model_with_other_special_pieces_is_refused(tmp_path: Path) -> None:
         )  # fmt: skip
     with pytest.raises(NmtError, match="its special pieces are") as caught:
         Tokenizer.load(path, simplify=True)
-    assert caught.value.hint == "make the model with nmt prepare"
+    assert caught.value.hint == "train the model with nmt prepare"
