@@ -44,7 +44,8 @@ class CleanConfig(_Section):
     )  # fmt: skip
     numbers: bool = Field(
         True,
-        description="drop pairs with a number of two or more digits without equivalent on the other side",
+        description="drop pairs with a number of two or more digits without equivalent on the "
+        "other side",
     )
     max_sources_per_target: int | Literal["auto"] | None = Field(
         "auto",
@@ -68,7 +69,7 @@ class DataConfig(_Section):
     seed: int = Field(1, ge=0, description="of the selection of held-out pairs")
     exclude: list[Path] = Field(
         default_factory=list,
-        description="text files; pairs that share a sentence with them, on either side, are dropped",
+        description="text files; pairs that share a sentence with one, on either side, are dropped",
     )
     to_simplified: bool = Field(
         True, description="convert the Chinese side to Simplified for the model"
@@ -178,8 +179,8 @@ class TrainConfig(_Section):
         0.0,
         ge=0,
         lt=1,
-        description="decay of the exponential moving average of the weights, used for validation and "
-        "translation; 0: none",
+        description="decay of the exponential moving average of the weights, used for validation "
+        "and translation; 0: none",
     )
     guided_alignment: float = Field(
         0.0,
