@@ -7,17 +7,18 @@ The links between pieces are then mapped back to the tokens.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nmt.data.batches import AlignBatch
 from nmt.data.tokenizer import Tokenizer
 from nmt.text.normalise import character_origins
 
 Links = set[tuple[int, int]]  # (source token, target token), zero-based
+# Source ids, their mask, target ids, their mask; returns `[batch, trg_len, src_len]`.
+AlignBatch = Callable[..., NDArray[np.float32]]
 TokenPair = tuple[Sequence[str], Sequence[str]]  # source tokens, target tokens
 
 # Brackets and quotes as the Penn treebank writes them.

@@ -21,9 +21,6 @@ from nmt.symbols import BOS, EOS, PAD
 
 Indices = NDArray[np.int64]
 Blocks = list[Indices]  # sentence numbers; each block is one padded tensor
-# Takes source ids and mask, target ids and mask; returns `[batch, trg_len, src_len]`.
-AlignBatch = Callable[..., NDArray[np.float32]]
-
 Lengths = tuple[Indices, Indices]  # of all sentences: source, target without EOS
 
 # Target tokens computed in parallel: a GPU needs many to be busy, a CPU does not.
@@ -41,7 +38,7 @@ class Batch:
         trg_in: BOS + tokens, `[batch, trg_len]`.
         trg_out: tokens + EOS, `[batch, trg_len]`.
         trg_tokens: number of real tokens of trg_out, EOS included.
-        alignment: soft word alignment to train the attention on,
+        alignment: A_ij, the probability that token i of trg_out is aligned to source token j,
             `[batch, trg_len, src_len]`; None without guided alignment.
         target_positions: positions of the real tokens in trg_out, flattened, `[trg_tokens]`;
             None if they must be computed from trg_out.
@@ -180,8 +177,8 @@ def _sort_keys(src_lengths: Indices, trg_lengths: Indices, block_tokens: int) ->
     return keys
 
 
-def make_batch(corpus: PackedSet, sentences: Indices, align: AlignBatch | None = None) -> Batch:
-    """Gather sentences of the packed corpus into a batch, with `align` of them if given."""
+def make_batch(corpus: PackedSet, sentences: Indices) -> Batch:
+    """Gather sentence pairs of the packed corpus into tensors, with their word alignments."""
     src, src_mask = gather(corpus.src, sentences)
     trg, trg_mask = gather(corpus.trg, sentences)
     rows, trg_len = trg.shape
@@ -192,9 +189,10 @@ def make_batch(corpus: PackedSet, sentences: Indices, align: AlignBatch | None =
     trg_out[:, :-1] = trg
     trg_out[np.arange(rows), trg_mask.sum(axis=1)] = EOS
     alignment = None
-    if align is not None:
-        matrix = align(src, src_mask, trg, trg_mask)
-        alignment = torch.from_numpy(np.pad(matrix, ((0, 0), (0, 1), (0, 0))))  # none for EOS
+    if corpus.alignment is not None:
+        src_lengths = src_mask.sum(axis=1)
+        matrices = corpus.alignment.matrices(sentences, src_lengths, trg_len + 1)  # EOS: zeros
+        alignment = torch.from_numpy(matrices)
     return Batch(
         torch.from_numpy(src),
         torch.from_numpy(src_mask),

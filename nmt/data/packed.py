@@ -11,11 +11,13 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nmt.data.alignment import PackedAlignment
+from nmt.data.arrays import ArrayFile
 from nmt.errors import NmtError
 
 SIDES = ("src", "trg")
@@ -48,10 +50,17 @@ class Side:
 
 @dataclass(frozen=True)
 class PackedSet:
-    """A set of pairs as token ids."""
+    """Parallel sentences as piece ids.
+
+    Attributes:
+        src: source sentences.
+        trg: target sentences.
+        alignment: word alignments of all sentence pairs, if guided attention needs them.
+    """
 
     src: Side
     trg: Side
+    alignment: PackedAlignment | None = None
 
     def __len__(self) -> int:
         return len(self.src)
@@ -69,13 +78,13 @@ class PackedSet:
                 f"{folder}: {len(sides[0])} source and {len(sides[1])} target sentences in {name}",
                 "run nmt prepare again",
             )
-        return cls(*sides)
+        return cls(sides[0], sides[1])
 
     @staticmethod
     def _open_side(folder: Path, stem: str) -> Side:
         arrays = []
         for part in ("ids", "ends"):
-            path = folder / f"{stem}.{part}.npy"
+            path = _array_path(folder / stem, part)
             try:
                 arrays.append(np.load(path, mmap_mode="r", allow_pickle=False))
             except (OSError, ValueError) as error:
@@ -88,6 +97,40 @@ class PackedSet:
                 f"{folder / stem}: ids and sentence ends do not match", "run nmt prepare again"
             )
         return Side(ids, ends)
+
+    def check(self, name: str, sizes: tuple[int, int, int], vocab: tuple[int, int]) -> None:
+        """Refuse a set that differs from its manifest or has impossible ids.
+
+        Args:
+            name: of the set, for the message.
+            sizes: sentence pairs, source ids and target ids recorded in the manifest.
+            vocab: source and target vocabulary size.
+
+        Raises:
+            NmtError: a size differs, a sentence is empty, or an id is outside the vocabulary.
+        """
+        hint = "run nmt prepare again"
+        found = (len(self), len(self.src.ids), len(self.trg.ids))
+        names = ("sentence pairs", "source ids", "target ids")
+        for what, count, expected in zip(names, found, sizes, strict=True):
+            if count != expected:
+                raise NmtError(f"{name}: damaged: {count} {what}, not {expected}", hint)
+        for label, side, size in zip(SIDES, (self.src, self.trg), vocab, strict=True):
+            if (empty := side.lengths <= 0).any():
+                sentence = int(empty.argmax())
+                raise NmtError(f"{name}.{label}: damaged: sentence {sentence} is empty", hint)
+            if side.ids.min() < 0 or side.ids.max() >= size:
+                position = int(((side.ids < 0) | (side.ids >= size)).argmax())
+                raise NmtError(
+                    f"{name}.{label}: damaged: id {side.ids[position]} at position {position}, "
+                    f"the vocabulary has {size} pieces",
+                    hint,
+                )
+
+
+def _array_path(stem: Path, part: str) -> Path:
+    """Return the path of the ids or the ends of a side."""
+    return stem.with_name(f"{stem.name}.{part}.npy")
 
 
 class PackedWriter:
@@ -123,40 +166,14 @@ class PackedWriter:
 
 class _SideWriter:
     def __init__(self, stack: ExitStack, stem: Path, vocab: int) -> None:
-        self._ids = _ArrayFile(stack, stem, "ids", np.dtype("<u2" if vocab <= 65536 else "<i4"))
-        self._ends = _ArrayFile(stack, stem, "ends", np.dtype("<i8"))
+        dtype = np.dtype("<u2" if vocab <= 65536 else "<i4")
+        self._ids = ArrayFile(stack, _array_path(stem, "ids"), dtype)
+        self._ends = ArrayFile(stack, _array_path(stem, "ends"), np.dtype("<i8"))
 
     def add(self, ids: NDArray[Any], lengths: NDArray[Any]) -> None:
-        self._ends.add(self._ids.count + np.cumsum(lengths))
-        self._ids.add(ids)
+        self._ends.append(self._ids.count + np.cumsum(lengths))
+        self._ids.append(ids)
 
     def finish(self) -> None:
         self._ids.finish()
         self._ends.finish()
-
-
-class _ArrayFile:
-    """A ``.npy`` file that grows by appending; the header is rewritten at the end.
-
-    NumPy pads the header so that a larger first axis does not change its size.
-    """
-
-    def __init__(self, stack: ExitStack, stem: Path, part: str, dtype: np.dtype[Any]) -> None:
-        path = stem.with_name(f"{stem.name}.{part}.npy")
-        self._file: IO[bytes] = stack.enter_context(path.open("wb"))
-        self.dtype = dtype
-        self.count = 0
-        self._write_header()
-
-    def _write_header(self) -> None:
-        header = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.count,)}
-        np.lib.format.write_array_header_1_0(self._file, header)
-
-    def add(self, values: NDArray[Any]) -> None:
-        self._file.write(values.astype(self.dtype, copy=False).tobytes())
-        self.count += len(values)
-
-    def finish(self) -> None:
-        self._file.seek(0)
-        self._write_header()
-        self._file.flush()

@@ -7,7 +7,8 @@
       dev.*.txt test.*.txt raw text for validation and evaluation
       manifest.json        what the corpus was
       train.jsonl          the journal
-      aligner.safetensors  the statistical aligner that teaches the attention, if one does
+      aligner.safetensors  the statistical aligner, with train.guided_alignment
+      alignment/           word alignments of the training pairs by that aligner
       checkpoints/
         00000500/          model.safetensors, trainer.safetensors, state.json
 
@@ -54,7 +55,7 @@ _TEXTS = ("dev.src.txt", "dev.trg.txt", "test.src.txt", "test.trg.txt")
 _LOCK = ".lock"
 # What `nmt.io.write.replacing` and its like call a file or folder until it is whole.
 _HALF_WRITTEN = re.compile(
-    r"\.(\d{8}|run\.json|state\.json|config\.yaml|train\.jsonl|curves\.svg|aligner\.safetensors)\."
+    r"\.(\d{8}|run\.json|state\.json|config\.yaml|train\.jsonl|curves\.svg|aligner\.safetensors|alignment)\."
 )
 _COPIED = ("src.model", "trg.model", "manifest.json", *_TEXTS)
 # Keys that came later, and what networks had before: a run from then is what it was.
@@ -329,8 +330,8 @@ class Run:
             if path.is_dir() and (later or _HALF_WRITTEN.match(path.name)):
                 shutil.rmtree(path)
         for path in (*self.folder.iterdir(), *self.folder.glob("checkpoints/*/.*")):
-            if path.is_file() and _HALF_WRITTEN.match(path.name):
-                path.unlink()
+            if _HALF_WRITTEN.match(path.name):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

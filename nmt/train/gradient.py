@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from nmt.data.batches import (
-    AlignBatch,
     Batch,
     Blocks,
     Indices,
@@ -65,8 +64,7 @@ class Gradient:
         device: where to compute.
         workers: each takes its share of every batch, and gradients are summed over them.
         precision: of products with weights.
-        align: teacher of the attention, if there is one.
-        guided_alignment: weight of what it teaches.
+        guided_alignment: weight of the alignment loss.
         recorder: records what a batch launches; None: everything is launched each time.
         look_ahead: threads that gather the batches expected next.
     """
@@ -79,13 +77,11 @@ class Gradient:
         device: torch.device,
         workers: Workers,
         precision: torch.dtype = torch.float32,
-        align: AlignBatch | None = None,
         guided_alignment: float = 0.0,
         recorder: Recorder | None = None,
         look_ahead: int = 0,
     ) -> None:
         self.model, self.corpus, self.device, self.workers = model, corpus, device, workers
-        self.align = align
         self.lengths = (corpus.src.lengths, corpus.trg.lengths)
         self.most_cells = float("inf")  # largest part that is tried
         self.loss = SummedLoss(model, label_smoothing, guided_alignment, precision)
@@ -179,7 +175,7 @@ class Gradient:
         return _Gathered(sentences, most, parts, iter(list(batches)) if at_once else batches)
 
     def _batch(self, sentences: _Sentences, part: Indices) -> Batch:
-        batch = make_batch(sentences.corpus, part, self.align)
+        batch = make_batch(sentences.corpus, part)
         return batch if self.recorded is None else self.recorded.ready(batch)
 
     def _in_parts(self, gathered: _Gathered) -> Computed:

@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from tqdm import tqdm
 
 from nmt.config.schema import Config
 from nmt.data.batches import Blocks, default_block_tokens, plan_epoch
-from nmt.data.manifest import check_prepared, load_manifest
+from nmt.data.manifest import Manifest, check_prepared, load_manifest
 from nmt.data.packed import PackedSet
 from nmt.device import compute_reproducibly, cores_of_a_worker
 from nmt.distributed import Workers, joining_workers
@@ -38,11 +39,11 @@ from nmt.train.cuda_graphs import LAUNCH, Recorder
 from nmt.train.curves import draw_curves, plots_are_possible
 from nmt.train.forecast import make_forecast
 from nmt.train.gradient import Computed, Gradient
+from nmt.train.guided_alignment import add_alignment
 from nmt.train.optimizer import Step
 from nmt.train.resume import open_or_create
 from nmt.train.schedule import learning_rate, reason_to_stop
 from nmt.train.state import Progress
-from nmt.train.teacher import learn_alignment
 from nmt.train.validation import Validation
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ def train(
     """
     manifest = load_manifest(config.data.dir)
     check_prepared(config.data, manifest)
-    corpus = PackedSet.open(config.data.dir, "train")
+    corpus = _open_corpus(config.data.dir, manifest)
     config = settle(config, len(corpus))
     with joining_workers(device_name) as (device, workers):
         compute_reproducibly(device)
@@ -85,6 +86,17 @@ def train(
             logger.warning(warning)
         with run.locked() if workers.first else contextlib.nullcontext():
             return _Training(run, corpus, device, workers, tensorboard=tensorboard).go_on()
+
+
+def _open_corpus(folder: Path, manifest: Manifest) -> PackedSet:
+    """Open the packed training set and compare it with the manifest."""
+    corpus, size = PackedSet.open(folder, "train"), manifest.train
+    corpus.check(
+        f"{folder}/train",
+        (size.pairs, size.src_pieces, size.trg_pieces),
+        (manifest.tokenizers["src"].pieces, manifest.tokenizers["trg"].pieces),
+    )
+    return corpus
 
 
 class _Launched:
@@ -157,14 +169,14 @@ class _Training:
         self._restore()
         rounded = self.config.precision == "bfloat16"
         look_ahead = min(_LOOK_AHEAD, cores_of_a_worker()) if is_launched(device) else 0
+        self.corpus = add_alignment(run, corpus, workers)
         self.gradient = Gradient(
             self.model,
-            corpus,
+            self.corpus,
             self.config.label_smoothing,
             device,
             workers,
             precision=torch.bfloat16 if rounded else torch.float32,
-            align=learn_alignment(run, corpus, workers, look_ahead),
             guided_alignment=self.config.guided_alignment,
             recorder=recorders[1],
             look_ahead=look_ahead,
@@ -461,11 +473,11 @@ class _Training:
         """Take up the last good checkpoint, if there is one."""
         found = self.run.last_good()
         self.workers.wait()  # all have chosen before anything is removed or written
+        if self.workers.first:
+            self.run.tidy(0 if found is None else found[0].update)
         if found is None:
             return
         checkpoint, tensors = found
-        if self.workers.first:
-            self.run.tidy(checkpoint.update)
         self.progress = Progress.of(checkpoint.state)
         self.step.put_back(tensors, checkpoint.update)
 

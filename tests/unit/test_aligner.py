@@ -7,20 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from nmt.align import aligner as files
 from nmt.align import learn
 from nmt.align.aligner import Aligner
-from nmt.config.load import load_config
-from nmt.data.batches import make_batch
 from nmt.data.packed import PackedSet, PackedWriter
-from nmt.distributed import Workers
 from nmt.errors import NmtError
-from nmt.prepare.pipeline import prepare
-from nmt.run.directory import Run
 from nmt.symbols import BOS, EOS, PAD
-from nmt.train.teacher import learn_alignment
 from tests.helpers.toy import add
 
 WORDS = 60
@@ -211,32 +204,3 @@ def test_nothing_short_enough(tmp_path: Path) -> None:
     corpus = pack(tmp_path, [([FIRST] * 81, [FIRST], set())])
     with pytest.raises(NmtError, match="none has 1 to 80 pieces on both sides"):
         Aligner.learn(corpus)
-
-
-@pytest.mark.parametrize("attention", ["additive", "none"])
-def test_a_run_learns_its_aligner_once_if_there_is_attention_to_guide(
-    attention: str, toy: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config = load_config(toy, ["train.guided_alignment=0.1", f"model.attention={attention}"])
-    prepare(config)
-    run, corpus = Run.create(config), PackedSet.open(config.data.dir, "train")
-    first = learn_alignment(run, corpus, Workers())
-    said = capsys.readouterr().err
-    if attention == "none":
-        assert first is None
-        assert "guided alignment: none, this network has no attention to guide" in said
-        return
-    assert first is not None
-    assert "word alignment learned from the training pairs" in said
-    batch = make_batch(corpus, np.arange(5), first)
-    again = learn_alignment(run, corpus, Workers())
-    assert again is not None
-    assert "learned" not in capsys.readouterr().err
-    same = make_batch(corpus, np.arange(5), again)
-    assert batch.alignment is not None
-    assert same.alignment is not None
-    assert torch.equal(batch.alignment, same.alignment)
-    (run.folder / "aligner.safetensors").write_bytes(b"")
-    with pytest.raises(NmtError) as caught:
-        learn_alignment(run, corpus, Workers())
-    assert caught.value.hint == "remove it: nmt train learns it again from the same corpus"

@@ -77,3 +77,36 @@ def test_files_of_two_corpora(tmp_path: Path) -> None:
     (tmp_path / "b" / "train.src.ids.npy").replace(tmp_path / "a" / "train.src.ids.npy")
     with pytest.raises(NmtError, match="2 source and 1 target sentences in train"):
         PackedSet.open(tmp_path / "a", "train")
+
+
+SIZES = (2, 3, 4)  # pairs, source ids, target ids
+
+
+@pytest.mark.parametrize(
+    ("sizes", "vocab", "message"),
+    [
+        ((3, 3, 4), (50, 60), "train: damaged: 2 sentence pairs, not 3"),
+        ((2, 4, 4), (50, 60), "train: damaged: 3 source ids, not 4"),
+        ((2, 3, 5), (50, 60), "train: damaged: 4 target ids, not 5"),
+        (SIZES, (9, 60), "train.src: damaged: id 9 at position 2, the vocabulary has 9 pieces"),
+        (SIZES, (50, 7), "train.trg: damaged: id 7 at position 1, the vocabulary has 7 pieces"),
+    ],
+)
+def test_sizes_and_ids_that_do_not_fit_the_manifest_are_refused(
+    tmp_path: Path, sizes: tuple[int, int, int], vocab: tuple[int, int], message: str
+) -> None:
+    pack(tmp_path, [[4, 5], [9]], [[6, 7], [6, 6]])
+    packed = PackedSet.open(tmp_path, "train")
+    packed.check("train", SIZES, (50, 60))
+    with pytest.raises(NmtError) as caught:
+        packed.check("train", sizes, vocab)
+    assert caught.value.message == message
+    assert caught.value.hint == "run nmt prepare again"
+
+
+def test_overwritten_sentence_ends_are_refused(tmp_path: Path) -> None:
+    pack(tmp_path, [[4, 5], [9]], [[6, 7], [6, 6]])
+    np.save(tmp_path / "train.src.ends.npy", np.array([3, 3]))
+    packed = PackedSet.open(tmp_path, "train")
+    with pytest.raises(NmtError, match=r"train\.src: damaged: sentence 1 is empty"):
+        packed.check("train", SIZES, (50, 60))

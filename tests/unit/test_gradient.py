@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from nmt.data.batches import Batch, make_batch
 from nmt.device import is_out_of_memory
 from nmt.distributed import Workers
+from nmt.train import gradient as gradient_module
 from nmt.train.gradient import Gradient, _Sentences
 from nmt.train.loop import _random_number
-from tests.unit.test_loss import corpus, gradients, model
+from tests.helpers.small import gradients, random_corpus, small_model
 
 CPU = torch.device("cpu")
 BATCH = np.arange(12)
@@ -20,7 +22,7 @@ BATCH = np.arange(12)
 
 def gradient(rank: int = 0, count: int = 1) -> Gradient:
     # Outside a process group: the shares of workers are computed one after the other.
-    made = Gradient(model().double(), corpus(12), 0.1, CPU, Workers())
+    made = Gradient(small_model().double(), random_corpus(12), 0.1, CPU, Workers())
     made.workers = Workers(rank, count)
     return made
 
@@ -127,10 +129,10 @@ def test_random_numbers_differ_by_seed_update_and_worker() -> None:
 def test_batches_gathered_ahead_are_used() -> None:
     expected = gradient()
     expected.compute([BATCH], 1)
-    ahead = Gradient(model().double(), corpus(12), 0.1, CPU, Workers(), look_ahead=2)
+    ahead = Gradient(small_model().double(), random_corpus(12), 0.1, CPU, Workers(), look_ahead=2)
     blocks = [BATCH]
     ahead.expect(blocks, 7)
-    ahead.corpus = corpus(12, seed=2)  # would be another gradient, were it gathered now
+    ahead.corpus = random_corpus(12, seed=2)  # would be another gradient, were it gathered now
     ahead.compute(blocks, 1, 7)
     close(gradients(ahead.model), gradients(expected.model))
     ahead.close()
@@ -138,7 +140,7 @@ def test_batches_gathered_ahead_are_used() -> None:
 
 @pytest.mark.parametrize("change", ["blocks", "most_cells"])
 def test_what_was_gathered_for_another_batch_is_not_used(change: str) -> None:
-    ahead = Gradient(model().double(), corpus(12), 0.1, CPU, Workers(), look_ahead=2)
+    ahead = Gradient(small_model().double(), random_corpus(12), 0.1, CPU, Workers(), look_ahead=2)
     blocks = [BATCH]
     ahead.expect(blocks, 7)
     ahead.expect([BATCH], 8)
@@ -156,15 +158,18 @@ def test_what_was_gathered_for_another_batch_is_not_used(change: str) -> None:
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA error: out of memory")])
-def test_memory_that_is_full_while_gathering_ahead_is_survived(error: Exception) -> None:
+def test_out_of_memory_while_gathering_ahead_is_retried_in_parts(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     failures = [error]
 
-    def align(src: Any, _src_mask: Any, trg: Any, _trg_mask: Any) -> Any:
+    def failing_once(*arguments: Any) -> Batch:
         if failures:
             raise failures.pop()
-        return np.zeros((*trg.shape, src.shape[1]), dtype=np.float32)
+        return make_batch(*arguments)
 
-    ahead = Gradient(model().double(), corpus(12), 0.1, CPU, Workers(), align=align, look_ahead=1)
+    monkeypatch.setattr(gradient_module, "make_batch", failing_once)
+    ahead = Gradient(small_model().double(), random_corpus(12), 0.1, CPU, Workers(), look_ahead=1)
     blocks = [BATCH]
     ahead.expect(blocks, 1)
     ahead.compute(blocks, 1, 1)
@@ -173,18 +178,19 @@ def test_memory_that_is_full_while_gathering_ahead_is_survived(error: Exception)
     close(gradients(ahead.model), gradients(expected.model))
 
 
-def test_nothing_is_gathered_any_more_once_it_is_closed() -> None:
-    begun, go_on = [], threading.Event()
+def test_closing_cancels_pending_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, resume = [], threading.Event()
 
-    def align(src: Any, _src_mask: Any, trg: Any, _trg_mask: Any) -> Any:
+    def blocking(*arguments: Any) -> Batch:
         begun.append(1)
-        go_on.wait(60)
-        return np.zeros((*trg.shape, src.shape[1]), dtype=np.float32)
+        resume.wait(60)
+        return make_batch(*arguments)
 
-    ahead = Gradient(model(), corpus(12), 0.1, CPU, Workers(), align=align, look_ahead=1)
+    monkeypatch.setattr(gradient_module, "make_batch", blocking)
+    ahead = Gradient(small_model(), random_corpus(12), 0.1, CPU, Workers(), look_ahead=1)
     for number in range(4):
         ahead.expect([BATCH], number)
     ahead.close()
-    go_on.set()
+    resume.set()
     assert all(future.cancelled() for _, future in list(ahead._expected.values())[1:])
     assert len(begun) <= 1

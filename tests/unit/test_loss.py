@@ -1,7 +1,6 @@
 """Equalities 6 and 8 of the house, and the loss against PyTorch's own."""
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -9,43 +8,17 @@ import torch
 from torch import Tensor
 
 from nmt.data.batches import make_batch
-from nmt.data.packed import PackedSet, Side
-from nmt.model import Seq2Seq
 from nmt.model.fast.kernels import PLAIN
 from nmt.symbols import EOS, PAD
 from nmt.train import loss as loss_module
 from nmt.train.loss import alignment_loss, batch_loss, output_loss
-
-VOCAB = 50
-
-
-def corpus(sentences: int, seed: int = 1) -> PackedSet:
-    random = np.random.default_rng(seed)
-    sides = []
-    for _ in range(2):
-        ends = np.cumsum(random.integers(1, 9, sentences))
-        sides.append(Side(random.integers(4, VOCAB, ends[-1]), ends))
-    return PackedSet(*sides)
-
-
-def model(dropout: float = 0.0, size: int = 16) -> Seq2Seq:
-    torch.manual_seed(1)
-    return Seq2Seq(
-        src_vocab=VOCAB, trg_vocab=VOCAB, attention="additive", embedding_dim=size,
-        encoder_hidden=size,
-        encoder_layers=1, decoder_hidden=size, attention_hidden=size, dropout=dropout,
-        word_dropout=0.0,
-    )  # fmt: skip
-
-
-def gradients(network: Seq2Seq) -> dict[str, Tensor]:
-    return {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+from tests.helpers.small import VOCAB, align_to_last, gradients, random_corpus, small_model
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_equals_the_cross_entropy_of_pytorch(smoothing: float) -> None:
-    batch = make_batch(corpus(6), np.arange(6))
-    network = model().eval()
+    batch = make_batch(random_corpus(6), np.arange(6))
+    network = small_model().eval()
     features, _ = network(batch.src, batch.src_mask, batch.trg_in)
     logits = network.decoder.logits(features)
     loss = batch_loss(network, batch, smoothing)
@@ -85,7 +58,7 @@ def test_gradients_equal_those_of_pytorch_whatever_the_chunk(
 
 
 def test_bfloat16_loss_stays_near_and_is_float32() -> None:
-    batch, network = make_batch(corpus(20), np.arange(20)), model(size=32)
+    batch, network = make_batch(random_corpus(20), np.arange(20)), small_model(size=32)
     exact = batch_loss(network, batch, 0.1)
     torch.autograd.backward(exact.smoothed)
     expected = gradients(network)
@@ -110,16 +83,8 @@ def test_alignment_loss_is_a_cross_entropy_with_the_teacher() -> None:
     assert float(alignment_loss(attention, teacher)) == pytest.approx(expected, abs=1e-5)
 
 
-def test_the_attention_learns_what_the_teacher_shows() -> None:
-    network, packed = model(size=32), corpus(8)
-
-    def align(_src: object, src_mask: Any, trg: Any, trg_mask: Any) -> Any:
-        """Every target token to the last source token."""
-        found = np.zeros((*trg.shape, src_mask.shape[1]), dtype=np.float32)
-        found[np.arange(len(found)), :, src_mask.sum(axis=1) - 1] = 1
-        return found * trg_mask[:, :, None]
-
-    batch = make_batch(packed, np.arange(8), align)
+def test_attention_converges_to_the_alignment() -> None:
+    network, batch = small_model(size=32), make_batch(align_to_last(random_corpus(8)), np.arange(8))
     assert batch.alignment is not None
     assert bool((batch.alignment[batch.trg_out == EOS] == 0).all())
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
@@ -139,7 +104,7 @@ def test_the_attention_learns_what_the_teacher_shows() -> None:
 
 
 def test_k_micro_batches_equal_one_batch() -> None:
-    packed, network = corpus(12), model().double()
+    packed, network = random_corpus(12), small_model().double()
     whole = batch_loss(network, make_batch(packed, np.arange(12)), 0.1)
     torch.autograd.backward(whole.smoothed / whole.tokens)
     expected = gradients(network)
@@ -157,13 +122,14 @@ def test_k_micro_batches_equal_one_batch() -> None:
 def test_first_loss_is_the_logarithm_of_the_vocabulary() -> None:
     losses = []
     for seed in range(5):
-        loss = batch_loss(model(size=32), make_batch(corpus(40, seed), np.arange(40)), 0.1)
+        batch = make_batch(random_corpus(40, seed), np.arange(40))
+        loss = batch_loss(small_model(size=32), batch, 0.1)
         losses.append(float(loss.plain) / loss.tokens)
     assert np.mean(losses) == pytest.approx(math.log(VOCAB), rel=0.05)
 
 
 def test_one_batch_can_be_learned_by_heart() -> None:
-    network, batch = model(size=32), make_batch(corpus(8), np.arange(8))
+    network, batch = small_model(size=32), make_batch(random_corpus(8), np.arange(8))
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
     for _ in range(150):
         loss = batch_loss(network, batch, 0.0)
@@ -177,12 +143,12 @@ def test_one_batch_can_be_learned_by_heart() -> None:
 def test_the_output_layer_of_a_gpu_equals_the_other(
     monkeypatch: pytest.MonkeyPatch, precision: torch.dtype
 ) -> None:
-    batch = make_batch(corpus(6), np.arange(6))
+    batch = make_batch(random_corpus(6), np.arange(6))
     seen = []
     for kernels in (None, PLAIN):
         monkeypatch.setattr(loss_module, "_kernels", lambda _, kernels=kernels: kernels)
         monkeypatch.setitem(loss_module._LOGITS_PER_CHUNK, "cpu", 7 * VOCAB)
-        network = model()
+        network = small_model()
         with torch.autocast("cpu", precision, enabled=precision != torch.float32):
             loss = batch_loss(network, batch, 0.1)
         torch.autograd.backward(loss.smoothed)

@@ -6,7 +6,6 @@ import copy
 import gc
 import weakref
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +21,7 @@ from nmt.train.cuda_graphs import RecordedGradient, Recorder, bucket_sizes, in_b
 from nmt.train.gradient import Gradient, SummedLoss
 from nmt.train.loop import is_recorded
 from nmt.train.optimizer import Step
-from tests.unit.test_loss import corpus, gradients, model
+from tests.helpers.small import align_to_last, gradients, random_corpus, small_model
 
 CPU = torch.device("cpu")
 
@@ -30,10 +29,10 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("most_cells", [float("inf"), 50])
 def test_recorded_gradient_is_the_gradient(most_cells: float) -> None:
     sizes = [np.arange(12), np.arange(3), np.arange(3, 12), np.arange(5, 6), np.arange(3)]
-    network = model().double()
-    launched = Gradient(network, corpus(12), 0.1, CPU, Workers())
+    network = small_model().double()
+    launched = Gradient(network, random_corpus(12), 0.1, CPU, Workers())
     recorded = Gradient(
-        copy.deepcopy(network), corpus(12), 0.1, CPU, Workers(), recorder=Recorder(CPU)
+        copy.deepcopy(network), random_corpus(12), 0.1, CPU, Workers(), recorder=Recorder(CPU)
     )
     launched.most_cells = recorded.most_cells = most_cells
     for batch in sizes:
@@ -64,13 +63,13 @@ class Watched(Recorder):
 
 
 def recorded_gradient(recorder: Recorder, most: int = 2) -> RecordedGradient:
-    network = model()
+    network = small_model()
     loss = SummedLoss(network, 0.1, 0.0, torch.float32)
     return RecordedGradient(loss, list(network.parameters()), recorder, most)
 
 
 def some(sentences: int) -> Batch:
-    return in_bucket(make_batch(corpus(12), np.arange(sentences)))
+    return in_bucket(make_batch(random_corpus(12), np.arange(sentences)))
 
 
 def test_a_bucket_is_launched_once_and_recorded_when_it_comes_again() -> None:
@@ -105,8 +104,8 @@ def test_what_is_forgotten_is_gone_at_once() -> None:
 
 
 def test_a_batch_that_is_no_number_does_not_spoil_the_next() -> None:
-    network = model()
-    recorded = Gradient(network, corpus(12), 0.1, CPU, Workers(), recorder=Recorder(CPU))
+    network = small_model()
+    recorded = Gradient(network, random_corpus(12), 0.1, CPU, Workers(), recorder=Recorder(CPU))
     recorded.compute([np.arange(12)], 1)
     good = gradients(network)
     kept = network.decoder.output_bias.detach().clone()
@@ -119,10 +118,7 @@ def test_a_batch_that_is_no_number_does_not_spoil_the_next() -> None:
 
 
 def test_widened_batch_learns_nothing_from_its_padding() -> None:
-    def align(src: Any, _src_mask: Any, trg: Any, _trg_mask: Any) -> Any:
-        return np.ones((*trg.shape, src.shape[1]), dtype=np.float32)
-
-    batch = make_batch(corpus(12), np.arange(3), align)
+    batch = make_batch(align_to_last(random_corpus(12)), np.arange(3))
     (rows, src_len), trg_len = batch.src.shape, batch.trg_out.shape[1]
     wide = batch.padded_to(rows + 2, src_len + 2, trg_len + 1)
     assert wide.src.shape == (rows + 2, src_len + 2)
@@ -159,10 +155,10 @@ def test_recorded_steps_are_the_steps(ema: float) -> None:
     config = TrainConfig(ema=ema, weight_decay=0.1, clip=0.5)
     found: list[dict[str, Tensor]] = []
     for recorder in (None, Recorder(CPU)):
-        network = model()
+        network = small_model()
         averaged = copy.deepcopy(network) if ema else network
         step = Step(network, averaged, config, recorder)
-        gradient = Gradient(network, corpus(12), 0.1, CPU, Workers(), recorder=recorder)
+        gradient = Gradient(network, random_corpus(12), 0.1, CPU, Workers(), recorder=recorder)
         norms = []
         for number in range(1, 5):
             gradient.compute([np.arange(4 + number)], number)
@@ -173,9 +169,9 @@ def test_recorded_steps_are_the_steps(ema: float) -> None:
 
 
 def test_a_step_leaves_no_gradient() -> None:
-    network = model()
+    network = small_model()
     step = Step(network, network, TrainConfig(ema=0), Recorder(CPU))
-    gradient = Gradient(network, corpus(12), 0.1, CPU, Workers(), recorder=Recorder(CPU))
+    gradient = Gradient(network, random_corpus(12), 0.1, CPU, Workers(), recorder=Recorder(CPU))
     gradient.compute([np.arange(4)], 1)
     places = [p.grad.data_ptr() for p in network.parameters() if p.grad is not None]
     step(1e-2, 1)
@@ -184,10 +180,10 @@ def test_a_step_leaves_no_gradient() -> None:
 
 
 def test_a_step_writes_where_a_recording_would() -> None:
-    network = model()
+    network = small_model()
     step = Step(network, network, TrainConfig(ema=0), Recorder(CPU))
     norm, moments = step(1e-2, 1), step.optimizer.state[network.decoder.output_bias]["exp_avg"]
-    gradient = Gradient(network, corpus(12), 0.1, CPU, Workers(), recorder=Recorder(CPU))
+    gradient = Gradient(network, random_corpus(12), 0.1, CPU, Workers(), recorder=Recorder(CPU))
     gradient.compute([np.arange(4)], 1)
     assert step(1e-2, 2) is norm
     assert norm > 0
@@ -220,7 +216,7 @@ class Failing(Recorder):
 
 def test_a_driver_that_refuses_is_told_of_with_a_way_out() -> None:
     failing = Failing(RuntimeError("operation not permitted when stream is capturing\nmore"), 9)
-    gradient = Gradient(model(), corpus(12), 0.1, CPU, Workers(), recorder=failing)
+    gradient = Gradient(small_model(), random_corpus(12), 0.1, CPU, Workers(), recorder=failing)
     gradient.compute([np.arange(12)], 1)
     with pytest.raises(NmtError) as raised:
         gradient.compute([np.arange(12)], 1)
@@ -238,7 +234,7 @@ def test_memory_that_is_full_while_recording(
     """First what is cached goes, then what was recorded; smaller batches are the last resort."""
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     failing = Failing(torch.cuda.OutOfMemoryError("CUDA out of memory."), times)
-    gradient = Gradient(model(), corpus(12), 0.1, CPU, Workers(), recorder=failing)
+    gradient = Gradient(small_model(), random_corpus(12), 0.1, CPU, Workers(), recorder=failing)
     blocks = [np.arange(12)] * 2  # the second is recorded, or would be
     gradient.compute([blocks[0]], 1)
     whole = {name: 2 * each for name, each in gradients(gradient.model).items()}
@@ -253,7 +249,7 @@ def test_memory_that_is_full_again_and_again(monkeypatch: pytest.MonkeyPatch) ->
     """What is recorded and forgotten in turn would never be replayed."""
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     failing = Failing(torch.cuda.OutOfMemoryError("CUDA out of memory."), 0)
-    gradient = Gradient(model(), corpus(12), 0.1, CPU, Workers(), recorder=failing)
+    gradient = Gradient(small_model(), random_corpus(12), 0.1, CPU, Workers(), recorder=failing)
     cut = []
     for sentences in (12, 10, 8):
         failing.times = 2  # once more when the cache is empty
@@ -263,11 +259,13 @@ def test_memory_that_is_full_again_and_again(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_workers_shares_are_recorded_too() -> None:
-    whole = Gradient(model(), corpus(12), 0.1, CPU, Workers())
+    whole = Gradient(small_model(), random_corpus(12), 0.1, CPU, Workers())
     whole.compute([np.arange(12)], 1)
     total: dict[str, Tensor] = {}
     for rank in range(3):
-        share = Gradient(model(), corpus(12), 0.1, CPU, Workers(), recorder=Recorder(CPU))
+        share = Gradient(
+            small_model(), random_corpus(12), 0.1, CPU, Workers(), recorder=Recorder(CPU)
+        )
         share.workers = Workers(rank, 3)
         share.compute([np.arange(12)], 1, alone=True)
         for name, each in gradients(share.model).items():
@@ -286,7 +284,7 @@ def test_launching_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_step_is_adams_on_the_clipped_gradient_and_the_average_follows() -> None:
     config = TrainConfig(ema=0.5, weight_decay=0.1, clip=0.5, adam_betas=(0.8, 0.95))
-    network = model()
+    network = small_model()
     averaged, twin = copy.deepcopy(network), copy.deepcopy(network)
     step = Step(network, averaged, config, None)
     adam = torch.optim.AdamW(twin.parameters(), betas=config.adam_betas, weight_decay=0.1)
