@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from nmt.version import __version__
+
 __all__ = ["NmtError", "Translation", "Translator", "__version__"]
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent as a library

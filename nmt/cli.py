@@ -17,7 +17,6 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-import nmt
 from nmt.align.command import align
 from nmt.errors import NmtError
 from nmt.evaluate.command import evaluate
@@ -25,6 +24,7 @@ from nmt.log import install_handler
 from nmt.prepare.command import prepare
 from nmt.train.command import train
 from nmt.translate.command import translate
+from nmt.version import __version__
 
 # Errors of a path that is too long or not accessible; a missing file has its own messages.
 _INACCESSIBLE = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
@@ -81,7 +81,7 @@ for command in (prepare, train, translate, evaluate, align):
 
 def _print_version(requested: bool) -> None:
     if requested:
-        typer.echo(f"nmt {nmt.__version__}")
+        typer.echo(f"nmt {__version__}")
         raise typer.Exit
 
 

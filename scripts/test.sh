@@ -7,5 +7,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 ruff check .
 ruff format --check .
 mypy
-# Many tests start whole programs: one worker a core, a file to a worker.
+python -m pytest tests/test_smoke.py
+# Many tests start whole programs: one worker per core, each file on one worker.
 python -m pytest --numprocesses auto --dist loadfile "$@"

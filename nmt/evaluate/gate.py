@@ -13,11 +13,12 @@ from xml.etree import ElementTree
 from nmt.errors import NmtError
 from nmt.evaluate.inputs import Texts
 from nmt.evaluate.metrics import Score, compare
-from nmt.evaluate.report import FORMAT
 from nmt.evaluate.tables import SIGNIFICANT
 from nmt.evaluate.texts import texts_sha256
 
 _METRIC = "BLEU"
+
+FORMAT = 1  # of report.json
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import nmt
 from nmt.config.load import dump_config
 from nmt.errors import NmtError
 from nmt.evaluate import charts
@@ -19,6 +18,7 @@ from nmt.evaluate.tables import with_interval
 from nmt.evaluate.texts import texts_sha256
 from nmt.run.journal import read_journal
 from nmt.translate.attention_map import Alignment
+from nmt.version import __version__
 
 if TYPE_CHECKING:
     from nmt.evaluate.gate import Check
@@ -189,7 +189,7 @@ def _data(folder: Path) -> str:
 
 
 def _repeat(system: System, texts: Texts, scores: Sequence[Score]) -> str:
-    rows = [["program", f"nmt {nmt.__version__}"]]
+    rows = [["program", f"nmt {__version__}"]]
     rows += [[one.name, one.signature] for one in scores]
     rows += [[f"{role}, SHA-256", digest] for role, digest in texts.sha256().items()]
     rows.append(["hypotheses, SHA-256", texts_sha256(system.hypotheses)])

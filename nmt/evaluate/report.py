@@ -8,23 +8,20 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import nmt
 from nmt.errors import NmtError
+from nmt.evaluate.gate import FORMAT, Check
 from nmt.evaluate.inputs import System, Texts
 from nmt.evaluate.lengths import Bucket
 from nmt.evaluate.metrics import Comparison, Score, sentence_scores
 from nmt.evaluate.tables import comparison_table, length_table, score_table, table
 from nmt.evaluate.texts import texts_sha256
 from nmt.io.write import write_whole, writing_to
-
-if TYPE_CHECKING:
-    from nmt.evaluate.gate import Check
+from nmt.version import __version__
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 
 Report = dict[str, Any]
@@ -44,7 +41,7 @@ def make_report(
     """
     return {
         "format": FORMAT,
-        "program": nmt.__version__,
+        "program": __version__,
         "segments": texts.segments,
         "scores": [asdict(one) for one in scores],
         "sha256": {**texts.sha256(), "hypotheses": texts_sha256(system.hypotheses)},
@@ -88,7 +85,7 @@ def comparison_report(
         rows.append(row)
     return {
         "format": FORMAT,
-        "program": nmt.__version__,
+        "program": __version__,
         "segments": texts.segments,
         "sha256": texts.sha256(),
         "texts": texts.names,

@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-import nmt
 from nmt.config.schema import Config, DataConfig
 from nmt.config.sources import CsvSource, JsonlSource, ParallelSource, Source, TsvSource
 from nmt.data.manifest import (
@@ -51,6 +50,7 @@ from nmt.prepare.pool import Pool
 from nmt.prepare.sources import describe, read_extra_pairs, read_pairs, source_files
 from nmt.prepare.statistics import Statistics
 from nmt.text.keys import uniform_draws
+from nmt.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ def _identity(data: DataConfig) -> Identity:
     paths = [path for source in _all_sources(data) for path in source_files(source)]
     files = {str(path): _hash_source(path) for path in [*paths, *data.exclude]}
     config = data.model_dump(mode="json", exclude={"dir"})
-    return Identity(format=FORMAT, program=nmt.__version__, config=config, sources=files)
+    return Identity(format=FORMAT, program=__version__, config=config, sources=files)
 
 
 def _all_sources(data: DataConfig) -> list[Source]:

@@ -38,7 +38,6 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import nmt
 from nmt.config.load import build_config, dump_config
 from nmt.config.schema import Config
 from nmt.data.packed import SIDES
@@ -47,6 +46,7 @@ from nmt.errors import NmtError
 from nmt.io.read import read_lines
 from nmt.io.write import file_sha256, replacing_folder, write_whole
 from nmt.model import Seq2Seq
+from nmt.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ class Run:
             (scratch / "config.yaml").write_text(dump_config(config), encoding="utf-8")
             info = {
                 "format": FORMAT,
-                "program": nmt.__version__,
+                "program": __version__,
                 "created": _now(),
                 "finished": None,
                 "tokenizers": {side: file_sha256(scratch / f"{side}.model") for side in SIDES},

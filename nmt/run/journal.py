@@ -25,10 +25,10 @@ from typing import Any
 
 import torch
 
-import nmt
 from nmt.distributed import Workers
 from nmt.errors import NmtError
 from nmt.io.write import write_whole, writing_to
+from nmt.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     """What a repetition would need to know of this machine and program."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
     return {
-        "program": nmt.__version__,
+        "program": __version__,
         "git": _git_commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,

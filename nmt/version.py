@@ -1,0 +1,3 @@
+"""The version of the program, recorded in runs and reports."""
+
+__version__ = "0.1.0"

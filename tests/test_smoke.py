@@ -1,0 +1,19 @@
+"""Prepare, train, translate, evaluate on a toy corpus, in a few seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.helpers.toy import nmt, write_config
+
+
+def test_from_a_corpus_to_a_score(tmp_path: Path) -> None:
+    config = write_config(tmp_path, train={"epochs": 4})
+    for command in ("prepare", "train"):
+        result = nmt(command, "--config", config)
+        assert result.code == 0, result.err
+    result = nmt("translate", "--model", tmp_path / "run", "我今天吃苹果。", "他们明天买书。")
+    assert (result.code, result.out.count("\n")) == (0, 2), result.err
+    result = nmt("evaluate", "--model", tmp_path / "run")
+    assert result.code == 0, result.err
+    assert result.out.startswith("BLEU ")
