@@ -11,8 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LAYERS = [
-    {"errors", "symbols", "text", "version"},
-    {"config", "device", "log", "options", "signals"},
+    {"errors", "symbols", "version"},
+    {"config", "device", "log", "options", "signals", "text"},
     {"distributed", "io", "model"},
     {"data", "viz"},
     {"prepare", "run"},
