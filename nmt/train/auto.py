@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Advice:
-    """For corpora of up to `pairs` training pairs. docs/recipes.md says what was measured."""
+    """For corpora of up to `pairs` training pairs. docs/results/recipes.md has the measurements."""
 
     pairs: float
     batch_tokens: int

@@ -1,4 +1,4 @@
-"""docs/data.md says what the program does."""
+"""docs/how-to/own-corpus.md agrees with the program."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from nmt.config.load import build_config
 from nmt.config.schema import CleanConfig
 from nmt.prepare.pipeline import auto_vocab
 
-PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "own-corpus.md").read_text(encoding="utf-8")
 
 
 def test_its_sources_are_a_configuration() -> None:
     block = re.search(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     assert block is not None
     tree = yaml.safe_load(block[1])
-    tree["data"]["dir"] = "data/x"
-    config = build_config({"run": "runs/x", **tree}, "docs/data.md")
+    config = build_config(tree, "docs/how-to/own-corpus.md")
     kinds = {source.source for source in config.data.sources}
     assert kinds == {"tsv", "csv", "jsonl", "parallel", "tmx", "po", "xliff"}
 
