@@ -22,6 +22,7 @@ from nmt.errors import NmtError
 from nmt.evaluate.command import evaluate
 from nmt.log import install_handler
 from nmt.prepare.command import prepare
+from nmt.signals import interrupting_on_signals
 from nmt.train.command import train
 from nmt.translate.command import translate
 from nmt.version import __version__
@@ -109,7 +110,8 @@ def run(program: typer.Typer, name: str | None = None) -> NoReturn:
     """Run a Typer program and exit; print a message for a bad request."""
     install_handler()
     try:
-        code = program(standalone_mode=False, prog_name=name)
+        with interrupting_on_signals():
+            code = program(standalone_mode=False, prog_name=name)
     except NmtError as error:
         _fail(error.message, error.hint)
     except KeyboardInterrupt:

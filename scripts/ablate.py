@@ -90,6 +90,7 @@ def ablate(
     text = table(HEAD, rows) + f"\n\nDev set, best checkpoint of each training; {signature}\n"
     typer.echo(text, nl=False)
     record = {"config": str(config), "set": set_ or [], "trainings": records}
+    output.parent.mkdir(parents=True, exist_ok=True)
     for suffix, content in ((".md", text), (".json", json.dumps(record, indent=1) + "\n")):
         write_whole(output.with_name(output.name + suffix), content.encode())
     logger.info(f"written: {output}.md, {output}.json")

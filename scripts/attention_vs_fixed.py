@@ -85,6 +85,7 @@ def attention_vs_fixed(
         # What the fixed vector can't have belongs under the table.
         table += f"\n\nAttention was guided: train.guided_alignment {loaded.train.guided_alignment}"
     typer.echo(table)
+    output.mkdir(parents=True, exist_ok=True)
     write_whole(output / "by_length.svg", length_chart(bands, banded, "svg"))
     write_whole(output / "by_length.md", f"{table}\n".encode())
     logger.info(f"written: {output / 'by_length.svg'}, {output / 'by_length.md'}")

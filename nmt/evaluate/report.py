@@ -17,7 +17,7 @@ from nmt.evaluate.lengths import Bucket
 from nmt.evaluate.metrics import Comparison, Score, sentence_scores
 from nmt.evaluate.tables import comparison_table, length_table, score_table, table
 from nmt.evaluate.texts import texts_sha256
-from nmt.io.write import write_whole, writing_to
+from nmt.io.write import write_text, write_whole, writing_to
 from nmt.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -166,7 +166,7 @@ def write_json(path: Path, report: Report) -> None:
         NmtError: it can't be written.
     """
     text = json.dumps(report, ensure_ascii=False, indent=1, allow_nan=False)
-    write_whole(path, f"{text}\n".encode())
+    write_text(path, f"{text}\n")
 
 
 def write_lines(path: Path, lines: Sequence[str]) -> None:
@@ -184,7 +184,10 @@ def append_to_job_summary(text: str) -> None:
     if name:
         path = Path(name)
         try:
-            with writing_to(path), path.open("a", encoding="utf-8") as file:
+            with (
+                writing_to(path),
+                path.open("a", encoding="utf-8", errors="backslashreplace") as file,
+            ):
                 file.write(text + "\n")
         except (NmtError, OSError) as error:
             logger.warning(f"the job summary is not written: {error}")

@@ -13,7 +13,7 @@ import typer
 from nmt import options
 from nmt.errors import NmtError
 from nmt.io.read import open_bytes
-from nmt.io.write import is_same_file, refuse_folder, refuse_overwriting
+from nmt.io.write import check_inside, check_output_file, is_same_file, refuse_overwriting
 
 _COMPARISON = "Comparison"
 _GATE = "Quality gate"
@@ -222,7 +222,7 @@ def check(request: Request) -> None:
     from nmt.evaluate import charts, lengths
 
     for path in (request.markdown, request.junit, request.html, request.chart):
-        refuse_folder(path)
+        check_output_file(path)
     if request.buckets is not None:
         lengths.parse_bounds(request.buckets)  # raises
     gated = [
@@ -259,6 +259,10 @@ def check(request: Request) -> None:
         charts.check_chart_name(request.chart)
     if request.html is not None:
         charts.check_installed()
+    for run in request.systems:
+        if run.is_dir() and request.folder.is_relative_to(run):
+            for name in ("report.json", "comparison.json", "hypotheses.txt"):
+                check_inside(request.folder / name, run)
     folder = next(path for path in (request.folder, *request.folder.parents) if path.exists())
     if not os.access(folder, os.W_OK):
         raise NmtError(

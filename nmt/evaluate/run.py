@@ -11,7 +11,7 @@ from nmt.evaluate.html import report_page
 from nmt.evaluate.inputs import Decoding, System, Texts, read, translated
 from nmt.evaluate.metrics import DEFAULT, RESAMPLES, Comparison, Kind, Score, compare, score
 from nmt.evaluate.request import Request
-from nmt.io.write import write_whole
+from nmt.io.write import write_text, write_whole, writing_to
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +113,8 @@ def _write(
     banded: Banded | None,
 ) -> None:
     out = request.folder
+    with writing_to(out):
+        out.mkdir(parents=True, exist_ok=True)
     if len(systems) == 1:
         full = report.make_report(scores[0], texts, systems[0], checks)
         if banded is not None:
@@ -132,12 +134,12 @@ def _write(
         logger.info(f"chart: {request.chart}")
     text = report.markdown(systems, texts, scores, checks, banded, compared)
     if request.markdown is not None:
-        write_whole(request.markdown, text.encode())
+        write_text(request.markdown, text)
     report.append_to_job_summary(text)
     if request.junit is not None:
         write_whole(request.junit, gate.junit(checks))
     if request.html is not None:
         bands = banded or (None if texts.source is None else _by_length(systems, texts, None))
         page = report_page(systems[0], texts, scores[0], checks, bands)
-        write_whole(request.html, page.encode())
+        write_text(request.html, page)
         logger.info(f"page: {request.html}")

@@ -1,40 +1,47 @@
-"""Atomic files and folders: written as a whole or not at all."""
+"""Atomic writing: files and folders appear whole or not at all.
+
+New content is written to a temporary file or folder `.NAME.RANDOM.part` beside the target,
+fsynced and renamed; see `nmt.io.temporary`.
+"""
 
 from __future__ import annotations
 
 import bz2
 import contextlib
+import ctypes
 import errno
-import glob
 import gzip
 import hashlib
+import io
 import lzma
 import os
 import shutil
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from nmt.errors import NmtError
 from nmt.io.read import open_zstd
+from nmt.io.temporary import (
+    is_unlocked,
+    lock_path,
+    remove_unlocked,
+    temporaries,
+    temporary_path,
+    try_lock,
+)
 from nmt.log import discard_output
 
 WriteLine = Callable[[str], object]
 Flush = Callable[[], object]
 
-_UNFINISHED = ".part"
-_JUST_MADE = 60.0  # seconds
-_DESCRIPTORS = ("/dev", "/dev/fd", "/proc/self/fd")  # names in them are of what is open already
-_REFUSED = (
-    errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
-    errno.ENOTEMPTY, errno.ENAMETOOLONG,
-)  # fmt: skip
+_DESCRIPTORS = ("/dev", "/dev/fd", "/proc/self/fd")  # their entries name open descriptors
+_EXCHANGE = 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
+_AT_FDCWD = -100
 
-_WRITERS: dict[str, Callable[[IO[bytes]], Any]] = {
-    # Without name and time in it: the same text has the same bytes.
+_COMPRESSORS: dict[str, Callable[[IO[bytes]], Any]] = {
+    # No name and no time in the header: equal text gives equal bytes.
     ".gz": lambda file: gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0),
     ".bz2": lambda file: bz2.BZ2File(file, "wb"),
     ".xz": lambda file: lzma.LZMAFile(file, "wb"),  # noqa: SIM115 (closed by `compressing`)
@@ -43,7 +50,7 @@ _WRITERS: dict[str, Callable[[IO[bytes]], Any]] = {
 
 
 def file_sha256(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
+    """Return the hex SHA-256 of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -53,57 +60,84 @@ def file_sha256(path: Path) -> str:
 
 @contextlib.contextmanager
 def compressing(path: Path, file: IO[bytes]) -> Iterator[IO[bytes]]:
-    """Compress what is written to `file`, if the name `path` asks for it.
+    """Context manager that compresses what is written to `file`, by the suffix of `path`.
 
     Raises:
         NmtError: the package for ``.zst`` is missing.
     """
-    writer = _WRITERS.get(path.suffix)
-    if writer is None:
+    compressor = _COMPRESSORS.get(path.suffix)
+    if compressor is None:
         yield file
     else:
-        with writer(file) as compressed:
+        with compressor(file) as compressed:
             yield compressed
+
+
+class _OutputFile(io.FileIO):
+    """A raw file whose write errors are `NmtError`s that contain the name of the target."""
+
+    def __init__(self, file: str | Path | int, mode: str, target: Path) -> None:
+        super().__init__(file, mode)
+        self._target = target
+
+    def write(self, data: Any) -> int:
+        with writing_to(self._target):
+            return super().write(data) or 0
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file so that `path` holds either its old bytes or all of the new ones.
+    """Context manager for writing a file that has either its old content or all of the new.
 
-    Written beside, fsynced, renamed. On any error the half-written file is
-    removed and the old one stays. A link keeps pointing where it did; what is no file, a pipe or
-    a device, is written to as it is.
+    On an error the temporary file is removed and the old file stays. A symbolic link keeps its
+    target. A pipe or a device is written to directly.
 
     Raises:
-        NmtError: the disk is full or the folder may not be written.
+        NmtError: the folder does not exist or cannot be written, or the disk is full.
     """
-    refuse_folder(path)
+    check_output_file(path)
     with writing_to(path):
-        if str(path.parent) in _DESCRIPTORS or (path.exists() and not path.is_file()):
-            with path.open("ab") as file:
-                yield file
-            return
-        path = Path(os.path.realpath(path))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A name may have 255 bytes, and a few are added.
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).chmod(_mode(path))
-            Path(name).replace(path)
-            _sync(path.parent)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        is_special = str(path.parent) in _DESCRIPTORS or (path.exists() and not path.is_file())
+        raw = _OutputFile(path, "ab", path) if is_special else None
+    if raw is not None:
+        with io.BufferedWriter(raw) as file:
+            yield file
+        return
+    target = Path(os.path.realpath(path))
+    with writing_to(path):
+        remove_unlocked(target.parent, target.name)
+        temporary = temporary_path(target, "part")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        with io.BufferedWriter(_OutputFile(descriptor, "wb", path)) as file:
+            with writing_to(path):
+                try_lock(descriptor)
+                if target.exists() and hasattr(os, "fchmod"):
+                    os.fchmod(descriptor, target.stat().st_mode & 0o777)
+            yield file
+            file.flush()
+            with writing_to(path):
+                os.fsync(descriptor)
+        with writing_to(path):
+            temporary.replace(target)
+            _sync(target.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file of these bytes, as `replacing` does."""
+    """Write `data` to a file; see `replacing`."""
     with replacing(path) as file:
         file.write(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    r"""Write text to a file; see `replacing`.
+
+    Bytes of a file name that is not UTF-8 are written as ``\udcXX``, which is valid in JSON.
+    """
+    write_whole(path, text.encode("utf-8", "backslashreplace"))
 
 
 @contextlib.contextmanager
@@ -149,161 +183,202 @@ def writing_lines(path: Path | None) -> Iterator[tuple[WriteLine, Flush]]:
             yield lambda line: file.write(line.encode() + b"\n"), lambda: None
 
 
-def refuse_folder(path: Path | None) -> None:
-    """Refuse a file to be written whose name is a folder's, before any work is done for it.
+def check_output_file(path: Path | None) -> None:
+    """Check that a file can be created at `path`, before any work is done for it.
 
     Raises:
-        NmtError: it is one.
+        NmtError: `path` is a directory, or its folder does not exist.
     """
-    with contextlib.suppress(OSError):  # what may not be looked at says so when it is written
-        if path is not None and path.is_dir():
+    if path is None:
+        return
+    with contextlib.suppress(OSError):  # reported when the file is written
+        if path.is_dir():
             raise NmtError(f"{path}: is a directory, a file is to be written", f"{path / 'NAME'}")
+        folder = Path(os.path.realpath(path)).parent
+        if not folder.exists():
+            raise NmtError(f"{path}: the folder {folder} does not exist", f"mkdir -p {folder}")
+
+
+def check_inside(path: Path, folder: Path) -> None:
+    """Check that `path`, with symbolic links resolved, is inside `folder`.
+
+    Raises:
+        NmtError: a symbolic link leads out of `folder`.
+    """
+    resolved = Path(os.path.realpath(path))
+    if not resolved.is_relative_to(os.path.realpath(folder)):
+        raise NmtError(
+            f"{path}: a symbolic link leads out of {folder}, to {resolved}; nothing was written",
+            "remove the link",
+        )
 
 
 def is_pipe(path: Path) -> bool:
-    """Whether it is a pipe, which can be read only once."""
+    """Whether `path` is a named pipe, which can be read only once."""
     with contextlib.suppress(OSError):
         return path.is_fifo()
     return False
 
 
-def is_same_file(one: Path, other: Path) -> bool:
-    """Whether both are there and are one file, by whatever names."""
+def is_same_file(first: Path, second: Path) -> bool:
+    """Whether both paths exist and name the same file."""
     with contextlib.suppress(OSError):
-        return one.is_file() and one.samefile(other)
+        return first.is_file() and first.samefile(second)
     return False
 
 
-def refuse_overwriting(written: Sequence[Path], read: Sequence[Path]) -> None:
-    """Refuse outputs that would take the place of what is read, or of one another.
+def refuse_overwriting(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
+    """Check that no output is an input or another output.
 
     Raises:
-        NmtError: naming the first.
+        NmtError: with the first such output.
     """
-    for path in written:
-        if any(is_same_file(path, other) for other in read):
-            raise NmtError(f"{path}: is what is read, and would be written over", "another name")
-    if len(set(map(os.path.realpath, written))) < len(written):
-        raise NmtError("two outputs have the same name", "give each its own")
+    for path in outputs:
+        if any(is_same_file(path, other) for other in inputs):
+            raise NmtError(f"{path}: output would overwrite an input", "choose another name")
+    if len(set(map(os.path.realpath, outputs))) < len(outputs):
+        raise NmtError("two outputs have the same name", "give each its own name")
 
 
 @contextlib.contextmanager
 def replacing_folder(folder: Path, *, new: bool = False) -> Iterator[Path]:
-    """Fill a folder so that it appears whole or not at all, replacing an older one.
+    """Context manager for filling a folder that appears whole or not at all.
 
-    Yields a scratch folder beside `folder`; on success its files are fsynced and
-    it takes the name, on any error it is removed and the old folder stays. What a kill left
-    of an earlier one is removed first.
+    Yields a temporary folder. On success its files are fsynced and it takes the name `folder`,
+    atomically where the system can exchange two names. On an error it is removed and the old
+    folder stays. Temporaries of killed processes are removed first.
 
     Args:
-        folder: its name.
-        new: there is nothing to replace, and nothing that appears meanwhile is.
+        folder: name of the folder. Missing parents are created.
+        new: do not replace an existing folder.
 
     Raises:
-        NmtError: the disk is full, the parent may not be written, or `folder` is a mount point.
+        NmtError: the disk is full, the parent cannot be written, or `folder` is a mount point.
     """
-    with writing_to(folder):
-        folder = Path(os.path.realpath(folder))  # a link keeps pointing where it did
+    name = folder
+    folder = Path(os.path.realpath(folder))  # a symbolic link keeps its target
+    with writing_to(name):
         if folder.is_mount():
             raise NmtError(
-                f"{folder}: something is mounted there, so that it can't be replaced",
-                "name a folder inside it",
+                f"{name}: is a mount point and cannot be replaced", "name a folder inside it"
             )
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_left_behind(folder)
-        scratch = Path(tempfile.mkdtemp(_UNFINISHED, f".{folder.name}.", folder.parent))
-        held = _lock(scratch)
-        try:
+        recover_folder(folder)
+        remove_unlocked(folder.parent, folder.name)
+        scratch = temporary_path(folder, "part")
+        scratch.mkdir()
+        lock = lock_path(scratch)
+    try:
+        with _writing_inside(name, folder.parent):
             yield scratch
             for path in (*scratch.rglob("*"), scratch):
-                _sync(path)  # a folder's own entries too, or its files may be gone after a crash
-            scratch.chmod(0o777 & ~_umask())
-            if folder.exists() and not new:
-                # A folder can't be renamed over a full one: step aside, then swap in.
-                aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-                folder.rename(aside / "old")
-                try:
-                    scratch.rename(folder)
-                except BaseException:
-                    (aside / "old").rename(folder)
-                    raise
-                finally:
-                    shutil.rmtree(aside, ignore_errors=True)
-            else:
-                scratch.rename(folder)
+                _sync(path)  # including folders: their entries may be lost in a crash
+            _move_into_place(scratch, folder, new=new)
             _sync(folder.parent)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)  # after an exchange: the old content
+        if lock is not None:
+            os.close(lock)
+
+
+def _move_into_place(scratch: Path, folder: Path, *, new: bool) -> None:
+    """Rename `scratch` to `folder`; an old folder gets the name `scratch` or is removed."""
+    if new or not folder.exists():
+        scratch.rename(folder)
+    elif not _exchange(scratch, folder):
+        # Not atomic: `recover_folder` undoes the first rename if the process is killed here.
+        old = temporary_path(folder, "old")
+        folder.rename(old)
+        try:
+            scratch.rename(folder)
         except BaseException:
-            shutil.rmtree(scratch, ignore_errors=True)
+            old.rename(folder)
             raise
-        finally:
-            if held is not None:
-                os.close(held)
+        shutil.rmtree(old, ignore_errors=True)
 
 
-def _remove_left_behind(folder: Path) -> None:
-    """Remove scratch folders of `replacing_folder` that no process fills any more."""
-    for scratch in folder.parent.glob(f".{glob.escape(folder.name)}.*{_UNFINISHED}"):
-        with contextlib.suppress(OSError):  # somebody else's, or gone meanwhile
-            if time.time() - scratch.stat().st_mtime < _JUST_MADE:
-                continue  # perhaps not locked yet
-            held = _lock(scratch)
-            if held is not None:
-                shutil.rmtree(scratch, ignore_errors=True)
-                os.close(held)
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two names atomically; return False if the system or file system cannot."""
+    names = os.fsencode(first), os.fsencode(second)
+    libc: Any = ctypes.CDLL(None) if os.name == "posix" else None
+    if hasattr(libc, "renameat2"):
+        result = libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _EXCHANGE)
+    elif hasattr(libc, "renamex_np"):
+        result = libc.renamex_np(*names, _EXCHANGE)
+    else:
+        return False
+    return int(result) == 0
 
 
-def _lock(folder: Path) -> int | None:
-    """Lock a folder until the descriptor is closed or the process ends; None if it can't be."""
-    import fcntl  # not on Windows, where folders are read but not made
+def recover_folder(folder: Path) -> None:
+    """Restore the old content of a folder whose replacement was killed between two renames."""
+    if folder.exists():
+        return
+    with contextlib.suppress(OSError):
+        paths = temporaries(folder.parent, folder.name)
+        if all(is_unlocked(path) for path in paths if path.suffix == ".part"):
+            for path in paths:
+                if path.suffix == ".old":
+                    path.rename(folder)
+                    return
 
-    held = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # another process has it, or the file system knows no locks
-        os.close(held)
-        return None
-    return held
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder. Other processes see all of it or nothing."""
+    hidden = temporary_path(folder, "part")
+    folder.rename(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def writing_to(path: Path) -> Iterator[None]:
-    """Turn what an operating system says about a failed write into the house's message."""
+    """Context manager that turns every `OSError` into an `NmtError` about `path`."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise NmtError(
-                f"{path}: the disk is full; nothing was left half-written",
-                "free some space and run the same command again",
-            ) from error
-        if error.errno in _REFUSED:
-            raise NmtError(f"{path}: cannot be written ({error.strerror})") from error
+        raise _write_error(path, error) from error
+
+
+@contextlib.contextmanager
+def _writing_inside(path: Path, folder: Path) -> Iterator[None]:
+    """As `writing_to`, but let errors of other files and of pipes pass."""
+    try:
+        yield
+    except (BrokenPipeError, ConnectionError, ChildProcessError):
         raise
+    except OSError as error:
+        name = error.filename
+        if isinstance(name, (str, bytes, os.PathLike)):
+            resolved = Path(os.path.realpath(os.fsdecode(name)))
+            if not resolved.is_relative_to(folder):
+                raise
+        raise _write_error(path, error) from error
 
 
-def _mode(path: Path) -> int:
-    """Who may read and write a file: as before if it is there, else as with any new one."""
-    with contextlib.suppress(OSError):
-        return path.stat().st_mode & 0o777
-    return 0o666 & ~_umask()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _write_error(path: Path, error: OSError) -> NmtError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NmtError(
+            f"{path}: the disk is full; nothing was left half-written",
+            "free some space and run the same command again",
+        )
+    if error.errno == errno.EFBIG:
+        return NmtError(
+            f"{path}: larger than the file size limit; nothing was left half-written",
+            "raise the limit (ulimit -f) and run the same command again",
+        )
+    return NmtError(f"{path}: cannot be written ({error.strerror or error})")
 
 
 def _sync(path: Path) -> None:
-    """Have the disk hold a file, or the names in a folder; not all systems know the latter."""
-    folder = path.is_dir()
-    if folder and os.name == "nt":
+    """Flush a file, or the entries of a folder, to disk."""
+    is_folder = path.is_dir()
+    if is_folder and os.name == "nt":
         return
-    handle = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
-    except OSError as error:
-        if not folder or error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+        os.fsync(descriptor)
+    except OSError as error:  # some file systems cannot flush folders
+        if not is_folder or error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
             raise
     finally:
-        os.close(handle)
+        os.close(descriptor)

@@ -11,7 +11,7 @@ import typer
 from nmt import options
 from nmt.errors import NmtError
 from nmt.io.read import open_bytes
-from nmt.io.write import is_pipe, refuse_folder, refuse_overwriting
+from nmt.io.write import check_output_file, is_pipe, refuse_overwriting
 
 Errors = Literal["strict", "replace"]
 AlignFormat = Literal["pharaoh", "soft"]
@@ -218,7 +218,7 @@ def check(request: Request) -> None:
     output = options.none_if_stdout(request.output)
     written = [p for p in (output, request.html, *request.pictures.values()) if p]
     for path in written:
-        refuse_folder(path)
+        check_output_file(path)
     refuse_overwriting(written, [] if request.input is None else [request.input])
     for kind, path in request.pictures.items():
         if path.suffix.lower() != f".{kind}":

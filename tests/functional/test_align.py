@@ -116,7 +116,7 @@ def test_gold_links_out_of_range(run: Path, tmp_path: Path) -> None:
          "{en}: 0 of 1 lines contain a Chinese character: not a Chinese source\n"
          "hint: are --src and --trg swapped?"),
         (["--src", "{zh}", "--trg", "{en}", "--output", "{zh}"],
-         "{zh}: is what is read, and would be written over"),
+         "{zh}: output would overwrite an input"),
         (["--src", "{zh}", "--trg", "{en}", "--model", "absent"],
          "absent: no such run directory"),
     ],

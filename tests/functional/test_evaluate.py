@@ -486,7 +486,7 @@ def test_what_is_scored_is_not_written_over(
     ref = write(tmp_path / "ref", *REFERENCES)
     answer = nmt("evaluate", write(tmp_path / "hyp", *WORSE), "--ref", ref, option, ref)
     assert answer.code == 2
-    assert answer.err.startswith(f"error: {ref}: is what is read, and would be written over")
+    assert answer.err.startswith(f"error: {ref}: output would overwrite an input")
     assert ref.read_text().splitlines() == REFERENCES
     both = ("--markdown", tmp_path / "x", "--junit", tmp_path / "x")
     answer = nmt("evaluate", tmp_path / "hyp", "--ref", ref, *both)

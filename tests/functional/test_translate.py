@@ -270,7 +270,7 @@ def test_what_is_read_is_not_written_over(toy_run: Path, tmp_path: Path) -> None
         words = ("--input", tmp_path / "zh", "--output", tmp_path / output)
         result = in_process("translate", "--model", toy_run, *words)
         assert result.code == 2
-        assert "is what is read, and would be written over" in result.err
+        assert "output would overwrite an input" in result.err
     assert (tmp_path / "zh").read_text(encoding="utf-8") == "我爱中国。\n"
 
 
