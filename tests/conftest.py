@@ -57,11 +57,15 @@ model:
   decoder_hidden: 32
   attention_hidden: 24
   dropout: 0.0
+  attention_query: state
+  layer_norm: false
 train:
   epochs: 4
   batch_tokens: 256
   learning_rate: 0.01
   warmup: 10
+  ema: 0.0
+  guided_alignment: 0.0
   validate_sentences: 12
   log_samples: 1
 search:

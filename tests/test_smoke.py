@@ -17,3 +17,14 @@ def test_from_a_corpus_to_a_score(tmp_path: Path) -> None:
     result = nmt("evaluate", "--model", tmp_path / "run")
     assert result.code == 0, result.err
     assert result.out.startswith("BLEU ")
+
+
+def test_default_settings_train_the_model_without_attention(tmp_path: Path) -> None:
+    config = write_config(
+        tmp_path,
+        model={"attention": "none", "attention_query": "state+word", "layer_norm": True},
+        train={"epochs": 1, "ema": 0.999, "guided_alignment": 0.1},
+    )
+    assert nmt("prepare", "--config", config).code == 0
+    result = nmt("train", "--config", config)
+    assert result.code == 0, result.err

@@ -118,7 +118,7 @@ class ModelConfig(_Section):
     decoder_hidden: int = Field(512, ge=1, description="GRU units")
     attention_hidden: int = Field(512, ge=1, description="hidden units of the additive score")
     attention_query: Literal["state", "state+word"] = Field(
-        "state",
+        "state+word",
         description="attention query: s_{i-1} as in the paper, or with the embedding of the "
         "previous target token, which s_{i-1} does not include",
     )
@@ -128,7 +128,7 @@ class ModelConfig(_Section):
         "(source-side bridging)",
     )
     layer_norm: bool = Field(
-        False,
+        True,
         description="layer normalisation of the encoder states, the input pre-activations of the "
         "decoder, and the readout: converges in fewer updates",
     )
@@ -176,14 +176,14 @@ class TrainConfig(_Section):
     clip: float = Field(1.0, gt=0, description="maximum norm of the gradient")
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     ema: float = Field(
-        0.0,
+        0.999,
         ge=0,
         lt=1,
         description="decay of the exponential moving average of the weights, used for validation "
         "and translation; 0: none",
     )
     guided_alignment: float = Field(
-        0.0,
+        0.1,
         ge=0,
         description="weight of the cross-entropy between attention and a statistical word "
         "alignment (Chen et al. 2016); 0: none",

@@ -165,7 +165,7 @@ class Trainer:
         self.model, self.loop = model.train(), loop
         device = next(model.parameters()).device
         recorders = [Recorder(device) if recorded else None for _ in range(2)]
-        self.step = Step(model, model, TrainConfig(), recorders[0])
+        self.step = Step(model, model, TrainConfig(ema=0), recorders[0])
         self.loss = SummedLoss(model, 0.1, 0.0, precision)
         self.recorded = None
         if recorders[1] is not None:

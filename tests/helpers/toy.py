@@ -59,11 +59,11 @@ def write_config(folder: Path, **sections: dict[str, object]) -> Path:
         },
         "model": {
             "embedding_dim": 16, "encoder_hidden": 16, "decoder_hidden": 32, "attention_hidden": 16,
-            "dropout": 0.1, "word_dropout": 0.05,
+            "dropout": 0.1, "word_dropout": 0.05, "attention_query": "state", "layer_norm": False,
         },
         "train": {
             "batch_tokens": 200, "epochs": 2, "warmup": 5, "learning_rate": 5e-3,
-            "validate_sentences": 8, "log_samples": 2,
+            "validate_sentences": 8, "log_samples": 2, "ema": 0.0, "guided_alignment": 0.0,
         },
         "search": {"beam": 1},
     }  # fmt: skip
