@@ -23,7 +23,6 @@ from nmt import cli
 from nmt.config.load import load_config
 from nmt.config.schema import Config
 from nmt.evaluate import lengths
-from nmt.evaluate.charts import check_chart_name, length_chart
 from nmt.evaluate.metrics import RESAMPLES, Score, score
 from nmt.evaluate.tables import length_table, score_table
 from nmt.evaluate.texts import translate_all
@@ -33,6 +32,7 @@ from nmt.prepare.report import summary
 from nmt.run.directory import Run
 from nmt.train.loop import train
 from nmt.translate.translator import Translator
+from nmt.viz.plots import check_chart_name, length_chart
 
 logger = logging.getLogger("nmt")
 
@@ -86,7 +86,7 @@ def attention_vs_fixed(
         table += f"\n\nAttention was guided: train.guided_alignment {loaded.train.guided_alignment}"
     typer.echo(table)
     output.mkdir(parents=True, exist_ok=True)
-    write_whole(output / "by_length.svg", length_chart(bands, banded, "svg"))
+    write_whole(output / "by_length.svg", length_chart([band.title for band in bands], banded))
     write_whole(output / "by_length.md", f"{table}\n".encode())
     logger.info(f"written: {output / 'by_length.svg'}, {output / 'by_length.md'}")
 

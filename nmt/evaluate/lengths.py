@@ -35,6 +35,11 @@ class Bucket:
         """``11-15``, or ``41+`` for the last."""
         return f"{self.low}+" if self.high is None else f"{self.low}-{self.high}"
 
+    @property
+    def title(self) -> str:
+        """Label and number of segments, for the axis of a chart."""
+        return f"{self.label}\n({len(self.members)})"
+
 
 def source_length(text: str) -> int:
     """Characters without white space: what a user can count, whatever the pieces are."""

@@ -219,7 +219,8 @@ def check(request: Request) -> None:
     Raises:
         NmtError: options that contradict each other; an output that cannot be written.
     """
-    from nmt.evaluate import charts, lengths
+    from nmt.evaluate import lengths
+    from nmt.viz import plots
 
     for path in (request.markdown, request.junit, request.html, request.chart):
         check_output_file(path)
@@ -256,9 +257,7 @@ def check(request: Request) -> None:
         raise NmtError(f"{option} belongs to --by-length")
     _keep_what_is_read(request)
     if request.chart is not None:
-        charts.check_chart_name(request.chart)
-    if request.html is not None:
-        charts.check_installed()
+        plots.check_chart_name(request.chart)
     for run in request.systems:
         if run.is_dir() and request.folder.is_relative_to(run):
             for name in ("report.json", "comparison.json", "hypotheses.txt"):

@@ -6,12 +6,13 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from nmt.evaluate import charts, gate, lengths, report, tables
-from nmt.evaluate.html import report_page
+from nmt.evaluate import gate, lengths, report, tables
 from nmt.evaluate.inputs import Decoding, System, Texts, read, translated
 from nmt.evaluate.metrics import DEFAULT, RESAMPLES, Comparison, Kind, Score, compare, score
+from nmt.evaluate.page import report_page
 from nmt.evaluate.request import Request
 from nmt.io.write import write_text, write_whole, writing_to
+from nmt.viz import plots
 
 logger = logging.getLogger(__name__)
 
@@ -129,8 +130,11 @@ def _write(
         report.write_json(out / "comparison.json", several)
         logger.info(f"report: {out / 'comparison.json'}")
     if banded is not None and request.chart is not None:
-        kind = charts.check_chart_name(request.chart)
-        write_whole(request.chart, charts.length_chart(*banded, kind))
+        kind = plots.check_chart_name(request.chart)
+        write_whole(
+            request.chart,
+            plots.length_chart([bucket.title for bucket in banded[0]], banded[1], kind),
+        )
         logger.info(f"chart: {request.chart}")
     text = report.markdown(systems, texts, scores, checks, banded, compared)
     if request.markdown is not None:

@@ -36,7 +36,7 @@ from nmt.run.journal import Journal, Window, environment
 from nmt.signals import Stop, stopping_on_signals
 from nmt.train.auto import settle, settle_precision
 from nmt.train.cuda_graphs import LAUNCH, Recorder
-from nmt.train.curves import draw_curves, plots_are_possible
+from nmt.train.curves import draw_curves
 from nmt.train.forecast import make_forecast
 from nmt.train.gradient import Computed, Gradient
 from nmt.train.guided_alignment import add_alignment
@@ -45,6 +45,7 @@ from nmt.train.resume import open_or_create
 from nmt.train.schedule import learning_rate, reason_to_stop
 from nmt.train.state import Progress
 from nmt.train.validation import Validation
+from nmt.viz import plots
 
 logger = logging.getLogger(__name__)
 
@@ -248,7 +249,7 @@ class _Training:
         )
         recorded = ", recorded as CUDA graphs" if self.gradient.recorded is not None else ""
         logger.info(f"recurrence: {path_taken(self.device)}{recorded}")
-        if self.workers.first and not plots_are_possible():
+        if self.workers.first and not plots.is_installed():
             logger.info(
                 "curves.svg is not drawn: matplotlib is missing (pip install 'nmt-zh-en[plots]')"
             )
@@ -441,7 +442,7 @@ class _Training:
 
     def _draw(self, *, at_the_end: bool = False) -> None:
         """Draw the curves, unless that would take more than a fiftieth of the time."""
-        if not self.workers.first or not plots_are_possible():
+        if not self.workers.first or not plots.is_installed():
             return
         began = time.monotonic()
         if at_the_end or began > self.draw_again_at:

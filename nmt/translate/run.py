@@ -18,11 +18,11 @@ from nmt.io.write import writing_lines
 from nmt.options import none_if_stdout
 from nmt.translate import output as formats
 from nmt.translate.attention_map import Alignment
-from nmt.translate.page import Page
 from nmt.translate.request import Request
 from nmt.translate.streams import argument_lines, arriving_lines, file_lines
 from nmt.translate.translator import Translation, Translator
 from nmt.translate.views import grid
+from nmt.viz.html import AttentionPage
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,11 @@ def run(translator: Translator, request: Request) -> None:
     drawn: list[Alignment] = []
     with contextlib.ExitStack() as stack:
         # Outside, so that a reader who has read enough lines does not cost the page.
-        page = None if request.html is None else stack.enter_context(Page.writing(request.html))
+        page = (
+            None
+            if request.html is None
+            else stack.enter_context(AttentionPage.writing(request.html))
+        )
         write, flush = stack.enter_context(writing_lines(none_if_stdout(request.output)))
         bar = stack.enter_context(_progress(request))
         number = itertools.count()

@@ -21,8 +21,8 @@ from nmt.config.schema import TrainConfig
 from nmt.data.manifest import FORMAT
 from nmt.run.directory import Run
 from nmt.run.journal import read_journal
-from nmt.train import loop
 from nmt.train.resume import SAFE_KEYS
+from nmt.viz import plots
 from tests.helpers.toy import Result, nmt, write_config
 
 
@@ -413,7 +413,7 @@ def four_updates(config: Path, run: Path, *changes: str) -> bytes:
     keys = (f"run={run}", "train.max_updates=4", "train.warmup=1", "train.precision=float32")
     words = [word for key in (*keys, *changes) for word in ("--set", key)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "plots_are_possible", lambda: False)
+        patch.setattr(plots, "is_installed", lambda: False)
         result = nmt("train", "--config", config, "--device", "cpu", *words)
     assert result.code == 0, result.err
     return (Run.open(run).checkpoints()[-1].folder / "model.safetensors").read_bytes()

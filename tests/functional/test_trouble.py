@@ -347,7 +347,7 @@ def test_curves_that_cannot_be_drawn_cost_nothing(
     def broken(_: object) -> bytes:
         raise RuntimeError("latex was not able to process")
 
-    monkeypatch.setattr("nmt.train.curves.curves", broken)
+    monkeypatch.setattr("nmt.train.curves.training_curves", broken)
     result = train(prepared, tmp_path / "run")
     assert result.code == 0
     assert "warning: curves are not drawn: latex was not able to process" in result.err

@@ -16,8 +16,8 @@ import pytest
 from nmt.errors import NmtError
 from nmt.translate.attention_map import Alignment
 from nmt.translate.flags import Flag
-from nmt.translate.page import Page
 from nmt.translate.views import grid, text_width
+from nmt.viz.html import AttentionPage
 
 LOVE = Alignment(
     list("我爱中国"),
@@ -84,7 +84,7 @@ def test_the_page_holds_every_character_word_and_weight_and_nothing_from_outside
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "look.html"
-    with Page.writing(path) as page:
+    with AttentionPage.writing(path) as page:
         page.add(LOVE, [])
         page.add(ODD, [Flag("numbers", "in the source <1>; in the translation none")])
         page.add(Alignment([], [], np.zeros((0, 0), np.float32)), [])
@@ -96,7 +96,7 @@ def test_the_page_holds_every_character_word_and_weight_and_nothing_from_outside
     assert reader.cells == 3 * 4 + 3 * 6
     assert reader.sources == []
     assert "://" not in text
-    assert text.count("<section>") == 2
+    assert text.count('<section class="attention">') == 2
     assert '<td style="--w:0.90" title="0.90">' in text
     assert "numbers: in the source &lt;1&gt;" in text
     for needed in ("prefers-color-scheme: dark", 'name="viewport"', 'lang="zh"', "pointerenter"):
@@ -105,7 +105,7 @@ def test_the_page_holds_every_character_word_and_weight_and_nothing_from_outside
 
 def test_a_page_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     def fail() -> None:
-        with Page.writing(tmp_path / "look.html") as page:
+        with AttentionPage.writing(tmp_path / "look.html") as page:
             page.add(LOVE, [])
             raise KeyboardInterrupt
 
