@@ -130,7 +130,6 @@ UNCONVERTED = {
     "tests/functional/test_translate.py",
     "tests/functional/test_trouble.py",
     "tests/functional/test_workers.py",
-    "tests/golden/update.py",
     "tests/helpers/preparing.py",
     "tests/helpers/toy.py",
     "tests/learning/test_toy_tasks.py",
