@@ -13,15 +13,20 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent as a lib
 
 if TYPE_CHECKING:
     from nmt.errors import NmtError
-    from nmt.translate.translator import Translation, Translator
+    from nmt.translate.translator import Translator
+    from nmt.translate.types import Translation
 
 
 def __getattr__(name: str) -> object:
     # Imported on first use: `nmt --help` must not wait for torch.
-    if name in ("Translator", "Translation"):
-        from nmt.translate import translator
+    if name == "Translator":
+        from nmt.translate.translator import Translator
 
-        return getattr(translator, name)
+        return Translator
+    if name == "Translation":
+        from nmt.translate.types import Translation
+
+        return Translation
     if name == "NmtError":
         from nmt.errors import NmtError
 

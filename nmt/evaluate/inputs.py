@@ -18,7 +18,8 @@ from nmt.evaluate.texts import (
     translate_all,
 )
 from nmt.run.directory import Run
-from nmt.translate.translator import Translation, Translator
+from nmt.translate.translator import Translator
+from nmt.translate.types import Translation
 
 _MOST_IN_PIECES = 0.1  # of the lines of a run's own test set
 

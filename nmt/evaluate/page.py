@@ -108,7 +108,7 @@ def _sentence(system: System, texts: Texts, number: int, score: float) -> dict[s
         fields.insert(0, ("source", texts.source[number]))
     attention = []
     if system.translator is not None:
-        attention = system.translator.alignments(system.translations[number])
+        attention = system.translations[number].part_maps
     return {
         "score": score,
         "line": number + 1,

@@ -12,7 +12,8 @@ from nmt.data.parallel import check_has_chinese
 from nmt.errors import NmtError
 from nmt.symbols import SPACE_MARK
 from nmt.text.normalise import HAN
-from nmt.translate.translator import Translation, Translator
+from nmt.translate.translator import Translator
+from nmt.translate.types import Translation
 
 _HAN_PAIR = re.compile(f"{HAN}(?= ?{HAN})")
 _HAN_GAP = re.compile(f"{HAN}(?= {HAN})")

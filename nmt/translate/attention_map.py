@@ -1,4 +1,4 @@
-"""From attention over pieces to the user's own characters and words."""
+"""Convert attention over pieces to attention between characters and words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nmt.data.tokenizer import Tokenizer, byte_of
+from nmt.data.tokenizer import Piece, Tokenizer, byte_of
 from nmt.symbols import EOS, SPACE_MARK
 from nmt.text.normalise import character_origins
 from nmt.translate.search import Hypothesis
@@ -19,15 +19,15 @@ Matrix = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Alignment:
-    """How much each word of a translation looked at each character of its source.
+class AttentionMap:
+    """Attention of each target word to each source character.
 
     Attributes:
         characters: of the source as the user wrote it.
         words: of the translation, split at spaces.
         weights: `[words, characters]`, rows sum to 1 (a word is the mean of its
             pieces, but for punctuation if there is more; a piece's weight is shared evenly
-            by its characters). What was looked at when the sentence ended is left out.
+            by its characters). The attention of EOS is omitted.
     """
 
     characters: list[str]
@@ -35,9 +35,9 @@ class Alignment:
     weights: Matrix
 
     def links(self) -> list[tuple[int, int]]:
-        """The characters each word stands for: (character, word), both from 0, sorted.
+        """Return the word alignment as sorted pairs (character, word), both from 0.
 
-        For each word the strongest piece, after weights were multiplied by `near_diagonal`.
+        Each word is linked to its piece of largest weight times `near_diagonal`.
         Spaces are never linked.
         """
         if not self.weights.any():
@@ -46,7 +46,7 @@ class Alignment:
         near = near_diagonal(*self.weights.shape)
         spaces = np.array([character.isspace() for character in self.characters])
         scored = np.where(spaces, 0.0, self.weights * near)
-        found = []
+        links = []
         for word, best in enumerate(scored.argmax(axis=1)):
             if scored[word, best] == 0:
                 continue
@@ -57,15 +57,15 @@ class Alignment:
                 first -= 1
             while last + 1 < sources and same[last + 1]:
                 last += 1
-            found += [(at, word) for at in range(first, last + 1)]
-        return sorted(found)
+            links += [(at, word) for at in range(first, last + 1)]
+        return sorted(links)
 
 
 def near_diagonal(targets: int, sources: int) -> NDArray[np.float64]:
-    """What weights are multiplied by before the largest is taken: exp(-4 |i/I - j/J|).
+    """Return the diagonal prior exp(-4 |i/I - j/J|).
 
-    Translations run along their source (Dyer et al. 2013), and a network's weights are the
-    less certain the longer the sentence is.
+    The form is that of Dyer et al. (2013). It helps most in long sentences, where the
+    attention is less certain.
 
     Returns:
         `[targets, sources]`.
@@ -76,47 +76,48 @@ def near_diagonal(targets: int, sources: int) -> NDArray[np.float64]:
     return prior
 
 
-def joined(source: str, alignments: list[Alignment], begins: list[int]) -> Alignment:
-    """The alignment of a line from those of its parts.
+def join_maps(source: str, maps: list[AttentionMap], begins: list[int]) -> AttentionMap:
+    """Join the attention maps of a line's parts.
 
     Args:
         source: the line.
-        alignments: of its parts.
-        begins: where in the line each begins, in characters.
+        maps: attention maps of the parts.
+        begins: offsets of the parts in the line, in characters.
     """
-    words = [word for one in alignments for word in one.words]
+    words = [word for part in maps for word in part.words]
     weights = np.zeros((len(words), len(source)), dtype=np.float32)
     row = 0
-    for one, begin in zip(alignments, begins, strict=True):
-        height, width = one.weights.shape
-        weights[row : row + height, begin : begin + width] = one.weights
+    for part, begin in zip(maps, begins, strict=True):
+        height, width = part.weights.shape
+        weights[row : row + height, begin : begin + width] = part.weights
         row += height
-    return Alignment(list(source), words, weights)
+    return AttentionMap(list(source), words, weights)
 
 
-def joined_links(alignments: list[Alignment], begins: list[int]) -> list[tuple[int, int]]:
-    """The links of a line from those of its parts, whose diagonals are their own.
+def join_links(maps: list[AttentionMap], begins: list[int]) -> list[tuple[int, int]]:
+    """Join the links of a line's parts; each part has its own diagonal prior.
 
-    The matrix of the whole line is never made: of a line of a megabyte it would not fit.
+    The matrix of the line is not built: for a line of 1 MB it would not fit in memory.
     """
-    found: list[tuple[int, int]] = []
+    links: list[tuple[int, int]] = []
     words = 0
-    for one, begin in zip(alignments, begins, strict=True):
-        found += [(begin + character, words + word) for character, word in one.links()]
-        words += len(one.words)
-    return sorted(found)
+    for part, begin in zip(maps, begins, strict=True):
+        links += [(begin + character, words + word) for character, word in part.links()]
+        words += len(part.words)
+    return sorted(links)
 
 
-def align(source: str, hypothesis: Hypothesis, src: Tokenizer, trg: Tokenizer) -> Alignment:
+def map_attention(
+    source: str, pieces: list[Piece], hypothesis: Hypothesis, src: Tokenizer, trg: Tokenizer
+) -> AttentionMap:
     """Merge the attention of a hypothesis from pieces to characters and words."""
-    spread = _pieces_to_characters(source, src)  # [pieces, characters]
-    words, of_word = _pieces_to_words(hypothesis.ids, trg)  # [words, target pieces]
+    spread = _pieces_to_characters(source, pieces, src)  # [pieces, characters]
+    words, word_pieces = _pieces_to_words(hypothesis.ids, trg)  # [words, target pieces]
     attention = hypothesis.attention.numpy()[: len(hypothesis.ids), : len(spread)]
-    return Alignment(list(source), words, of_word @ attention @ spread)
+    return AttentionMap(list(source), words, word_pieces @ attention @ spread)
 
 
-def _pieces_to_characters(source: str, tokenizer: Tokenizer) -> Matrix:
-    pieces = tokenizer.pieces(source)
+def _pieces_to_characters(source: str, pieces: list[Piece], tokenizer: Tokenizer) -> Matrix:
     origin = character_origins(source, tokenizer.normalise(source), simplify=tokenizer.simplify)
     spread = np.zeros((len(pieces), len(source)), dtype=np.float32)
     for row, piece in enumerate(pieces):
@@ -139,7 +140,7 @@ def _pieces_to_words(ids: list[int], tokenizer: Tokenizer) -> tuple[list[str], M
     words, kept = [], []
     for group in groups:
         word = tokenizer.decode([ids[index] for index in group])
-        if word:  # a lone space mark is no word
+        if word:  # skip a lone space mark
             words.append(word)
             kept.append(group)
     matrix = np.zeros((len(words), len(ids)), dtype=np.float32)
@@ -150,15 +151,15 @@ def _pieces_to_words(ids: list[int], tokenizer: Tokenizer) -> tuple[list[str], M
 
 
 def _counted(group: list[int], ids: list[int], tokenizer: Tokenizer) -> list[int]:
-    """Of the pieces of a word those that say where it looked.
+    """Return the pieces of a word without punctuation, unless all are punctuation.
 
-    "China." looked for 中国; that its full stop looked at another, and more sharply, is no matter.
+    In "China." the full stop attends to 。, which does not align the word.
     """
     pieces = [tokenizer.piece(ids[at]).strip(SPACE_MARK) for at in group]
-    spelt: list[bytearray] = []  # of each piece, or of the character that it is a byte of
+    spelt: list[bytearray] = []  # bytes of each piece, or of the character it belongs to
     for piece in pieces:
         byte = byte_of(piece)
-        if byte is not None and byte & 0xC0 == 0x80 and spelt:  # goes on with the last one's
+        if byte is not None and byte & 0xC0 == 0x80 and spelt:  # continuation byte
             spelt[-1].append(byte)
             spelt.append(spelt[-1])
         else:

@@ -1,7 +1,7 @@
 """Signs that a translation may be wrong, from the search and from the attention.
 
-A flag is a hint where to look first. It is no probability of being wrong, and a
-translation without flags is not therefore right.
+A flag is a hint for review. It is not a probability of error, and a translation without
+flags may be wrong.
 """
 
 from __future__ import annotations
@@ -10,85 +10,67 @@ import itertools
 import re
 import unicodedata
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from nmt.data.tokenizer import Tokenizer, byte_of
 from nmt.text.normalise import has_han
 from nmt.text.numerals import numbers_differ
 from nmt.translate.lengths import UsualLengths, length_ratio
+from nmt.translate.types import Flag, Part, Translation
 
-if TYPE_CHECKING:  # the translator offers these flags, and so imports this file
-    from nmt.translate.translator import Part, Translation
-
-_FEWEST_LETTERS = 4  # a name or OK may well stand alone
-_REPEATS = 3  # of a run of words, one after another
-_LONGEST_RUN = 8  # words
-_UNSEEN = 0.15  # attention that a piece got from all words together
-_UNSEEN_SHARE = 0.34  # of a part's pieces, before it is worth a flag
-_FAR = 1.25  # times the ratios of 98 % of the pairs
+_MIN_LETTERS = 4  # allow a name, or OK
+_MIN_REPEATS = 3  # of a sequence of words, consecutive
+_MAX_SEQUENCE = 8  # words
+_LOW_ATTENTION = 0.15  # to a piece, summed over the target
+_MIN_UNATTENDED = 0.34  # fraction of a part's pieces
+_FAR = 1.25  # factor on the ratios of 98 % of the pairs
 _UNKNOWN_SHARE = 0.34  # of a part's characters
 
 
-@dataclass(frozen=True)
-class Flag:
-    """One sign.
-
-    Attributes:
-        name: ``script``, ``repetition``, ``unattended``, ``numbers``, ``length`` or
-            ``vocabulary``.
-        detail: what was seen, for people.
-    """
-
-    name: str
-    detail: str
-
-
-def flags(translation: Translation, src: Tokenizer, usual: UsualLengths | None) -> list[Flag]:
-    """The signs that something is wrong with a translation; none for a blank line.
+def find_flags(translation: Translation, src: Tokenizer, usual: UsualLengths | None) -> list[Flag]:
+    """Return the flags of a translation; none for a blank line.
 
     Args:
         translation: with its parts.
         src: tokenizer of the Chinese side.
-        usual: lengths that the network is used to, if they are known.
+        usual: typical lengths of the training data, if known.
     """
     if not translation.parts:
         return []
-    found = [
+    candidates = [
         _script(translation),
         _repetition(translation),
         _unattended(src, translation.parts),
         _numbers(translation),
-        _length(src, translation.parts, usual),
+        _length(translation.parts, usual),
         _vocabulary(src, translation.parts),
     ]
-    return [flag for flag in found if flag is not None]
+    return [flag for flag in candidates if flag is not None]
 
 
 def _script(translation: Translation) -> Flag | None:
-    """A source of words, and none of them Chinese: whatever comes of it means nothing."""
+    """Flag a source with letters but without Chinese characters."""
     letters = [character for character in translation.source if character.isalpha()]
-    if len(letters) < _FEWEST_LETTERS or has_han(translation.source):
+    if len(letters) < _MIN_LETTERS or has_han(translation.source):
         return None
     return Flag("script", f"no Chinese character among its {len(letters)} letters")
 
 
 def _repetition(translation: Translation) -> Flag | None:
-    """The same words again and again, where the source does not repeat itself as often."""
+    """Flag a repeated sequence of words that the source does not repeat."""
     words = translation.text.split()
     run, times = most_repeated([word.strip(".,!?;:").lower() for word in words])
-    if times < _REPEATS:
+    if times < _MIN_REPEATS:
         return None
     _, in_source = most_repeated(list(translation.source))
     if in_source >= times - 1:  # 哈哈哈
         return None
-    return Flag("repetition", f"{' '.join(map(str, run))!r} stands {times} times in a row")
+    return Flag("repetition", f"{' '.join(map(str, run))!r} occurs {times} times in a row")
 
 
 def most_repeated(items: Sequence[Hashable]) -> tuple[Sequence[Hashable], int]:
-    """The run of at most 8 items that follows itself most often, and how often it stands."""
+    """Return the most repeated consecutive sequence of at most 8 items, and its repetitions."""
     best: tuple[Sequence[Hashable], int] = ([], 1 if items else 0)
-    for size in range(1, min(_LONGEST_RUN, len(items)) + 1):
+    for size in range(1, min(_MAX_SEQUENCE, len(items)) + 1):
         equal = 0  # items in a row that equal the one `size` before
         for at in range(size, len(items)):
             equal = equal + 1 if items[at] == items[at - size] else 0
@@ -99,23 +81,23 @@ def most_repeated(items: Sequence[Hashable]) -> tuple[Sequence[Hashable], int]:
 
 
 def _unattended(src: Tokenizer, parts: list[Part]) -> Flag | None:
-    """Pieces of the source that no word of the translation looked at."""
+    """Flag source pieces with little attention from all target words."""
     missed: list[str] = []
-    worth = False
+    flagged = False
     for part in parts:
-        normalised, pieces = src.normalise(part.source), src.pieces(part.source)
-        seen = part.hypotheses[0].attention[:, : len(pieces)].sum(dim=0).numpy()
+        normalised, pieces = src.normalise(part.source), part.pieces
+        received = part.hypotheses[0].attention[:, : len(pieces)].sum(dim=0).numpy()
         content = [
             index
             for index, piece in enumerate(pieces)
             if any(map(str.isalnum, normalised[piece.begin : piece.end]))
         ]
-        unseen = [index for index in content if seen[index] < _UNSEEN]
-        if len(unseen) > 1 and len(unseen) >= _UNSEEN_SHARE * len(content):
-            worth = True
-            spans = dict.fromkeys((pieces[index].begin, pieces[index].end) for index in unseen)
+        unattended = [index for index in content if received[index] < _LOW_ATTENTION]
+        if len(unattended) > 1 and len(unattended) >= _MIN_UNATTENDED * len(content):
+            flagged = True
+            spans = dict.fromkeys((pieces[index].begin, pieces[index].end) for index in unattended)
             missed += [normalised[begin:end].strip() for begin, end in spans]
-    return Flag("unattended", f"hardly looked at: {' '.join(missed)}") if worth else None
+    return Flag("unattended", f"low attention: {' '.join(missed)}") if flagged else None
 
 
 def _numbers(translation: Translation) -> Flag | None:
@@ -132,13 +114,13 @@ def _numbers(translation: Translation) -> Flag | None:
     )
 
 
-def _length(src: Tokenizer, parts: list[Part], usual: UsualLengths | None) -> Flag | None:
-    """A length that hardly a pair of the run's dev set comes near to."""
+def _length(parts: list[Part], usual: UsualLengths | None) -> Flag | None:
+    """Flag a length ratio far outside those of the dev set."""
     if usual is None:
         return None
     shortest, longest = usual.ratio[0] / _FAR, usual.ratio[1] * _FAR
     for part in parts:
-        source = len(src.encode(part.source))
+        source = len(part.pieces)
         length = len(part.hypotheses[0].ids)
         if not shortest <= length_ratio(source, length) <= longest:
             return Flag("length", f"{length} pieces for {source} of the source")
@@ -146,11 +128,11 @@ def _length(src: Tokenizer, parts: list[Part], usual: UsualLengths | None) -> Fl
 
 
 def _vocabulary(src: Tokenizer, parts: list[Part]) -> Flag | None:
-    """Characters that the vocabulary lacks, spelled in bytes: the network hardly knows them."""
+    """Flag a source whose characters are mostly encoded as byte pieces."""
     unknown: list[str] = []
     characters = 0
     for part in parts:
-        normalised, pieces = src.normalise(part.source), src.pieces(part.source)
+        normalised, pieces = src.normalise(part.source), part.pieces
         characters += sum(not c.isspace() for c in normalised)
         spelled = {
             piece.begin
@@ -162,5 +144,6 @@ def _vocabulary(src: Tokenizer, parts: list[Part]) -> Flag | None:
         return None
     shown = "".join(dict.fromkeys(itertools.islice(filter(str.isprintable, unknown), 20)))
     return Flag(
-        "vocabulary", f"{len(unknown)} of {characters} characters are not in it: {shown}".rstrip()
+        "vocabulary",
+        f"{len(unknown)} of {characters} characters are not in the vocabulary: {shown}".rstrip(),
     )

@@ -6,37 +6,40 @@ import json
 from typing import Any
 
 from nmt.align.links import pharaoh
-from nmt.translate.attention_map import Alignment
+from nmt.translate.attention_map import AttentionMap
 from nmt.translate.request import AlignFormat
-from nmt.translate.translator import Translation, Translator
+from nmt.translate.translator import Translator
+from nmt.translate.types import Translation
 
 
 def plain(
-    translator: Translator,
     translation: Translation,
-    alignment: Alignment | None,
+    alignment: AttentionMap | None,
     align: AlignFormat | None,
 ) -> str:
-    """The translation; behind ``|||`` what its words stand for, if that was asked for."""
+    """Return the translation, with its alignment after ``|||`` if `align` is set."""
     if align is None:
         return translation.text
     if align == "pharaoh":
-        return f"{translation.text} ||| {pharaoh(translator.links(translation), one_based=False)}"
+        return f"{translation.text} ||| {pharaoh(translation.links, one_based=False)}"
     return f"{translation.text} ||| {_json(soft(alignment))}"
 
 
 def n_best(translation: Translation, number: int) -> list[str]:
-    """Moses' n-best lines: number of the source line from 0, text, score.
+    """Return n-best lines in Moses' format: line number from 0, text, score.
 
-    A blank line has one, so that no number is left out.
+    A blank line has one blank candidate.
     """
     if not translation.candidates:
         return [f"{number} |||  ||| 0.0000"]
-    return [f"{number} ||| {one.text} ||| {one.score:.4f}" for one in translation.candidates]
+    return [
+        f"{number} ||| {candidate.text} ||| {candidate.score:.4f}"
+        for candidate in translation.candidates
+    ]
 
 
-def soft(alignment: Alignment | None) -> dict[str, Any] | None:
-    """Characters, words, and the weights `[words][characters]`; None of a line too long."""
+def soft(alignment: AttentionMap | None) -> dict[str, Any] | None:
+    """Return characters, words and weights `[words][characters]`; None without a map."""
     if alignment is None:
         return None
     return {
@@ -49,15 +52,15 @@ def soft(alignment: Alignment | None) -> dict[str, Any] | None:
 def record(
     translator: Translator,
     translation: Translation,
-    alignment: Alignment | None,
+    alignment: AttentionMap | None,
     align: AlignFormat | None,
     candidates: bool,
 ) -> str:
-    """One JSON object on one line.
+    """Return one JSON object on one line.
 
     Keys: source, translation, score, log_prob (nats), pieces (source and target),
     alignment (pairs of character and word, from 0), flags (name and detail); attention
-    with `align` soft, null of a line too long for it; candidates if asked for.
+    if `align` is soft, null for a line too long; candidates if `candidates`.
     """
     values: dict[str, Any] = {
         "source": translation.source,
@@ -65,21 +68,19 @@ def record(
         "score": round(translation.score, 6),
         "log_prob": round(translation.log_prob, 6),
         "pieces": _pieces(translator, translation),
-        "alignment": translator.links(translation),
-        "flags": [
-            {"name": flag.name, "detail": flag.detail} for flag in translator.flags(translation)
-        ],
+        "alignment": translation.links,
+        "flags": [{"name": flag.name, "detail": flag.detail} for flag in translation.flags],
     }
     if align == "soft":
         values["attention"] = soft(alignment)
     if candidates:
         values["candidates"] = [
             {
-                "translation": one.text,
-                "score": round(one.score, 6),
-                "log_prob": round(one.log_prob, 6),
+                "translation": candidate.text,
+                "score": round(candidate.score, 6),
+                "log_prob": round(candidate.log_prob, 6),
             }
-            for one in translation.candidates
+            for candidate in translation.candidates
         ]
     return _json(values)
 
@@ -87,7 +88,7 @@ def record(
 def _pieces(translator: Translator, translation: Translation) -> dict[str, list[str]]:
     src, trg = translator.src, translator.trg
     return {
-        "source": [src.piece(i) for part in translation.parts for i in src.encode(part.source)],
+        "source": [src.piece(p.id) for part in translation.parts for p in part.pieces],
         "target": [trg.piece(i) for part in translation.parts for i in part.hypotheses[0].ids],
     }
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from nmt.errors import NmtError
 from nmt.io.write import replacing
-from nmt.translate.attention_map import Alignment
+from nmt.translate.attention_map import AttentionMap
 
 # Families that hold Chinese characters, the usual ones of Linux, macOS and Windows.
 _CHINESE = (
@@ -24,7 +24,7 @@ _INCHES = 0.28  # a cell
 _MOST_CELLS, _LONGEST = 100_000, 1_300  # of a PNG; a cell is 42 by 42 pixels
 
 
-def draw(alignments: Sequence[Alignment], path: Path, kind: str) -> None:
+def draw(alignments: Sequence[AttentionMap], path: Path, kind: str) -> None:
     """Draw matrices one below the other: characters across, words down, darker is more.
 
     In an SVG text stays text, and the browser that shows it supplies the fonts. A PNG
@@ -88,7 +88,7 @@ def _installed(manager: Any) -> list[str]:
     return [name for name in _CHINESE if name in names]
 
 
-def _figure(figure_class: Any, alignments: Sequence[Alignment]) -> Any:
+def _figure(figure_class: Any, alignments: Sequence[AttentionMap]) -> Any:
     heights = [max(1, len(one.words)) for one in alignments]
     width = max(len(one.characters) for one in alignments)
     figure = figure_class(

@@ -17,17 +17,18 @@ from nmt.io.read import read_lines
 from nmt.io.write import writing_lines
 from nmt.options import none_if_stdout
 from nmt.translate import output as formats
-from nmt.translate.attention_map import Alignment
+from nmt.translate.attention_map import AttentionMap
 from nmt.translate.request import Request
 from nmt.translate.streams import argument_lines, arriving_lines, file_lines
-from nmt.translate.translator import Translation, Translator
+from nmt.translate.translator import Translator
+from nmt.translate.types import Translation
 from nmt.translate.views import grid
 from nmt.viz.html import AttentionPage
 
 logger = logging.getLogger(__name__)
 
-_MOST_DRAWN = 50  # sentences in one picture
-_MOST_CELLS = 1 << 22  # of a matrix: two thousand characters and as many words
+_MAX_DRAWN = 50  # sentences in one picture
+_MAX_CELLS = 1 << 22  # of a matrix: two thousand characters and as many words
 
 
 def run(translator: Translator, request: Request) -> None:
@@ -36,7 +37,7 @@ def run(translator: Translator, request: Request) -> None:
     Raises:
         NmtError: input that can't be read, output that can't be written.
     """
-    drawn: list[Alignment] = []
+    drawn: list[AttentionMap] = []
     with contextlib.ExitStack() as stack:
         # Outside, so that a reader who has read enough lines does not cost the page.
         page = (
@@ -50,7 +51,7 @@ def run(translator: Translator, request: Request) -> None:
         for window in _windows(request):
             for translation in translator.stream(window, request.batch_size, request.n_best or 1):
                 at = next(number)
-                alignment = _alignment(translator, request, translation, at)
+                alignment = _alignment(request, translation, at)
                 for line in _lines(translator, request, translation, alignment, at):
                     write(line)
                 _notes(translator, request, translation, at)
@@ -58,7 +59,7 @@ def run(translator: Translator, request: Request) -> None:
                     if request.show_attention:
                         logger.info(grid(alignment, shutil.get_terminal_size().columns))
                     if page is not None:
-                        page.add(alignment, translator.flags(translation))
+                        page.add(alignment, translation.flags)
                     if request.pictures and translation.text:
                         drawn.append(alignment)
                         _check_drawable(len(drawn))
@@ -87,7 +88,7 @@ def _lines(
     translator: Translator,
     request: Request,
     translation: Translation,
-    alignment: Alignment | None,
+    alignment: AttentionMap | None,
     number: int,
 ) -> list[str]:
     if request.json:
@@ -95,38 +96,36 @@ def _lines(
         return [formats.record(translator, translation, alignment, request.align, many)]
     if request.n_best is not None:
         return formats.n_best(translation, number)
-    return [formats.plain(translator, translation, alignment, request.align)]
+    return [formats.plain(translation, alignment, request.align)]
 
 
-def _alignment(
-    translator: Translator, request: Request, translation: Translation, number: int
-) -> Alignment | None:
-    """The matrix of a line if one is asked for, and small enough to be looked at."""
+def _alignment(request: Request, translation: Translation, number: int) -> AttentionMap | None:
+    """Return the attention map of a line if an option needs it and its size allows."""
     if not request.draws and request.align != "soft":
         return None
     cells = len(translation.text.split()) * len(translation.source)
-    if cells > _MOST_CELLS:
-        logger.info(f"note: line {number + 1:,}: too long for a matrix of its attention, left out")
+    if cells > _MAX_CELLS:
+        logger.info(f"note: line {number + 1:,}: attention matrix omitted: line too long")
         return None
-    return translator.alignment(translation)
+    return translation.attention_map
 
 
 def _notes(translator: Translator, request: Request, translation: Translation, at: int) -> None:
-    parts = [part.source for part in translation.parts]
-    if len(parts) > 1 and sum(map(len, translator.src.encode_all(parts))) > translator.max_pieces:
+    parts = translation.parts
+    if len(parts) > 1 and sum(len(part.pieces) for part in parts) > translator.max_pieces:
         logger.info(
             f"note: line {at + 1:,} of {len(translation.source):,} characters was translated in "
             f"{len(translation.parts):,} parts"
         )
     if request.flags:
-        for flag in translator.flags(translation):
+        for flag in translation.flags:
             logger.info(f"flag: line {at + 1:,}: {flag.name}: {flag.detail}")
 
 
 def _check_drawable(count: int) -> None:
-    if count > _MOST_DRAWN:
+    if count > _MAX_DRAWN:
         raise NmtError(
-            f"a picture holds at most {_MOST_DRAWN} sentences, there are more",
+            f"an SVG holds at most {_MAX_DRAWN} sentences",
             "--attention-html FILE takes any number",
         )
 

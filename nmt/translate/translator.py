@@ -1,4 +1,4 @@
-"""Text in, text out: one line for one line, in order, whatever the batches were.
+"""Translate lines of text: N lines in, N lines out, in order, independent of batching.
 
 >>> from nmt import Translator
 >>> translator = Translator.load("runs/tatoeba")
@@ -11,10 +11,8 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,85 +20,32 @@ import torch
 
 from nmt.config.schema import SearchConfig
 from nmt.data.batches import pad_sources
-from nmt.data.tokenizer import Tokenizer
+from nmt.data.tokenizer import Piece, Tokenizer
 from nmt.device import choose_device
 from nmt.errors import NmtError
 from nmt.model import Seq2Seq
 from nmt.model.fast.inference import Inference
 from nmt.run.directory import Run
-from nmt.translate.attention_map import Alignment, align, joined, joined_links
-from nmt.translate.flags import Flag, flags
+from nmt.translate.attention_map import AttentionMap, map_attention
+from nmt.translate.flags import find_flags
 from nmt.translate.lengths import UsualLengths
 from nmt.translate.search import Hypothesis, beam_search, max_length
+from nmt.translate.segment import Splitter
+from nmt.translate.types import Candidate, Flag, Part, Translation
+
+__all__ = ["Translator", "usual_lengths"]
 
 logger = logging.getLogger(__name__)
 
 _WINDOW = 2048  # lines sorted by length together
 _WINDOW_CHARACTERS = 1 << 20  # or fewer lines, if they are long
-_DEV_LINES = 1000  # whose lengths are looked at, or some more
-_MOST_NUMBERS = 1 << 26  # in the largest tensors of all searches at a time: 256 MiB
-_LEAST_SHARE = 8  # sentences that are worth a core of their own
-_SENTENCE_END = re.compile(r"[^。！？!?]*[。！？!?]+[”’」』】》〉〕］｝）)\]}\"＂'…]*|[^。！？!?]+")
-_CLAUSE_END = re.compile(r"[^，,、；;：:…\s]*[，,、；;：:…\s]+|[^，,、；;：:…\s]+")
+_DEV_LINES = 1000  # approximate sample for the typical lengths
+_MAX_ELEMENTS = 1 << 26  # of the largest tensors of all concurrent searches: 256 MiB
+_MIN_SHARE = 8  # minimum batch size per thread
 
 
-# Hypotheses of a line's parts up to one of them: those before it, and its own.
+# Hypotheses chosen for a prefix of a line's parts, as a linked list.
 _Chosen: TypeAlias = "tuple[_Chosen, Hypothesis] | None"
-
-
-@dataclass(frozen=True)
-class Part:
-    """A stretch of the source that was translated in one search.
-
-    Attributes:
-        source: its text, as the user wrote it.
-        hypotheses: best score first.
-        begin: where in the line it begins, in characters.
-    """
-
-    source: str
-    hypotheses: list[Hypothesis]
-    begin: int = 0
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One of several translations of a line.
-
-    Attributes:
-        text: on one line.
-        score: what ranks it; sum over parts.
-        log_prob: natural log of its probability, EOS counted; sum over parts.
-    """
-
-    text: str
-    score: float
-    log_prob: float
-
-
-@dataclass(frozen=True)
-class Translation:
-    """The translation of one line.
-
-    Attributes:
-        source: the line as it was given.
-        text: its translation; empty for a blank line.
-        score: sum over parts of the best hypothesis' score; 0 for a blank line.
-        parts: one, or several if the line was too long for one search.
-        candidates: the best translations, best first, as many as were asked for if the
-            search found so many; none for a blank line.
-    """
-
-    source: str
-    text: str
-    score: float = 0.0
-    parts: list[Part] = field(default_factory=list)
-    candidates: list[Candidate] = field(default_factory=list)
-
-    @property
-    def log_prob(self) -> float:
-        """Natural log of the translation's probability; 0 for a blank line."""
-        return sum(part.hypotheses[0].log_prob for part in self.parts)
 
 
 class Translator:
@@ -113,14 +58,12 @@ class Translator:
         trg: tokenizer of the English side.
         search: beam, length penalty, longest output.
         device: where to compute.
-        max_pieces: a longer source is translated in parts; the length that training
-            was limited to.
-        int8: multiply in 8-bit integers; CPU only.
-        usual: lengths that the network is used to, if they are known: a line of several
-            sentences that is longer than typical is translated sentence by sentence.
-        frozen: the weights will not change any more, so that what the search makes of
-            them is made once and not at each call.
-        updates: of the checkpoints that the networks were loaded from.
+        max_pieces: maximum source length of one search, the limit used in training.
+        int8: use 8-bit integer matmuls; CPU only.
+        usual: typical lengths of the training data, if known: a line of several sentences
+            that is longer than typical is translated sentence by sentence.
+        frozen: the weights will not change, so tensors derived from them are cached.
+        updates: update numbers of the loaded checkpoints.
 
     Raises:
         NmtError: `int8` on a GPU.
@@ -162,7 +105,7 @@ class Translator:
     @classmethod
     def load(
         cls,
-        run: str | Path | Sequence[str | Path],
+        run: str | Path | Run | Sequence[str | Path | Run],
         device: str = "auto",
         search: SearchConfig | None = None,
         *,
@@ -171,27 +114,27 @@ class Translator:
         """Load the best checkpoint of a run directory, or of several as an ensemble.
 
         Args:
-            run: the directory that ``nmt train`` wrote; several must have the same
-                tokenizers, and the first one's settings count.
+            run: a directory that ``nmt train`` wrote, or an open run; several must share
+                their tokenizers, and the settings of the first are used.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-            search: instead of the run's own.
-            int8: multiply in 8-bit integers; CPU only, faster there.
+            search: override the run's search settings.
+            int8: use 8-bit integer matmuls; CPU only, faster there.
 
         Raises:
             NmtError: missing, incomplete or damaged run; runs that do not share their
                 tokenizers; absent device; `int8` on a GPU.
         """
-        folders = [run] if isinstance(run, str | Path) else list(run)
-        opened = [Run.open(Path(folder)) for folder in folders]
-        first = opened[0]
-        for other in opened[1:]:
-            if other.info["tokenizers"] != first.info["tokenizers"]:
+        sources = [run] if isinstance(run, str | Path | Run) else list(run)
+        runs = [source if isinstance(source, Run) else Run.open(Path(source)) for source in sources]
+        first = runs[0]
+        for member in runs[1:]:
+            if member.info["tokenizers"] != first.info["tokenizers"]:
                 raise NmtError(
-                    f"{other.folder}: has other tokenizers than {first.folder}",
+                    f"{member.folder}: has other tokenizers than {first.folder}",
                     "an ensemble needs runs trained on one prepared corpus (data.dir)",
                 )
         chosen = choose_device(device)
-        updates, models = zip(*(one.load_best(chosen) for one in opened), strict=True)
+        updates, models = zip(*(member.load_best(chosen) for member in runs), strict=True)
         return cls(
             models, first.src, first.trg, search or first.config.search, chosen,
             first.config.data.clean.max_pieces,
@@ -199,18 +142,18 @@ class Translator:
         )  # fmt: skip
 
     def change_search(self, changes: Mapping[str, float | None]) -> None:
-        """Replace settings of the search by name; None leaves one as it is."""
-        given = {name: value for name, value in changes.items() if value is not None}
-        self.search = self.search.model_copy(update=given)
+        """Replace search settings by name; None keeps the current value."""
+        overrides = {name: value for name, value in changes.items() if value is not None}
+        self.search = self.search.model_copy(update=overrides)
 
     def translate(
         self, lines: Iterable[str], batch_size: int = 64, n_best: int = 1
     ) -> list[Translation]:
-        """Translate lines; as many come back, in the same order.
+        """Translate lines; return one `Translation` per line, in order.
 
         Args:
-            lines: one sentence or more each; a blank one stays blank.
-            batch_size: sentences searched together; changes speed and memory only.
+            lines: of one or more sentences; a blank line has a blank translation.
+            batch_size: sentences searched together; affects speed and memory only.
             n_best: candidates to return for each line, at most the beam.
 
         Raises:
@@ -221,49 +164,31 @@ class Translator:
     def stream(
         self, lines: Iterable[str], batch_size: int = 64, n_best: int = 1
     ) -> Iterator[Translation]:
-        """As `translate`, window by window: memory does not grow with the lines."""
+        """Yield the results of `translate`, in constant memory."""
         if isinstance(lines, str):
-            raise NmtError("one text was given, lines are translated", f"[{lines[:20]!r}]")
+            raise NmtError("translate takes a list of lines, not one string", f"[{lines[:20]!r}]")
         if batch_size < 1 or n_best < 1:
             raise NmtError(f"batch_size {batch_size}, n_best {n_best}: at least 1 each")
         if n_best > self.search.beam:
             raise NmtError(
-                f"{n_best} best translations asked of a beam of {self.search.beam}",
-                f"make it wider: --beam {n_best}",
+                f"n_best {n_best} is larger than the beam {self.search.beam}",
+                f"use --beam {n_best}",
             )
         iterator = iter(lines)
         members = self._inference()
         while window := _window(iterator):
             yield from self._translate_window(members, window, batch_size, n_best)
 
-    def alignments(self, translation: Translation) -> list[Alignment]:
-        """What each part of a translation attended to."""
-        return [
-            align(part.source, part.hypotheses[0], self.src, self.trg) for part in translation.parts
-        ]
+    def _map_part(self, part: Part) -> AttentionMap:
+        return map_attention(part.source, part.pieces, part.hypotheses[0], self.src, self.trg)
 
-    def alignment(self, translation: Translation) -> Alignment:
-        """What the words of a translation attended to, over the whole line: `[words, characters]`.
-
-        Of a line in many parts that is far larger than `alignments` and `links`, which grow
-        with its length, not with its square.
-        """
-        begins = [part.begin for part in translation.parts]
-        return joined(translation.source, self.alignments(translation), begins)
-
-    def links(self, translation: Translation) -> list[tuple[int, int]]:
-        """The characters each word stands for: (character, word), both from 0, sorted."""
-        begins = [part.begin for part in translation.parts]
-        return joined_links(self.alignments(translation), begins)
-
-    def flags(self, translation: Translation) -> list[Flag]:
-        """Signs that a translation may be wrong; see `nmt.translate.flags`."""
-        return flags(translation, self.src, self.usual)
+    def _find_flags(self, translation: Translation) -> list[Flag]:
+        return find_flags(translation, self.src, self.usual)
 
     def _inference(self) -> list[Inference]:
         if self._ready is not None:
             return self._ready
-        # Rounded to integers, NaN would look like a number from here on.
+        # NaN would become an ordinary integer.
         if self.int8 and not all(
             bool(torch.isfinite(weights).all())
             for model in self.models
@@ -278,58 +203,55 @@ class Translator:
     def _translate_window(
         self, members: list[Inference], lines: list[str], batch_size: int, n_best: int
     ) -> Iterator[Translation]:
-        texts = [_encodable(line) for line in lines]
-        ids = self.src.encode_all(texts)
-        parts: list[tuple[int, int, str]] = []  # line, where it begins, text
-        of_part: list[list[int]] = []
-        for line, (source, its_ids) in enumerate(zip(texts, ids, strict=True)):
-            if len(its_ids) <= self._longest_line():
-                if its_ids:
-                    parts.append((line, 0, source))
-                    of_part.append(its_ids)
-                continue
-            for begin, text in self._split(source):
-                parts.append((line, begin, text))
-                of_part.append(self.src.encode(text))
-        found = self._search_all(members, of_part, batch_size, n_best)
-        # The one place where order is restored.
-        of_line: list[list[Part]] = [[] for _ in lines]
-        for (line, begin, text), hypotheses in zip(parts, found, strict=True):
-            of_line[line].append(Part(text, hypotheses, begin))
-        for source, its_parts in zip(lines, of_line, strict=True):
-            yield self._join(source, its_parts, n_best)
+        splitter = self._splitter()
+        sections: list[tuple[int, int, str, list[Piece]]] = []  # line, offset, text, pieces
+        for number, line in enumerate(map(_encodable, lines)):
+            pieces = self.src.pieces(line)
+            if len(pieces) > splitter.target_pieces:
+                for begin, text in splitter.split(line):
+                    sections.append((number, begin, text, self.src.pieces(text)))
+            elif pieces:
+                sections.append((number, 0, line, pieces))
+        ids = [[piece.id for piece in pieces] for _, _, _, pieces in sections]
+        results = self._search_all(members, ids, batch_size, n_best)
+        # Restore the order of the input.
+        line_parts: list[list[Part]] = [[] for _ in lines]
+        for (number, begin, text, pieces), hypotheses in zip(sections, results, strict=True):
+            line_parts[number].append(Part(text, hypotheses, pieces, begin))
+        for source, parts in zip(lines, line_parts, strict=True):
+            yield self._join(source, parts, n_best)
 
     def _search_all(
         self, members: list[Inference], ids: list[list[int]], batch_size: int, n_best: int
     ) -> list[list[Hypothesis]]:
-        """Search for all sources, those of a length together."""
-        found: list[list[Hypothesis]] = [[] for _ in ids]
+        """Search for all sources, batched by length."""
+        results: list[list[Hypothesis]] = [[] for _ in ids]
         were_training = [model.training for model in self.models]
         for model in self.models:
             model.eval()
 
         def search(batch: list[int]) -> list[list[Hypothesis]]:
-            return self._search(members, [ids[part] for part in batch], n_best)
+            return self._search(members, [ids[index] for index in batch], n_best)
 
         batches = self._batches(ids, batch_size)
         for batch, hypotheses in zip(batches, self._each(search, batches), strict=True):
-            for part, its_own in zip(batch, hypotheses, strict=True):
-                found[part] = its_own
+            for index, best in zip(batch, hypotheses, strict=True):
+                results[index] = best
         for model, training in zip(self.models, were_training, strict=True):
             model.train(training)
-        return found
+        return results
 
     def _batches(self, ids: list[list[int]], batch_size: int) -> list[list[int]]:
-        """The sources by number, those of a length together, the longest first."""
-        order = sorted(range(len(ids)), key=lambda part: -len(ids[part]))
-        # As many batches as there are cores, if they are not too small to be worth it.
+        """Group the indices of the sources by length, longest first."""
+        order = sorted(range(len(ids)), key=lambda index: -len(ids[index]))
+        # One batch per core, unless that makes the batches too small.
         cores = self._cores()
-        batch_size = min(batch_size, max(-(-len(order) // cores), _LEAST_SHARE))
+        batch_size = min(batch_size, max(-(-len(order) // cores), _MIN_SHARE))
         batches, start = [], 0
         while start < len(order):
             # A wide beam, a long source or a large vocabulary makes the batch smaller.
             row = max(len(self.trg), len(ids[order[start]]) * self.model.decoder.hidden)
-            fits = max(1, _MOST_NUMBERS // (row * self.search.beam * cores))
+            fits = max(1, _MAX_ELEMENTS // (row * self.search.beam * cores))
             batches.append(order[start : start + min(batch_size, fits)])
             start += len(batches[-1])
         return batches
@@ -337,18 +259,17 @@ class Translator:
     def _each(
         self, search: Callable[[list[int]], list[list[Hypothesis]]], batches: list[list[int]]
     ) -> Iterator[list[list[Hypothesis]]]:
-        """Search all batches, in order; on a CPU each on a core of its own.
+        """Search all batches, in order; on a CPU one batch per core.
 
-        A step of the search is many small operations: two cores at one of them spend much
-        of their time meeting, two cores at two batches none. PyTorch's number of threads is
-        that of the whole process and 1 meanwhile.
+        A step of the search is many small operations, so threads inside one operation mostly
+        wait for each other. PyTorch's number of threads is process-wide and 1 meanwhile.
         """
         threads = min(self._cores(), len(batches))
         if threads < 2:
             yield from map(search, batches)
             return
         before = torch.get_num_threads()
-        torch.set_num_threads(1)  # of each operation; new threads take it over
+        torch.set_num_threads(1)  # per operation; new threads inherit it
         try:
             with ThreadPoolExecutor(threads) as pool:
                 yield from pool.map(search, batches)
@@ -363,7 +284,7 @@ class Translator:
     ) -> list[list[Hypothesis]]:
         src, src_mask = pad_sources(sources)
         limits = torch.tensor([max_length(len(ids), self.search.max_ratio) for ids in sources])
-        found = beam_search(
+        hypotheses = beam_search(
             members,
             src.to(self.device),
             src_mask.to(self.device),
@@ -374,25 +295,28 @@ class Translator:
             max_lengths=limits,
             n_best=n_best,
         )
-        if not all(found):
+        if not all(hypotheses):
             raise _no_probabilities()
-        return found
+        return hypotheses
 
     def _join(self, source: str, parts: list[Part], n_best: int) -> Translation:
         if not parts:
             return Translation(source, "")
-        # Score, log-probability, and which hypothesis of each part, the last one first: texts
-        # are put together once, or a line of a megabyte would be copied for each part.
-        found: list[tuple[float, float, _Chosen]] = [(0.0, 0.0, None)]
+        # Score, log-probability, and the chosen hypotheses as a linked list: texts are joined
+        # once, in time linear in the length of the line.
+        best: list[tuple[float, float, _Chosen]] = [(0.0, 0.0, None)]
         for part in parts:
-            longer = (
-                (score + one.score, log_prob + one.log_prob, (chosen, one))
-                for score, log_prob, chosen in found
-                for one in part.hypotheses
+            extended = (
+                (score + hypothesis.score, log_prob + hypothesis.log_prob, (chosen, hypothesis))
+                for score, log_prob, chosen in best
+                for hypothesis in part.hypotheses
             )
-            found = heapq.nlargest(n_best, longer, key=lambda candidate: candidate[0])
-        candidates = [Candidate(self._text(chosen), score, log) for score, log, chosen in found]
-        return Translation(source, candidates[0].text, candidates[0].score, parts, candidates)
+            best = heapq.nlargest(n_best, extended, key=lambda candidate: candidate[0])
+        candidates = [Candidate(self._text(chosen), score, log) for score, log, chosen in best]
+        first = candidates[0]
+        return Translation(
+            source, first.text, first.score, parts, candidates, self._map_part, self._find_flags
+        )
 
     def _text(self, chosen: _Chosen) -> str:
         texts = []
@@ -401,60 +325,13 @@ class Translator:
             texts.append(self.trg.decode(hypothesis.ids))
         return " ".join(filter(None, reversed(texts)))
 
-    def _count(self, text: str) -> int:
-        return len(self.src.encode(text))
-
-    def _longest_line(self) -> int:
-        """Pieces up to which a line is translated in one search, whatever it holds."""
-        return self.max_pieces if self.usual is None else min(self.max_pieces, self.usual.typical)
-
-    def _split(self, line: str) -> Iterator[tuple[int, str]]:
-        """Parts of a long line, and where they begin; blank ones left out.
-
-        Sentences are put together up to the typical length only: a network trained on
-        single sentences translates the first of a few and stops (Tatoeba's dev sentences,
-        two to a line: 6 BLEU together, 23 one by one). A sentence stays whole up to
-        `max_pieces`.
-        """
-        begin = 0
-        for part in self._split_at(line, [_SENTENCE_END, _CLAUSE_END], self._longest_line()):
-            if self._count(part):
-                yield begin, part
-            begin += len(part)
-
-    def _split_at(self, text: str, patterns: list[re.Pattern[str]], packed: int) -> Iterator[str]:
-        """Stretches that the first pattern finds, several together up to `packed` pieces."""
-        if not patterns:
-            yield from self._split_hard(text)
-            return
-        current, room = "", packed
-        for match in patterns[0].finditer(text):
-            stretch = match.group()
-            count = self._count(stretch)
-            if count <= room:
-                current, room = current + stretch, room - count
-                continue
-            if current:
-                yield current
-            current, room = stretch, packed - count
-            if count > self.max_pieces:
-                yield from self._split_at(stretch, patterns[1:], self.max_pieces)
-                current, room = "", packed
-        if current:
-            yield current
-
-    def _split_hard(self, text: str) -> Iterator[str]:
-        """Cut where nothing marks an end, so that any text gets through."""
-        begin = 0
-        while begin < len(text):
-            length = min(4 * self.max_pieces, len(text) - begin)
-            while (
-                length > 1
-                and (count := self._count(text[begin : begin + length])) > self.max_pieces
-            ):
-                length = max(1, min(length - 1, length * self.max_pieces // count))
-            yield text[begin : begin + length]
-            begin += length
+    def _splitter(self) -> Splitter:
+        typical = self.max_pieces if self.usual is None else self.usual.typical
+        return Splitter(
+            lambda text: len(self.src.encode(text)),
+            self.max_pieces,
+            min(self.max_pieces, typical),
+        )
 
 
 def _no_probabilities() -> NmtError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from nmt.translate.attention_map import Alignment
+from nmt.translate.attention_map import AttentionMap
 
 _SHADES = " ░▒▓█"
 _LEAST = 0.05  # weights below this stay blank
@@ -18,7 +18,7 @@ def text_width(text: str) -> int:
     )
 
 
-def grid(alignment: Alignment, columns: int = 80) -> str:
+def grid(alignment: AttentionMap, columns: int = 80) -> str:
     """The alignment as a grid: characters across, words down, darker is more.
 
     Args:
@@ -34,7 +34,7 @@ def grid(alignment: Alignment, columns: int = 80) -> str:
     return "\n\n".join(blocks)
 
 
-def _block(alignment: Alignment, label: int, start: int, stop: int) -> str:
+def _block(alignment: AttentionMap, label: int, start: int, stop: int) -> str:
     head = "".join(_two_columns(c) for c in alignment.characters[start:stop])
     lines = [" " * (label + 2) + head.rstrip()]
     for word, row in zip(alignment.words, alignment.weights, strict=True):

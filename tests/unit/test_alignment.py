@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from nmt.data.tokenizer import Tokenizer, train_tokenizer
-from nmt.text.normalise import normalise
-from nmt.translate.attention_map import Alignment, align, character_origins, joined, joined_links
+from nmt.text.normalise import character_origins, normalise
+from nmt.translate.attention_map import AttentionMap, join_links, join_maps, map_attention
 from nmt.translate.search import Hypothesis
 
 CHINESE = ["我爱中国。", "他爱茶。", "今天很好!", "ABC 12"] * 5
@@ -47,6 +47,10 @@ def test_each_normalised_character_knows_where_it_came_from(
     assert character_origins(original, normalised, simplify=True) == origins
 
 
+def align(source: str, hypothesis: Hypothesis) -> AttentionMap:
+    return map_attention(source, SRC.pieces(source), hypothesis, SRC, TRG)
+
+
 def hypothesis(source: str, text: str, seed: int = 1) -> Hypothesis:
     ids = TRG.encode(text)
     torch.manual_seed(seed)
@@ -58,7 +62,7 @@ def hypothesis(source: str, text: str, seed: int = 1) -> Hypothesis:
 
 @pytest.mark.parametrize("source", ["我爱中国。", "　我愛　中國㈱。", "龘ABC１２!", "\u200b我👍🏽"])
 def test_weights_move_to_characters_and_words_and_still_sum_to_one(source: str) -> None:
-    found = align(source, hypothesis(source, "He loves China, today!"), SRC, TRG)
+    found = align(source, hypothesis(source, "He loves China, today!"))
     assert found.characters == list(source)
     assert found.words == ["He", "loves", "China,", "today!"]
     assert found.weights.shape == (4, len(source))
@@ -71,7 +75,7 @@ def test_weights_move_to_characters_and_words_and_still_sum_to_one(source: str) 
 def test_a_word_is_the_mean_of_its_pieces_and_a_piece_is_shared_by_its_characters() -> None:
     source, text = "我爱中国。", "I love China"
     one = hypothesis(source, text)
-    found = align(source, one, SRC, TRG)
+    found = align(source, one)
     pieces = SRC.pieces(source)
     starts = [i for i, id_ in enumerate(one.ids) if TRG.piece(id_).startswith("▁")]
     last_word = one.attention[starts[-1] : len(one.ids), : len(pieces)].mean(dim=0)
@@ -82,7 +86,7 @@ def test_a_word_is_the_mean_of_its_pieces_and_a_piece_is_shared_by_its_character
 
 
 def test_a_translation_without_words_has_no_rows() -> None:
-    found = align("我爱", hypothesis("我爱", ""), SRC, TRG)
+    found = align("我爱", hypothesis("我爱", ""))
     assert found.words == []
     assert found.weights.shape == (0, 2)
     assert found.links() == []
@@ -92,32 +96,32 @@ def test_links_are_the_strongest_piece_whole_and_never_a_space() -> None:
     weights = np.array(
         [[0.6, 0.0, 0.2, 0.2], [0.1, 0.5, 0.2, 0.2], [0.1, 0.1, 0.4, 0.4]], dtype=np.float32
     )
-    assert Alignment(list("我爱中国"), ["I", "love", "China"], weights).links() == [
+    assert AttentionMap(list("我爱中国"), ["I", "love", "China"], weights).links() == [
         (0, 0), (1, 1), (2, 2), (3, 2),
     ]  # fmt: skip
-    assert Alignment(list("我 中国"), ["I", "love", "China"], weights).links() == [
+    assert AttentionMap(list("我 中国"), ["I", "love", "China"], weights).links() == [
         (0, 0), (2, 1), (2, 2), (3, 1), (3, 2),
     ]  # fmt: skip
 
 
 def test_of_two_equal_weights_the_nearer_to_the_diagonal_is_linked() -> None:
     weights = np.array([[0.5, 0.0, 0.5], [0.0, 1.0, 0.0], [0.5, 0.0, 0.5]], dtype=np.float32)
-    links = Alignment(list("他爱他"), ["He", "loves", "him"], weights).links()
+    links = AttentionMap(list("他爱他"), ["He", "loves", "him"], weights).links()
     assert links == [(0, 0), (1, 1), (2, 2)]
 
 
 def test_parts_are_joined_where_they_stand() -> None:
-    first = Alignment(list("我爱"), ["I", "love"], np.eye(2, dtype=np.float32))
-    second = Alignment(list("中国"), ["China"], np.full((1, 2), 0.5, dtype=np.float32))
-    whole = joined("我爱 中国", [first, second], [0, 3])
+    first = AttentionMap(list("我爱"), ["I", "love"], np.eye(2, dtype=np.float32))
+    second = AttentionMap(list("中国"), ["China"], np.full((1, 2), 0.5, dtype=np.float32))
+    whole = join_maps("我爱 中国", [first, second], [0, 3])
     assert whole.words == ["I", "love", "China"]
     assert whole.characters == list("我爱 中国")
     np.testing.assert_array_equal(
         whole.weights, [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0.5, 0.5]]
     )
-    assert joined("", [], []).links() == []
-    assert joined_links([first, second], [0, 3]) == [(0, 0), (1, 1), (3, 2), (4, 2)]
-    assert joined_links([], []) == []
+    assert join_maps("", [], []).links() == []
+    assert join_links([first, second], [0, 3]) == [(0, 0), (1, 1), (3, 2), (4, 2)]
+    assert join_links([], []) == []
 
 
 def test_a_word_is_linked_by_its_letters_not_by_its_full_stop() -> None:
@@ -128,7 +132,7 @@ def test_a_word_is_linked_by_its_letters_not_by_its_full_stop() -> None:
     attention = torch.zeros(len(ids) + 1, len(SRC.encode("中国。")))
     for row, is_stop in enumerate(stop):
         attention[row, 0], attention[row, -1] = (0.0, 1.0) if is_stop else (0.6, 0.4)
-    found = align("中国。", Hypothesis(ids, -1.0, -1.0, attention), SRC, TRG)
+    found = align("中国。", Hypothesis(ids, -1.0, -1.0, attention))
     assert found.weights[0, :2].sum() == pytest.approx(0.6)
     assert (2, 0) not in found.links()
 
@@ -152,7 +156,7 @@ def test_letters_figures_and_signs_say_where_a_word_looked(word: str, kept: str)
     for at in range(len(ids)):
         one = attention.clone()
         one[at] = 1.0
-        found = align("我", Hypothesis(ids, -1.0, -1.0, one), SRC, TRG)
+        found = align("我", Hypothesis(ids, -1.0, -1.0, one))
         weights.append(float(found.weights.sum()))
     counted = [id_ for id_, weight in zip(ids, weights, strict=True) if weight]
     assert TRG.decode(counted) == kept
@@ -162,4 +166,4 @@ def test_letters_figures_and_signs_say_where_a_word_looked(word: str, kept: str)
 def test_a_word_of_punctuation_alone_is_linked() -> None:
     ids = TRG.encode(".")
     attention = torch.ones(len(ids) + 1, len(SRC.encode("。"))) / len(SRC.encode("。"))
-    assert align("。", Hypothesis(ids, -1.0, -1.0, attention), SRC, TRG).links() == [(0, 0)]
+    assert align("。", Hypothesis(ids, -1.0, -1.0, attention)).links() == [(0, 0)]

@@ -7,10 +7,10 @@ import torch
 
 from nmt.data.tokenizer import train_tokenizer
 from nmt.text.normalise import normalise
-from nmt.translate.flags import Flag, flags, most_repeated
+from nmt.translate.flags import find_flags, most_repeated
 from nmt.translate.lengths import UsualLengths
 from nmt.translate.search import Hypothesis
-from nmt.translate.translator import Part, Translation
+from nmt.translate.types import Flag, Part, Translation
 
 LINES = ["我爱中国。", "他有3个苹果。", "今天很好!", "哈哈", "我不知道你为什么要走"] * 5
 SRC, _ = train_tokenizer(
@@ -25,7 +25,10 @@ def translation(source: str, text: str, *, length: int = 4, unseen: int = 0) -> 
     attention = torch.zeros(length + 1, pieces)
     attention[:, : pieces - unseen] = 1 / (pieces - unseen)
     return Translation(
-        source, text, -1.0, [Part(source, [Hypothesis([7] * length, -2.0, -1.0, attention)])]
+        source,
+        text,
+        -1.0,
+        [Part(source, [Hypothesis([7] * length, -2.0, -1.0, attention)], SRC.pieces(source))],
     )
 
 
@@ -33,7 +36,7 @@ USUAL = UsualLengths(7, (0.8, 1.2))
 
 
 def names(one: Translation, usual: UsualLengths | None = USUAL) -> list[str]:
-    return [flag.name for flag in flags(one, SRC, usual)]
+    return [flag.name for flag in find_flags(one, SRC, usual)]
 
 
 def test_a_good_translation_and_a_blank_line_have_none() -> None:
@@ -76,16 +79,16 @@ def test_source_that_nobody_looked_at() -> None:
     source = "要不知你我么为什道走"
     count = len(SRC.encode(source))
     assert "unattended" not in names(translation(source, "x y z", unseen=1), None)
-    found = flags(translation(source, "x y z", unseen=count // 2 + 1), SRC, None)
+    found = find_flags(translation(source, "x y z", unseen=count // 2 + 1), SRC, None)
     assert [flag.name for flag in found] == ["unattended"]
-    assert found[0].detail.startswith("hardly looked at: ")
+    assert found[0].detail.startswith("low attention: ")
     assert found[0].detail.endswith("走")
 
 
 def test_numbers_that_differ() -> None:
     assert names(translation("他有30个苹果。", "He has 30 apples."), None) == []
     assert names(translation("他有三十个苹果。", "He has 30 apples."), None) == []
-    assert flags(translation("他有３０个苹果。", "He has 13 apples."), SRC, None) == [
+    assert find_flags(translation("他有３０个苹果。", "He has 13 apples."), SRC, None) == [
         Flag("numbers", "in the source 30; in the translation 13")
     ]
 
@@ -94,7 +97,7 @@ def test_lengths_far_from_the_usual() -> None:
     source = "要不知你我么为什道走"
     pieces = len(SRC.encode(source))
     assert names(translation(source, "x", length=pieces)) == []
-    assert flags(translation(source, "x", length=4 * pieces), SRC, USUAL) == [
+    assert find_flags(translation(source, "x", length=4 * pieces), SRC, USUAL) == [
         Flag("length", f"{4 * pieces} pieces for {pieces} of the source")
     ]
     assert names(translation(source, "x", length=1)) == ["length"]
@@ -112,5 +115,5 @@ def test_usual_lengths_are_those_of_most_pairs() -> None:
 
 def test_characters_outside_the_vocabulary() -> None:
     assert names(translation("我爱龘", "I love", length=5), None) == []
-    found = flags(translation("我爱龘靐", "I love", length=8), SRC, None)
-    assert found == [Flag("vocabulary", "2 of 4 characters are not in it: 龘靐")]
+    found = find_flags(translation("我爱龘靐", "I love", length=8), SRC, None)
+    assert found == [Flag("vocabulary", "2 of 4 characters are not in the vocabulary: 龘靐")]

@@ -22,7 +22,9 @@ from nmt.symbols import SPACE_MARK
 from nmt.text.normalise import normalise
 from nmt.translate.lengths import UsualLengths
 from nmt.translate.search import Hypothesis
-from nmt.translate.translator import _SENTENCE_END, Translation, Translator
+from nmt.translate.segment import SENTENCE
+from nmt.translate.translator import Translator
+from nmt.translate.types import Translation
 
 CHINESE = [
     "我爱中国。", "今天天气很好。", "他每天早上六点起床。", "你去过北京吗？", "這本書很有意思。",
@@ -199,7 +201,7 @@ def test_a_long_line_is_split_at_its_sentence_ends(translator: Translator) -> No
 @pytest.mark.parametrize("closing", [*"”’」』】》〉〕］｝）)]}＂", "。」", "”）"])
 def test_a_closing_bracket_stays_with_its_sentence(closing: str) -> None:
     sentences = [f"我爱你。{closing}", "他来了！"]
-    assert _SENTENCE_END.findall("".join(sentences)) == sentences
+    assert SENTENCE.findall("".join(sentences)) == sentences
 
 
 def test_a_line_that_nothing_splits_is_cut(translator: Translator) -> None:
@@ -244,7 +246,7 @@ def test_candidates_of_a_line_in_parts_are_the_best_combinations(translator: Tra
 
 
 def test_more_candidates_than_the_beam_holds_are_refused(translator: Translator) -> None:
-    with pytest.raises(NmtError, match="5 best translations asked of a beam of 4"):
+    with pytest.raises(NmtError, match="n_best 5 is larger than the beam 4"):
         translator.translate(["我"], n_best=5)
     for numbers in ({"batch_size": 0}, {"n_best": 0}):
         with pytest.raises(NmtError, match="at least 1 each"):
@@ -257,7 +259,7 @@ def test_the_alignment_of_a_line_in_parts_covers_the_line(translator: Translator
     assert [line[p.begin : p.begin + len(p.source)] for p in translation.parts] == [
         p.source for p in translation.parts
     ]
-    alignment = translator.alignment(translation)
+    alignment = translation.attention_map
     assert alignment.characters == list(line)
     assert " ".join(alignment.words) == translation.text
     assert alignment.weights.sum(axis=1) == pytest.approx(1.0, abs=1e-4)

@@ -14,17 +14,19 @@ import numpy as np
 import pytest
 
 from nmt.errors import NmtError
-from nmt.translate.attention_map import Alignment
-from nmt.translate.flags import Flag
+from nmt.translate.attention_map import AttentionMap
+from nmt.translate.types import Flag
 from nmt.translate.views import grid, text_width
 from nmt.viz.html import AttentionPage
 
-LOVE = Alignment(
+LOVE = AttentionMap(
     list("我爱中国"),
     ["I", "love", "China"],
     np.array([[1, 0, 0, 0], [0.04, 0.9, 0.06, 0], [0, 0, 0.5, 0.5]], dtype=np.float32),
 )
-ODD = Alignment(list("<&\x00$_^"), ["<b>", "&amp;", "$x_1^2$"], np.full((3, 6), 1 / 6, np.float32))
+ODD = AttentionMap(
+    list("<&\x00$_^"), ["<b>", "&amp;", "$x_1^2$"], np.full((3, 6), 1 / 6, np.float32)
+)
 
 
 def test_grid() -> None:
@@ -39,7 +41,7 @@ def test_grid() -> None:
 def test_a_long_source_is_drawn_in_several_grids() -> None:
     blocks = grid(LOVE, columns=12).split("\n\n")
     assert [block.split("\n")[0].split() for block in blocks] == [["我爱中国"]]
-    wide = Alignment(list("我爱中国") * 5, LOVE.words, np.tile(LOVE.weights, 5))
+    wide = AttentionMap(list("我爱中国") * 5, LOVE.words, np.tile(LOVE.weights, 5))
     blocks = grid(wide, columns=28).split("\n\n")
     assert len(blocks) == 2
     assert all(text_width(line) <= 28 for block in blocks for line in block.split("\n"))
@@ -87,7 +89,7 @@ def test_the_page_holds_every_character_word_and_weight_and_nothing_from_outside
     with AttentionPage.writing(path) as page:
         page.add(LOVE, [])
         page.add(ODD, [Flag("numbers", "in the source <1>; in the translation none")])
-        page.add(Alignment([], [], np.zeros((0, 0), np.float32)), [])
+        page.add(AttentionMap([], [], np.zeros((0, 0), np.float32)), [])
     text = path.read_text(encoding="utf-8")
     reader = _Reader()
     reader.feed(text)
@@ -131,7 +133,7 @@ def test_an_svg_keeps_its_text_and_is_the_same_each_time(tmp_path: Path) -> None
 
 def test_a_large_svg_holds_a_pixel_for_a_weight(tmp_path: Path) -> None:
     plots = pytest.importorskip("nmt.translate.plots")
-    large = Alignment(["我"] * 120, ["I"] * 80, np.full((80, 120), 1 / 120, np.float32))
+    large = AttentionMap(["我"] * 120, ["I"] * 80, np.full((80, 120), 1 / 120, np.float32))
     plots.draw([large], tmp_path / "large.svg", "svg")
     text = (tmp_path / "large.svg").read_text(encoding="utf-8")
     (image,) = re.findall(r"base64,([^\"]+)\"", text)
@@ -141,7 +143,7 @@ def test_a_large_svg_holds_a_pixel_for_a_weight(tmp_path: Path) -> None:
 
 def test_a_png_has_a_largest_size(tmp_path: Path) -> None:
     plots = pytest.importorskip("nmt.translate.plots")
-    wide = Alignment(["我"] * 2000, ["I"], np.ones((1, 2000), np.float32) / 2000)
+    wide = AttentionMap(["我"] * 2000, ["I"], np.ones((1, 2000), np.float32) / 2000)
     with pytest.raises(NmtError, match="2,000 characters by 1 words are too many for pixels"):
         plots.draw([wide], tmp_path / "wide.png", "png")
     assert not list(tmp_path.iterdir())
