@@ -21,8 +21,6 @@ from nmt.run.directory import Run
 from nmt.translate.translator import Translator
 from nmt.translate.types import Translation
 
-_MOST_IN_PIECES = 0.1  # of the lines of a run's own test set
-
 
 @dataclass(frozen=True)
 class Texts:
@@ -153,7 +151,7 @@ def _test_set(runs: Sequence[Run]) -> Texts:
     named = _named(texts)
     check_same_length(named)
     for name, lines in named:
-        check_is_raw(name, lines, most=_MOST_IN_PIECES)
+        check_is_raw(name, lines)
     for other in others:
         if (other.text("test", "src"), [other.text("test", "trg")]) != (
             texts.source,

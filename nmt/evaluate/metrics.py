@@ -5,6 +5,7 @@ Nothing else imports sacreBLEU: how it is called, and with which settings, stand
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -27,11 +28,38 @@ TRIALS: Mapping[Test, int] = {"bs": 1000, "ar": 10000}
 _MOST_RESAMPLED = 20_000_000
 _FEWEST_RESAMPLES = 100
 _MOST_TRIED = 20_000  # segments; memory grows with them and the trials
+
+
+class _FloatScores:
+    """Mixin: convert scores to float.
+
+    sacreBLEU returns float or NumPy's float32, depending on the statistics, and the bootstrap
+    mean of a mixture raises TypeError (a resample that consists of blank lines only).
+    """
+
+    def _compute_score_from_stats(self, stats: Any) -> Any:
+        result = super()._compute_score_from_stats(stats)  # type: ignore[misc]
+        result.score = float(result.score)
+        return result
+
+
+class _Bleu(_FloatScores, BLEU):
+    pass
+
+
+class _Chrf(_FloatScores, CHRF):
+    pass
+
+
+class _Ter(_FloatScores, TER):
+    pass
+
+
 _METRICS: dict[Kind, Callable[[], Any]] = {
-    "bleu": BLEU,
-    "chrf": CHRF,
-    "chrf++": lambda: CHRF(word_order=2),
-    "ter": TER,
+    "bleu": _Bleu,
+    "chrf": _Chrf,
+    "chrf++": lambda: _Chrf(word_order=2),
+    "ter": _Ter,
 }
 
 
@@ -106,7 +134,8 @@ def score(
         interval = None
         if drawn > 1:
             low, high = float(result._mean - result._ci), float(result._mean + result._ci)
-            interval = (max(0.0, low), high)
+            upper_limit = math.inf if kind == "ter" else 100.0
+            interval = (max(0.0, low), min(upper_limit, high))
         scores.append(
             Score(
                 result.name,

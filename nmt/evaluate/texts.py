@@ -19,6 +19,7 @@ _HAN_PAIR = re.compile(f"{HAN}(?= ?{HAN})")
 _HAN_GAP = re.compile(f"{HAN}(?= {HAN})")
 _MOST_GAPS = 0.25  # of neighbouring Han characters; words have under two characters each
 _FEWEST_PAIRS = 8  # neighbours before this is judged
+_MAX_PIECES = 0.1  # fraction of lines that may look segmented
 _PIECES = re.compile(rf"{SPACE_MARK}|@@(?: |$)")
 
 
@@ -31,22 +32,20 @@ def translate_all(
     return list(tqdm(stream, total=len(sources), desc=title, unit=" lines", disable=None))
 
 
-def check_is_raw(name: str, lines: Sequence[str], most: float = 0.0) -> None:
-    """Refuse text that is still cut into pieces: its score would mean nothing.
+def check_is_raw(name: str, lines: Sequence[str]) -> None:
+    """Refuse text that is still segmented into pieces: its score would be meaningless.
 
-    Args:
-        name: of the file.
-        lines: its lines.
-        most: share of lines that may look so (a manual may well hold ``@@``).
+    Up to a tenth of the lines may contain ``@@`` or ``▁``, as a manual might.
 
     Raises:
-        NmtError: naming the first such line.
+        NmtError: more lines do; the first of them is named.
     """
-    found = [number for number, line in enumerate(lines, start=1) if _PIECES.search(line)]
-    if len(found) > most * len(lines):
+    numbers = [number for number, line in enumerate(lines, start=1) if _PIECES.search(line)]
+    if len(numbers) > _MAX_PIECES * len(lines):
         raise NmtError(
-            f"{name}:{found[0]}: still in pieces ({lines[found[0] - 1][:40]!r})",
-            "join the pieces back to plain text first; scores are made on raw text only",
+            f"{name}:{numbers[0]}: still in pieces ({lines[numbers[0] - 1][:40]!r}), "
+            f"as {len(numbers):,} of {len(lines):,} lines",
+            "join the pieces to plain text first; scores are computed on raw text only",
         )
 
 

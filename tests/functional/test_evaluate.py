@@ -18,6 +18,7 @@ import sacrebleu
 
 from nmt import cli
 from nmt.evaluate import inputs as systems
+from nmt.viz import plots
 from tests.helpers.toy import Result
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -149,8 +150,8 @@ def test_text_in_pieces_is_refused(
     assert answer == (
         2,
         "",
-        f"error: {files[side]}:2: still in pieces ({line!r})\n"
-        "hint: join the pieces back to plain text first; scores are made on raw text only\n",
+        f"error: {files[side]}:2: still in pieces ({line!r}), as 1 of 2 lines\n"
+        "hint: join the pieces to plain text first; scores are computed on raw text only\n",
     )
 
 
@@ -784,3 +785,41 @@ def test_a_page_of_hypotheses_needs_no_run(nmt: Callable[..., Result], tmp_path:
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "我喜欢猫。" in page
     assert "<h2>Training" not in page
+
+
+def test_page_without_matplotlib_has_no_charts(
+    nmt: Callable[..., Result], run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plots, "is_installed", lambda: False)
+    answer = nmt("evaluate", "--model", run, "--html", "report.html", "--device", "cpu")
+    assert answer.code == 0, answer.err
+    page = Path("report.html").read_text(encoding="utf-8")
+    assert "No training curves: matplotlib is not installed (pip install" in page
+    assert "<svg" not in page
+    assert "By source length" in page
+
+
+def test_one_line_among_many_references_may_look_segmented(
+    nmt: Callable[..., Result], tmp_path: Path
+) -> None:
+    ref = write(tmp_path / "ref", *REFERENCES, "A diff starts with @@ and a number.")
+    assert nmt("evaluate", ref, "--ref", ref).code == 0
+
+
+def test_blank_lines_in_hypotheses_and_references(
+    nmt: Callable[..., Result], tmp_path: Path
+) -> None:
+    ref = write(tmp_path / "ref", "I love China.", "")
+    answer = nmt("evaluate", ref, "--ref", ref, "--metric", "ter", "--metric", "chrf++")
+    assert answer.code == 0, answer.err
+    assert answer.out.startswith("BLEU 100.00 [")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux")
+def test_file_name_that_is_not_utf8(nmt: Callable[..., Result], tmp_path: Path) -> None:
+    ref = write(tmp_path / os.fsdecode(b"ref\xff.txt"), *REFERENCES)
+    outputs = ("--html", "a.html", "--markdown", "a.md", "--junit", "a.xml")
+    answer = nmt("evaluate", ref, "--ref", ref, "--min-bleu", 1, *outputs)
+    assert answer.code == 0, answer.err
+    assert all(Path(name).stat().st_size for name in outputs[1::2])
+    assert json.loads(Path("evaluation/report.json").read_text())["segments"] == len(REFERENCES)

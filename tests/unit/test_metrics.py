@@ -131,3 +131,12 @@ def test_sentence_scores_keep_order() -> None:
     found = sentence_scores(HYPOTHESES, [REFERENCES])
     assert len(found) == 3
     assert found[2] == sacrebleu.sentence_chrf(HYPOTHESES[2], [REFERENCES[2]]).score
+
+
+def test_interval_ends_are_possible_scores() -> None:
+    lines = ["I love China.", ""]
+    for result in score(lines, [lines], kinds=["bleu", "chrf", "chrf++"], resamples=1000):
+        assert result.interval is not None
+        low, high = result.interval
+        assert 0 <= low <= high <= 100
+        assert result.value == pytest.approx(100)
