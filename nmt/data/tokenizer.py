@@ -24,6 +24,7 @@ _THREADS = 2
 _SEED_PIECES = 300_000  # initial candidates; the default of a million takes twice as long
 _TOO_LARGE = re.compile(r"set it to a value <= (\d+)")
 _TOO_SMALL = re.compile(r"required_chars\. (\d+) vs (\d+)")
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")  # no white space
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
@@ -112,12 +113,13 @@ class Tokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of the ids on one line, without special ids and invalid byte sequences.
 
-        The text has no ``▁``, ``<unk>``, line end, or U+FFFD.
+        The text has no ``▁``, ``<unk>``, control character, or U+FFFD.
         """
         ordinary = [i for i in ids if i not in symbols.SPECIALS]
         text: str = self._processor.decode(ordinary)
         # Byte pieces may spell any bytes, such as a line end or part of a character.
         text = text.replace(symbols.SPACE_MARK, " ").replace("\ufffd", "")
+        text = _CONTROL.sub("", text)
         return " ".join(text.split())
 
     def piece(self, id_: int) -> str:

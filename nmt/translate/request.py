@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,6 +14,8 @@ from nmt import options
 from nmt.errors import NmtError
 from nmt.io.read import open_bytes
 from nmt.io.write import check_output_file, is_pipe, refuse_overwriting
+
+logger = logging.getLogger(__name__)
 
 Errors = Literal["strict", "replace"]
 AlignFormat = Literal["pharaoh", "soft"]
@@ -209,6 +213,13 @@ def check(request: Request) -> None:
     """
     if request.texts and request.input is not None:
         raise NmtError("both TEXT and --input were given", "give one of them")
+    if len(request.texts) == 1 and _is_file(request.texts[0]):
+        logger.warning(
+            f"{request.texts[0]}: translating the file's name; to translate its lines: "
+            f"nmt translate --input {request.texts[0]}"
+        )
+    if request.svg is not None and importlib.util.find_spec("matplotlib") is None:
+        raise NmtError(f"{request.svg}: drawing needs matplotlib", 'pip install "nmt-zh-en[plots]"')
     if request.n_best is not None and request.align is not None and not request.json:
         raise NmtError("--n-best with --align needs --json", "add --json, or leave one of them out")
     # Report a missing file before seconds of loading; a pipe can be opened only once.
@@ -226,3 +237,10 @@ def check(request: Request) -> None:
                 f"--attention-{kind} {path}: a name that ends in .{kind} is needed",
                 f"{path.with_suffix(f'.{kind}')}",
             )
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # too long, or a null character
+        return False

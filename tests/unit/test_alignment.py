@@ -167,3 +167,9 @@ def test_a_word_of_punctuation_alone_is_linked() -> None:
     ids = TRG.encode(".")
     attention = torch.ones(len(ids) + 1, len(SRC.encode("。"))) / len(SRC.encode("。"))
     assert align("。", Hypothesis(ids, -1.0, -1.0, attention)).links() == [(0, 0)]
+
+
+def test_byte_pieces_print_no_control_characters() -> None:
+    first, _ = TRG.byte_ids
+    ids = [first + byte for byte in (0x00, 0x07, 0x1B, 0x7F, 0x41)]
+    assert TRG.decode(ids) == "A"

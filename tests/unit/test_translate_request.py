@@ -1,0 +1,36 @@
+"""Consistency checks of the options of ``nmt translate``."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from pathlib import Path
+
+import pytest
+
+from nmt.errors import NmtError
+from nmt.translate.request import Request, check
+
+
+def test_file_name_as_text_warns_with_the_input_option(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "ph.txt"
+    path.write_text("我爱中国。\n", encoding="utf-8")
+    with caplog.at_level(logging.WARNING, logger="nmt"):
+        check(Request(texts=[str(path)]))
+    assert f"nmt translate --input {path}" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["我爱中国。", "a\0b", "长" * 5000, ""])
+def test_ordinary_text_does_not_warn(text: str, caplog: pytest.LogCaptureFixture) -> None:
+    check(Request(texts=[text]))
+    assert not caplog.records
+
+
+def test_missing_matplotlib_is_refused_before_translating(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(NmtError, match="drawing needs matplotlib"):
+        check(Request(texts=["我"], svg=tmp_path / "a.svg"))
