@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+
 from nmt import options
 from nmt.translate.request import Request, check
+
+logger = logging.getLogger(__name__)
 
 
 @options.takes(Request)
@@ -36,4 +40,9 @@ def translate(request: Request) -> None:
         models = request.model or [newest_run(options.RUNS)]
         translator = Translator.load(models, request.device, int8=request.int8)
         translator.change_search(request.search)
-    run(translator, request)
+    try:
+        run(translator, request)
+    except KeyboardInterrupt:
+        output = options.none_if_stdout(request.output)
+        logger.info("interrupted" if output is None else f"interrupted; {output} was not written")
+        raise

@@ -214,7 +214,7 @@ def test_attention_is_shown_and_written(toy_run: Path, tmp_path: Path) -> None:
     assert result.out == "I love China.\n\nHe loves tea.\n"
     assert "我爱中国。" in result.err
     assert "China." in result.err
-    assert page.read_text(encoding="utf-8").count("<section>") == 2
+    assert page.read_text(encoding="utf-8").count("<section") == 2
     assert ">国<" in svg.read_text(encoding="utf-8").replace(" ", "").replace("\n", "")
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib.util
 import logging
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
 from nmt.errors import NmtError
+from nmt.translate import command
+from nmt.translate import run as run_module
 from nmt.translate.request import Request, check
 
 
@@ -34,3 +37,17 @@ def test_missing_matplotlib_is_refused_before_translating(
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(NmtError, match="drawing needs matplotlib"):
         check(Request(texts=["我"], svg=tmp_path / "a.svg"))
+
+
+def test_interrupt_has_a_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from nmt.translate.translator import Translator
+
+    monkeypatch.setattr(Translator, "load", MagicMock())
+    monkeypatch.setattr(run_module, "run", MagicMock(side_effect=KeyboardInterrupt))
+    with caplog.at_level(logging.INFO, logger="nmt"), pytest.raises(KeyboardInterrupt):
+        command.translate(
+            **vars(Request(texts=["我"], model=[tmp_path], output=tmp_path / "en.txt"))
+        )
+    assert f"interrupted; {tmp_path / 'en.txt'} was not written" in caplog.text
