@@ -20,6 +20,7 @@ from typer.core import TyperCommand, TyperGroup
 from nmt.align.command import align
 from nmt.errors import NmtError
 from nmt.evaluate.command import evaluate
+from nmt.init.command import init
 from nmt.log import install_handler
 from nmt.prepare.command import prepare
 from nmt.signals import interrupting_on_signals
@@ -70,13 +71,13 @@ class Group(TyperGroup):
 app = typer.Typer(
     name="nmt",
     cls=Group,
-    epilog="Start: nmt prepare --config configs/quickstart.yaml",
+    epilog="Start: nmt init TEXT, or nmt init --recipe quickstart",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for command in (prepare, train, translate, evaluate, align):
+for command in (init, prepare, train, translate, evaluate, align):
     app.command(cls=Command)(command)
 
 

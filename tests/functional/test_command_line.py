@@ -16,7 +16,7 @@ from nmt import cli
 from tests.conftest import Nmt
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("prepare", "train", "translate", "evaluate", "align")
+COMMANDS = ("init", "prepare", "train", "translate", "evaluate", "align")
 
 
 def words(text: str) -> str:

@@ -20,6 +20,7 @@ LAYERS = [
     {"translate"},
     {"evaluate"},
     {"train"},
+    {"init"},
     {"cli", "__init__"},
     {"__main__"},
 ]

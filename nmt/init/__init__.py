@@ -1,0 +1,1 @@
+"""``nmt init``: a configuration for the text of a user."""
