@@ -9,6 +9,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 nmt prepare --config configs/quickstart.yaml
 nmt train --config configs/quickstart.yaml
 echo
-nmt evaluate --model runs/quickstart
+nmt evaluate runs/quickstart
 echo
 nmt translate --model runs/quickstart --show-attention "我爱中国"

@@ -14,7 +14,7 @@ def test_from_a_corpus_to_a_score(tmp_path: Path) -> None:
         assert result.code == 0, result.err
     result = nmt("translate", "--model", tmp_path / "run", "我今天吃苹果。", "他们明天买书。")
     assert (result.code, result.out.count("\n")) == (0, 2), result.err
-    result = nmt("evaluate", "--model", tmp_path / "run")
+    result = nmt("evaluate", tmp_path / "run")
     assert result.code == 0, result.err
     assert result.out.startswith("BLEU ")
 

@@ -23,12 +23,12 @@ def evaluate(request: Request) -> None:
 
     \b
       nmt evaluate
-      nmt evaluate --model runs/quickstart --min-bleu 5
+      nmt evaluate runs/quickstart --min-bleu 5
       nmt evaluate --src news.zh --ref news.en --ref news.second.en
-      nmt evaluate --hypotheses other-system.en --ref news.en
-      nmt evaluate --model runs/new --baseline report.json --max-drop 1
+      nmt evaluate other-system.en --ref news.en
+      nmt evaluate runs/new --baseline report.json --max-drop 1
       nmt evaluate --compare runs/old runs/new
-      nmt evaluate --by-length runs/additive runs/none --chart lengths.svg
+      nmt evaluate --by-length auto runs/additive runs/none --chart lengths.svg
     """
     from nmt.evaluate import run
 

@@ -46,12 +46,14 @@ def source_length(text: str) -> int:
     return sum(not character.isspace() for character in text)
 
 
-def parse_bounds(text: str) -> list[int]:
-    """Bounds from ``10,20,40``.
+def parse_bounds(text: str) -> list[int] | None:
+    """Return the bounds in ``10,20,40``, or None for ``auto``.
 
     Raises:
         NmtError: not whole numbers that rise from 1 or more.
     """
+    if text == "auto":
+        return None
     try:
         bounds = [int(part) for part in text.split(",")]
     except ValueError:
@@ -123,7 +125,8 @@ def _check_bounds(bounds: Sequence[int]) -> None:
 
 def _bad_bounds(text: str) -> NmtError:
     return NmtError(
-        f"buckets {text}: not rising whole numbers from 1 on", "for example: --buckets 10,20,40"
+        f"length bounds {text}: not rising whole numbers from 1 on",
+        "use auto, or bounds like 10,20,40",
     )
 
 

@@ -12,7 +12,6 @@ import typer
 
 from nmt import options
 from nmt.errors import NmtError
-from nmt.io.read import open_bytes
 from nmt.io.write import check_inside, check_output_file, is_same_file, refuse_overwriting
 
 _COMPARISON = "Comparison"
@@ -35,10 +34,10 @@ class Request:
         list[Path],
         typer.Argument(
             metavar="[SYSTEM]...",
-            help="Run directories or files of hypotheses; the first is the baseline.",
+            help="Run directories or files of hypotheses, the first is the baseline; default: the "
+            "newest finished run in runs/.",
         ),
     ] = field(default_factory=list)
-    model: options.Model = None
     src: Annotated[
         Path | None,
         typer.Option("--src", metavar="FILE", help="Chinese lines, instead of the run's test set."),
@@ -49,10 +48,6 @@ class Request:
             "--ref", metavar="FILE", help="English references; repeat for several per line."
         ),
     ] = field(default_factory=list)
-    hypotheses: Annotated[
-        Path | None,
-        typer.Option("--hypotheses", metavar="FILE", help="Score these lines; no model is needed."),
-    ] = None
     metrics: Annotated[
         list[Metric],
         typer.Option(
@@ -82,19 +77,12 @@ class Request:
         ),
     ] = False
     by_length: Annotated[
-        bool,
-        typer.Option(
-            "--by-length",
-            help="Also score buckets of source length.",
-            rich_help_panel=_COMPARISON,
-        ),
-    ] = False
-    buckets: Annotated[
         str | None,
         typer.Option(
-            "--buckets",
-            metavar="N,N,…",
-            help="Maximum source length of each bucket, in characters.",
+            "--by-length",
+            metavar="EDGES",
+            help="Also score by source length: auto, or the maximum length of each bucket in "
+            "characters: --by-length 10,20,40.",
             rich_help_panel=_COMPARISON,
         ),
     ] = None
@@ -189,28 +177,14 @@ class Request:
 
 
 def choose_systems(request: Request) -> list[Path]:
-    """Return the systems to evaluate, from SYSTEM, --model, --hypotheses or the newest run.
+    """Return the systems to evaluate: the arguments, or the newest run.
 
     Raises:
-        NmtError: more than one of them, or a missing file or run.
+        NmtError: there is no finished run.
     """
-    from nmt.run.directory import Run, newest_run
+    from nmt.run.directory import newest_run
 
-    model, hypotheses = request.model, request.hypotheses
-    if hypotheses is not None and model is not None:
-        raise NmtError("--hypotheses takes no --model: nothing is translated")
-    if hypotheses is not None and not request.refs:
-        raise NmtError("--hypotheses needs --ref, the references to score against")
-    if hypotheses is not None and (hypotheses.is_dir() or not hypotheses.exists()):
-        with open_bytes(hypotheses):  # raises; - exists under any name
-            pass
-    if model is not None and not model.is_dir():
-        Run.open(model)  # raises
-    named = [path for path in (model, hypotheses) if path is not None]
-    if request.systems and named:
-        option = "--model" if model is not None else "--hypotheses"
-        raise NmtError(f"both SYSTEM and {option} were given", "give one of them")
-    return request.systems or named or [newest_run(options.RUNS)]
+    return request.systems or [newest_run(options.RUNS)]
 
 
 def check(request: Request) -> None:
@@ -224,8 +198,8 @@ def check(request: Request) -> None:
 
     for path in (request.markdown, request.junit, request.html, request.chart):
         check_output_file(path)
-    if request.buckets is not None:
-        lengths.parse_bounds(request.buckets)  # raises
+    if request.by_length is not None:
+        lengths.parse_bounds(request.by_length)  # raises
     gated = [
         name
         for name, value in (
@@ -237,25 +211,24 @@ def check(request: Request) -> None:
         if value is not None
     ]
     if request.baseline is not None:
-        _keep_baseline(request.baseline, request.folder)
+        _check_baseline(request.baseline, request.folder)
     elif request.max_drop is not None:
-        raise NmtError("--max-drop belongs to --baseline")
+        raise NmtError("--max-drop requires --baseline")
     if len(request.systems) > 1 and gated:
         raise NmtError(f"{gated[0]} is for one system, {len(request.systems)} were given")
-    if len(request.systems) > 1 and not (request.compare or request.by_length):
+    if len(request.systems) > 1 and not (request.compare or request.by_length is not None):
         raise NmtError(
-            f"{len(request.systems)} systems were given", "add --compare, --by-length or both"
+            f"{len(request.systems)} systems were given", "add --compare, --by-length auto or both"
         )
     if request.compare and len(request.systems) < 2:
         raise NmtError("--compare needs two systems or more, the baseline first")
-    if request.by_length:
+    if request.by_length is not None:
         no_source = request.src is None and not any(path.is_dir() for path in request.systems)
         if no_source:
             raise NmtError("--by-length needs the source: --src FILE")
-    elif request.chart is not None or request.buckets is not None:
-        option = "--chart" if request.chart is not None else "--buckets"
-        raise NmtError(f"{option} belongs to --by-length")
-    _keep_what_is_read(request)
+    elif request.chart is not None:
+        raise NmtError("--chart requires --by-length", "add --by-length auto")
+    _check_overwriting(request)
     if request.chart is not None:
         plots.check_chart_name(request.chart)
     for run in request.systems:
@@ -270,8 +243,8 @@ def check(request: Request) -> None:
         )
 
 
-def _keep_baseline(baseline: Path, output: Path) -> None:
-    """A report may not take the place of its own ruler: the next drop would be measured from it."""
+def _check_baseline(baseline: Path, output: Path) -> None:
+    """Raise if the report would overwrite its own baseline."""
     if is_same_file(baseline, output / "report.json"):
         raise NmtError(
             f"--baseline {baseline}: this evaluation would write its own report over it",
@@ -279,8 +252,8 @@ def _keep_baseline(baseline: Path, output: Path) -> None:
         )
 
 
-def _keep_what_is_read(request: Request) -> None:
-    """Refuse to write over what is scored, or twice to one file."""
+def _check_overwriting(request: Request) -> None:
+    """Raise if an output would overwrite an input or another output."""
     single = len(request.systems) == 1
     report = request.folder / ("report.json" if single else "comparison.json")
     written = (report, request.markdown, request.junit, request.html, request.chart)

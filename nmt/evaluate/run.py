@@ -43,7 +43,7 @@ def evaluate(request: Request) -> Evaluated:
             all that is given has been read.
     """
     kinds: list[Kind] = [*DEFAULT, *(metric.value for metric in request.metrics)]
-    bounds = lengths.parse_bounds(request.buckets) if request.buckets else None
+    bounds = None if request.by_length is None else lengths.parse_bounds(request.by_length)
     texts, given = read(request.systems, request.src, request.refs)
     before = None if request.baseline is None else gate.read_baseline(request.baseline, texts)
     decoding = Decoding(request.device, request.beam, request.length_penalty, request.batch_size)
@@ -66,7 +66,7 @@ def evaluate(request: Request) -> Evaluated:
         answer.append(f"* p < {tables.SIGNIFICANT:g}: the difference is significant")
         answer += [report.differences_text(systems[0], other, texts) for other in systems[1:]]
 
-    banded = _by_length(systems, texts, bounds) if request.by_length else None
+    banded = _by_length(systems, texts, bounds) if request.by_length is not None else None
     if banded is not None:
         answer.append(tables.length_table(*banded))
 

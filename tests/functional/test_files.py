@@ -56,7 +56,7 @@ def test_a_report_is_not_written_through_a_link_out_of_the_run(
     (run / "evaluation").mkdir()
     link = run / "evaluation" / "hypotheses.txt"
     link.symlink_to(target)
-    answer = nmt("evaluate", "--model", run, "--device", "cpu")
+    answer = nmt("evaluate", run, "--device", "cpu")
     assert answer.code == 2
     assert f"error: {link}: a symbolic link leads out of {run}, to {target}" in answer.err
     assert target.read_text(encoding="utf-8") == "precious"
@@ -80,7 +80,7 @@ def test_file_names_that_are_not_utf8(
     texts = ["--src", f"zh{name}", "--ref", f"en{name}", "--html", f"page{name}"]
     answer = call("evaluate", *options, *texts, "--markdown", f"report{name}")
     assert answer.code == 0, answer.err
-    answer = call("evaluate", "--hypotheses", f"en{name}", "--ref", f"en{name}")
+    answer = call("evaluate", f"en{name}", "--ref", f"en{name}")
     assert answer.code == 0, answer.err
     answer = call("translate", "--model", f"absent{name}", "我")
     assert answer.code == 2

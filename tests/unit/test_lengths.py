@@ -45,7 +45,7 @@ def test_bounds_must_rise(bounds: list[int]) -> None:
 def test_bounds_from_text() -> None:
     assert parse_bounds("10,20, 40") == [10, 20, 40]
     for wrong in ("10,x", "20,10", "5,5", "0,10"):
-        with pytest.raises(NmtError, match=f"buckets {wrong}: not rising"):
+        with pytest.raises(NmtError, match=f"length bounds {wrong}: not rising"):
             parse_bounds(wrong)
 
 
