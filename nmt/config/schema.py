@@ -188,6 +188,20 @@ class TrainConfig(_Section):
         description="weight of the cross-entropy between attention and a statistical word "
         "alignment (Chen et al. 2016); 0: none",
     )
+    joined_pairs: float = Field(
+        0.0,
+        ge=0,
+        le=2,
+        description="pairs made of two or three training pairs, as a fraction of the training "
+        "pairs; others in each epoch",
+    )
+    span_pairs: float = Field(
+        0.05,
+        ge=0,
+        le=2,
+        description="pairs with words replaced by the symbols of protected spans, as a fraction "
+        "of the training pairs; others in each epoch; needs guided_alignment",
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
         description="of matrix products; weights, states, softmax and loss stay in float32. "

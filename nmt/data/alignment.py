@@ -84,6 +84,11 @@ class PackedAlignment:
         found[row, trg, src] = self.probabilities[entries]
         return found
 
+    def entries(self, pair: int) -> tuple[NDArray[np.uint32], NDArray[np.float16]]:
+        """Return the cells of a pair and their probabilities."""
+        begin, end = self.ends[pair - 1] if pair else 0, self.ends[pair]
+        return self.cells[begin:end], self.probabilities[begin:end]
+
     @classmethod
     def open(cls, folder: Path, key: dict[str, str], pairs: int) -> PackedAlignment | None:
         """Map the alignments in `folder`.

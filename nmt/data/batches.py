@@ -179,8 +179,7 @@ def _sort_keys(src_lengths: Indices, trg_lengths: Indices, block_tokens: int) ->
 
 def make_batch(corpus: PackedSet, sentences: Indices) -> Batch:
     """Gather sentence pairs of the packed corpus into tensors, with their word alignments."""
-    src, src_mask = gather(corpus.src, sentences)
-    trg, trg_mask = gather(corpus.trg, sentences)
+    src, src_mask, trg, trg_mask, matrices = _gather_pairs(corpus, sentences)
     rows, trg_len = trg.shape
     trg_in = np.full((rows, trg_len + 1), PAD, dtype=np.int64)
     trg_out = trg_in.copy()
@@ -188,20 +187,49 @@ def make_batch(corpus: PackedSet, sentences: Indices) -> Batch:
     trg_in[:, 1:] = trg
     trg_out[:, :-1] = trg
     trg_out[np.arange(rows), trg_mask.sum(axis=1)] = EOS
-    alignment = None
-    if corpus.alignment is not None:
-        src_lengths = src_mask.sum(axis=1)
-        matrices = corpus.alignment.matrices(sentences, src_lengths, trg_len + 1)  # EOS: zeros
-        alignment = torch.from_numpy(matrices)
     return Batch(
         torch.from_numpy(src),
         torch.from_numpy(src_mask),
         torch.from_numpy(trg_in),
         torch.from_numpy(trg_out),
         int(trg_mask.sum()) + rows,
-        alignment,
+        None if matrices is None else torch.from_numpy(matrices),
         target_positions=torch.from_numpy(np.flatnonzero(trg_out != PAD)),
     )
+
+
+def _gather_pairs(
+    corpus: PackedSet, sentences: Indices
+) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[Any], NDArray[np.bool_], Any]:
+    """Return ids and masks of both sides, and alignment matrices with a row of zeros for EOS."""
+    is_extra = sentences >= len(corpus)
+    if corpus.extra is None or not is_extra.any():
+        src, src_mask = gather(corpus.src, sentences)
+        trg, trg_mask = gather(corpus.trg, sentences)
+        matrices = None
+        if corpus.alignment is not None:
+            src_lengths, rows = src_mask.sum(axis=1), trg.shape[1] + 1
+            matrices = corpus.alignment.matrices(sentences, src_lengths, rows)
+        return src, src_mask, trg, trg_mask, matrices
+    if is_extra.all():
+        return _gather_pairs(corpus.extra, sentences - len(corpus))
+    base = _gather_pairs(replace(corpus, extra=None), sentences[~is_extra])
+    extra = _gather_pairs(corpus.extra, sentences[is_extra] - len(corpus))
+    return tuple(  # type: ignore[return-value]
+        None if array is None else _merge(array, extra_array, is_extra)
+        for array, extra_array in zip(base, extra, strict=True)
+    )
+
+
+def _merge(base: NDArray[Any], extra: NDArray[Any], is_extra: NDArray[np.bool_]) -> NDArray[Any]:
+    """Put the rows of two padded arrays into one, padded with zeros: PAD, False, no link."""
+    shape = np.maximum(base.shape[1:], extra.shape[1:])
+    merged = np.full((len(is_extra), *shape), PAD, dtype=base.dtype)
+    for rows, array in ((~is_extra, base), (is_extra, extra)):
+        block = np.zeros((len(array), *shape), dtype=base.dtype)
+        block[tuple(slice(size) for size in array.shape)] = array
+        merged[rows] = block
+    return merged
 
 
 def pad_sources(sources: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

@@ -56,14 +56,27 @@ class PackedSet:
         src: source sentences.
         trg: target sentences.
         alignment: word alignments of all sentence pairs, if guided attention needs them.
+        extra: further pairs in memory, numbered after these; see `nmt.data.augment`.
     """
 
     src: Side
     trg: Side
     alignment: PackedAlignment | None = None
+    extra: PackedSet | None = None
 
     def __len__(self) -> int:
         return len(self.src)
+
+    @property
+    def lengths(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Source and target pieces of each pair, the extra pairs at the end."""
+        src, trg = self.src.lengths, self.trg.lengths
+        if self.extra is None:
+            return src, trg
+        return (
+            np.concatenate([src, self.extra.src.lengths]),
+            np.concatenate([trg, self.extra.trg.lengths]),
+        )
 
     @classmethod
     def open(cls, folder: Path, name: str) -> PackedSet:

@@ -19,6 +19,7 @@ import sentencepiece
 from nmt import symbols
 from nmt.errors import NmtError
 from nmt.text.normalise import normalise
+from nmt.text.spans import SYMBOLS
 
 _THREADS = 2
 _SEED_PIECES = 300_000  # initial candidates; the default of a million takes twice as long
@@ -95,6 +96,11 @@ class Tokenizer:
     def normalise(self, text: str) -> str:
         """Return the normalised text that `encode` tokenises."""
         return normalise(text, simplify=self.simplify)
+
+    def id_of(self, piece: str) -> int | None:
+        """Return the id of a piece, None if it is not in the vocabulary."""
+        id_: int = self._processor.piece_to_id(piece)
+        return None if id_ == symbols.UNK else id_
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of the pieces of `text`, without BOS and EOS; empty for a blank text."""
@@ -240,6 +246,7 @@ def train_tokenizer(
             pad_piece=symbols.PAD_PIECE, unk_piece=symbols.UNK_PIECE,
             bos_piece=symbols.BOS_PIECE, eos_piece=symbols.EOS_PIECE,
             unk_surface="",
+            user_defined_symbols=list(SYMBOLS),
             max_sentence_length=65536,
             # Float sums, so the pieces depend on the number of threads.
             num_threads=_THREADS,

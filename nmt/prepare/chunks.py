@@ -25,6 +25,7 @@ from nmt.prepare.pair import Pair
 from nmt.prepare.statistics import Statistics
 from nmt.text.keys import sentence_key, text_key
 from nmt.text.normalise import normalise
+from nmt.text.spans import mask_pair
 
 CHUNK = 4000  # pairs per task of a worker
 
@@ -82,7 +83,7 @@ def clean_chunk(
             keys.append((sentence_key(src), sentence_key(trg), key))
             if key % 1000 < drop_final_punctuation * 1000:
                 src = src.rstrip(_FINAL_MARKS) or src
-            lines.append(pack_line(pair, src, trg))
+            lines.append(pack_line(pair, *mask_pair(src, trg)))
     statistics = Statistics()
     statistics.count_pairs(kept)
     return Cleaned(

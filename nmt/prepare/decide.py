@@ -152,7 +152,8 @@ class Decisions:
         candidates = self._is_train()
         candidates[eligible:] = False
         groups = holdout.find_groups(self.keys.src, self.keys.trg, candidates)
-        self.split_ids[candidates] = holdout.hold_out(groups, wanted, self.data.seed)[candidates]
+        split_ids = holdout.hold_out(groups, self.keys.src, wanted, self.data.seed)
+        self.split_ids[candidates] = split_ids[candidates]
         drawn = np.isin(self.split_ids, list(wanted))
         shared = self._shares_sentence(self.keys.src[drawn], self.keys.trg[drawn])
         self._drop(shared, "meets dev or test")

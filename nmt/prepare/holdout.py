@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmt.errors import NmtError
-from nmt.text.keys import Flags, Keys, uniform_draws
+from nmt.text.keys import Flags, Keys, seeded_keys, uniform_draws
 
 TRAIN, DEV, TEST, DROPPED = 0, 1, 2, 3
 
@@ -61,14 +61,18 @@ def _runs_of_equal_keys(
     return members, np.cumsum(sizes) - sizes, sizes
 
 
-def hold_out(labels: Labels, wanted: dict[int, int], seed: int) -> SplitIds:
+def hold_out(labels: Labels, keys: Keys, wanted: dict[int, int], seed: int) -> SplitIds:
     """Assign each pair to TRAIN, DEV or TEST, whole groups at a time.
+
+    Each set takes the groups with the smallest hashes while they fit. The hash depends on the
+    text of the group and the seed only, so text that is added to the corpus moves a group out
+    of a set only if a new group with a smaller hash takes its place.
 
     Args:
         labels: group of each pair, as `find_groups` returns them.
-        wanted: number of pairs to hold out, by DEV and TEST. Groups are taken in random
-            order while they fit, so that each set has exactly this size.
-        seed: of the random order.
+        keys: source key of each pair, `[pairs]`. The smallest of a group identifies it.
+        wanted: number of pairs to hold out, by DEV and TEST; each set has exactly this size.
+        seed: of the hash.
 
     Returns:
         The set of each pair, DROPPED where the label is -1.
@@ -76,21 +80,22 @@ def hold_out(labels: Labels, wanted: dict[int, int], seed: int) -> SplitIds:
     Raises:
         NmtError: there are too few pairs.
     """
-    groups, sizes = np.unique(labels[labels >= 0], return_counts=True)
-    order = np.arange(len(groups))
-    np.random.default_rng(seed).shuffle(order)
+    groups, group_of, sizes = np.unique(
+        labels[labels >= 0], return_inverse=True, return_counts=True
+    )
+    smallest = np.full(len(groups), np.iinfo(np.uint64).max, dtype=np.uint64)
+    np.minimum.at(smallest, group_of, keys[labels >= 0])
     split_of_group = np.full(len(groups), TRAIN, dtype=np.uint8)
-    drawn = iter(order.tolist())
-    for split_id, count in wanted.items():
+    for split_id, count in sorted(wanted.items(), reverse=True):
         # A large group would fill a whole set with variants of one sentence.
         max_size = max(1, count // 20)
         missing = count
-        for group in drawn:
-            if sizes[group] <= min(missing, max_size):
-                split_of_group[group] = split_id
-                missing -= int(sizes[group])
+        for group in np.argsort(seeded_keys(smallest, (seed, split_id)), kind="stable").tolist():
             if not missing:
                 break
+            if split_of_group[group] == TRAIN and sizes[group] <= min(missing, max_size):
+                split_of_group[group] = split_id
+                missing -= int(sizes[group])
         if missing:
             raise NmtError(
                 f"{int((labels >= 0).sum())} pairs after cleaning: too few to hold out "
@@ -98,8 +103,7 @@ def hold_out(labels: Labels, wanted: dict[int, int], seed: int) -> SplitIds:
                 "lower data.dev and data.test, or set them to files of their own",
             )
     split_ids = np.full(len(labels), DROPPED, dtype=np.uint8)
-    taking_part = labels >= 0
-    split_ids[taking_part] = split_of_group[np.searchsorted(groups, labels[taking_part])]
+    split_ids[labels >= 0] = split_of_group[group_of]
     return split_ids
 
 

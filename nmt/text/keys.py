@@ -50,6 +50,11 @@ def uniform_draws(positions: NDArray[np.int64], count: int) -> NDArray[np.int64]
     return (mixed >> np.uint64(32)).astype(np.int64) % count
 
 
+def seeded_keys(values: Keys, seed: tuple[int, ...]) -> Keys:
+    """Return another hash of each key, depending on the seed, `[positions]`."""
+    return _mix(values ^ np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
+
+
 def _mix(values: Keys) -> Keys:
     """Apply the finaliser of splitmix64 (Steele, Lea & Flood 2014)."""
     with np.errstate(over="ignore"):

@@ -18,6 +18,7 @@ MAX_SPANS = 10  # symbols in a vocabulary; a line with more spans is split
 SYMBOLS = tuple(f"\u27e6{number}\u27e7" for number in range(MAX_SPANS))  # ⟦0⟧ … ⟦9⟧
 _SYMBOL = regex.compile("\u27e6([0-9])\u27e7")
 
+_SPACED_SYMBOL = regex.compile("\\s*(\u27e6[0-9]\u27e7)\\s*")
 _SECONDS = 1.0  # for one user pattern on one line; bounds catastrophic backtracking
 
 # ASCII only: a span ends where Chinese text begins, with or without a space between.
@@ -198,6 +199,51 @@ def mask(text: str, spans: Sequence[Span]) -> Masked:
     return Masked("".join(parts) + text[end:], tuple(spans))
 
 
+def mask_pair(src: str, trg: str, patterns: Sequence[regex.Pattern[str]] = ()) -> tuple[str, str]:
+    """Replace the spans that both sides of a training pair have, as `mask` does for a source.
+
+    Only spans that occur once on each side are replaced, the first `MAX_SPANS` of them.
+
+    Args:
+        src: normalised source.
+        trg: normalised target.
+        patterns: as for `find_spans`.
+    """
+    src_spans = find_spans(src, patterns)
+    if not src_spans:
+        return src, trg
+    trg_spans = find_spans(trg, patterns)
+    src_texts, trg_texts = [s.text for s in src_spans], [s.text for s in trg_spans]
+    shared = [t for t in src_texts if src_texts.count(t) == 1 and trg_texts.count(t) == 1]
+    shared = shared[:MAX_SPANS]
+    if not shared:
+        return src, trg
+    numbers = {text: number for number, text in enumerate(shared)}
+    return (
+        space_source(_masked(src, [s for s in src_spans if s.text in numbers], numbers)),
+        space_target(_masked(trg, [s for s in trg_spans if s.text in numbers], numbers)),
+    )
+
+
+def _masked(text: str, spans: list[Span], numbers: dict[str, int]) -> str:
+    parts, end = [], 0
+    for span in spans:
+        parts += [text[end : span.begin], SYMBOLS[numbers[span.text]]]
+        end = span.end
+    return "".join(parts) + text[end:]
+
+
+def space_source(text: str) -> str:
+    """Remove the spaces around symbols: Chinese has none."""
+    return _SPACED_SYMBOL.sub(r"\1", text)
+
+
+def space_target(text: str) -> str:
+    """Put one space before and after each symbol, none before punctuation that follows."""
+    spaced = _SPACED_SYMBOL.sub(r" \1 ", text)
+    return regex.sub(r" {2,}", " ", regex.sub(r"\s+(?=[.,;:!?)])", "", spaced)).strip()
+
+
 def restore(text: str, spans: Sequence[Span]) -> str:
     """Put the spans back in place of their symbols, spaced as English is.
 
@@ -215,7 +261,7 @@ def restore(text: str, spans: Sequence[Span]) -> str:
         span = spans[number]
         between = text[end : match.start()]
         out = _append(out, between.lstrip() if glue else between)
-        if _joins_before(span) and not _opens(span):
+        if _joins_before(span) or out.endswith(("( ", "[ ", "\u201c ")):
             out = out.rstrip()
         out += span.text
         glue = _opens(span)

@@ -81,8 +81,8 @@ class Gradient:
         recorder: Recorder | None = None,
         look_ahead: int = 0,
     ) -> None:
-        self.model, self.corpus, self.device, self.workers = model, corpus, device, workers
-        self.lengths = (corpus.src.lengths, corpus.trg.lengths)
+        self.model, self.device, self.workers = model, device, workers
+        self.use(corpus)
         self.most_cells = float("inf")  # largest part that is tried
         self.loss = SummedLoss(model, label_smoothing, guided_alignment, precision)
         self.recorded = None
@@ -91,6 +91,10 @@ class Gradient:
         self._forgot_at = -math.inf  # the draw at which memory was full and parts not made smaller
         self._beside = ThreadPoolExecutor(look_ahead) if look_ahead else None
         self._expected: dict[int, tuple[Blocks, Future[_Gathered]]] = {}
+
+    def use(self, corpus: PackedSet) -> None:
+        """Take the sentences of the batches to come from `corpus`."""
+        self.corpus, self.lengths = corpus, corpus.lengths
 
     def compute(self, blocks: Blocks, seed: int, draw: int = 0, *, alone: bool = False) -> Computed:
         """Set the gradients of this batch.

@@ -24,6 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nmt.config.schema import Config
+from nmt.data.augment import PieceTable, augment
 from nmt.data.batches import Blocks, default_block_tokens, plan_epoch
 from nmt.data.manifest import Manifest, check_prepared, load_manifest
 from nmt.data.packed import PackedSet
@@ -185,6 +186,7 @@ class _Training:
         self.journal = None
         if workers.first:
             self.journal = Journal(run.folder, self.progress.update, tensorboard=tensorboard)
+        self.pieces = PieceTable(run.src, run.trg)
         self.plan, self.planned_epoch = self._plan(0), 0
         total = self.config.epochs * len(self.plan)
         self.total = min(total, self.config.max_updates or total)
@@ -548,6 +550,13 @@ class _Training:
         return time.monotonic() - self.started
 
     def _plan(self, epoch: int) -> list[Blocks]:
+        corpus = augment(
+            self.corpus, self.pieces,
+            joined=self.config.joined_pairs, spans=self.config.span_pairs,
+            max_pieces=self.run.config.data.clean.max_pieces,
+            seed=self.config.seed, epoch=epoch,
+        )  # fmt: skip
+        self.gradient.use(corpus)
         tokens = self.config.batch_tokens
         assert tokens != "auto"  # settled before
         return plan_epoch(

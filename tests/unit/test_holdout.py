@@ -47,7 +47,9 @@ def test_held_out_sets_have_their_size_and_whole_groups(
 ) -> None:
     groups = holdout.find_groups(*keys_of(pairs), all_true(pairs))
     try:
-        split_ids = holdout.hold_out(groups, {holdout.DEV: 1, holdout.TEST: 2}, seed)
+        split_ids = holdout.hold_out(
+            groups, keys_of(pairs)[0], {holdout.DEV: 1, holdout.TEST: 2}, seed
+        )
     except NmtError:
         # Only groups of one pair are small enough.
         singles = sum(groups.tolist().count(group) == 1 for group in groups.tolist())
@@ -60,15 +62,26 @@ def test_held_out_sets_have_their_size_and_whole_groups(
 
 
 def test_another_seed_draws_other_pairs() -> None:
-    groups = np.arange(100)
-    first, second = (holdout.hold_out(groups, {holdout.DEV: 10}, seed) for seed in (1, 2))
+    groups, keys = np.arange(100), np.arange(100, dtype=np.uint64)
+    first, second = (holdout.hold_out(groups, keys, {holdout.DEV: 10}, seed) for seed in (1, 2))
     assert first.tolist() != second.tolist()
-    assert first.tolist() == holdout.hold_out(groups, {holdout.DEV: 10}, 1).tolist()
+    assert first.tolist() == holdout.hold_out(groups, keys, {holdout.DEV: 10}, 1).tolist()
+
+
+def test_added_pairs_move_no_pair_into_a_held_out_set_and_few_out_of_it() -> None:
+    random = np.random.default_rng(5)
+    keys = random.integers(1 << 63, size=3500).astype(np.uint64)
+    wanted = {holdout.DEV: 150, holdout.TEST: 150}
+    before = holdout.hold_out(np.arange(3000), keys[:3000], wanted, 1)
+    after = holdout.hold_out(np.arange(3500), keys, wanted, 1)[:3000]
+    for split_id in wanted:
+        assert not ((after == split_id) & (before == holdout.TRAIN)).any()
+        assert ((after == split_id) & (before == split_id)).sum() > 110
 
 
 def test_too_few_pairs_to_hold_out() -> None:
     with pytest.raises(NmtError, match="5 pairs after cleaning: too few to hold out 6"):
-        holdout.hold_out(np.arange(5), {holdout.DEV: 6}, 1)
+        holdout.hold_out(np.arange(5), np.arange(5, dtype=np.uint64), {holdout.DEV: 6}, 1)
 
 
 @given(st.lists(st.booleans(), max_size=60), st.integers(1, 20))
