@@ -139,7 +139,7 @@ def load_or_learn(run: Run) -> Aligner:
         raise NmtError(
             f"{path}: missing, and {folder}, the corpus to learn it from, does not exist", hint
         )
-    if file_sha256(folder / "manifest.json") != run.info["corpus"]:
+    if file_sha256(folder / "manifest.json") != run.info.corpus:
         raise NmtError(
             f"{path}: missing, and {folder} is not the corpus that this run was trained on", hint
         )

@@ -1,11 +1,11 @@
-"""The run directory: all that a trained model needs, checked when it is opened.
+"""The run directory: all files of a trained model, checked before they are parsed.
 
     runs/quickstart/
-      run.json             format, identity of tokenizers and network, whether finished
+      run.json             format, hashes of the other files, whether training has finished
       config.yaml          the whole configuration
       src.model trg.model  the tokenizers
       dev.*.txt test.*.txt raw text for validation and evaluation
-      manifest.json        what the corpus was
+      manifest.json        description of the corpus
       train.jsonl          the journal
       aligner.safetensors  the statistical aligner, with train.guided_alignment
       alignment/           word alignments of the training pairs by that aligner
@@ -13,9 +13,6 @@
         00000500/          model.safetensors, trainer.safetensors, state.json
 
 Weights are in safetensors, everything else is JSON, YAML or text: nothing is unpickled.
-A checkpoint appears whole or not at all, and its tensors are never written over. It
-carries the run's identity and the hashes of its files, so files of two runs, or a damaged
-one, can't be mixed up unnoticed.
 """
 
 from __future__ import annotations
@@ -24,83 +21,64 @@ import contextlib
 import hashlib
 import json
 import logging
-import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
-import safetensors
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from nmt.config.load import build_config, dump_config
 from nmt.config.schema import Config
+from nmt.data.lengths import LengthStatistics
 from nmt.data.packed import SIDES
-from nmt.data.tokenizer import load_both
+from nmt.data.tokenizer import Tokenizer, load_both
 from nmt.errors import NmtError
 from nmt.io.read import read_lines
-from nmt.io.write import file_sha256, replacing_folder, write_whole
+from nmt.io.temporary import remove_leftovers
+from nmt.io.write import check_inside, file_sha256, replacing_folder, write_whole
 from nmt.model import Seq2Seq
+from nmt.run.checkpoints import CheckpointStore
+from nmt.run.records import FORMAT, FileRecord, Record, dump_record, load_record, read_checked
 from nmt.version import __version__
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
-_TEXTS = ("dev.src.txt", "dev.trg.txt", "test.src.txt", "test.trg.txt")
 _LOCK = ".lock"
-# What `nmt.io.write.replacing` and its like call a file or folder until it is whole.
-_HALF_WRITTEN = re.compile(
-    r"\.(\d{8}|run\.json|state\.json|config\.yaml|train\.jsonl|curves\.svg|aligner\.safetensors|alignment)\."
-)
+_TEXTS = ("dev.src.txt", "dev.trg.txt", "test.src.txt", "test.trg.txt")
 _COPIED = ("src.model", "trg.model", "manifest.json", *_TEXTS)
-# Keys that came later, and what networks had before: a run from then is what it was.
-_ADDED = {"attention_query": "state", "source_bridge": False, "layer_norm": False}
+_STATISTICS_LINES = 1000  # dev pairs whose lengths are counted
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """One saved moment of a training.
+class RunInfo(Record):
+    """Content of ``run.json``.
 
     Attributes:
-        folder: where its files are.
-        state: what `state.json` says: update, position, scores, hashes.
+        format: format of the run directory.
+        program: version of nmt.
+        created: time, ISO 8601.
+        finished: time, ISO 8601; None while training has not finished.
+        corpus: hash of the manifest of the corpus.
+        config: records of ``config.yaml``: the current one and, while it is being replaced, the
+            next one.
+        files: records of the files copied from the corpus.
+        length_statistics: lengths of the dev set; None if it has no usable pair.
     """
 
-    folder: Path
-    state: dict[str, Any]
+    format: int
+    program: str
+    created: str
+    finished: str | None
+    corpus: str
+    config: list[FileRecord]
+    files: dict[str, FileRecord]
+    length_statistics: LengthStatistics | None
 
     @property
-    def update(self) -> int:
-        """Optimizer steps done when it was saved."""
-        return int(self.state["update"])
-
-    @property
-    def dev_bleu(self) -> float | None:
-        """Dev BLEU of these weights, 0 to 100, if they were validated."""
-        score = self.state.get("dev_bleu")
-        return None if score is None else float(score)
-
-    def load(self, name: str, device: torch.device) -> dict[str, Tensor]:
-        """Tensors of one of its files, after checking its hash.
-
-        Raises:
-            NmtError: missing or damaged.
-        """
-        path = self.folder / f"{name}.safetensors"
-        try:
-            if file_sha256(path) != self.state["files"][path.name]:
-                raise NmtError(
-                    f"{path}: damaged: its checksum differs from the one recorded",
-                    f"put a good copy back, or remove {self.folder} to use the next best one",
-                )
-            return load_file(path, device=str(device))
-        except (OSError, KeyError, safetensors.SafetensorError) as error:
-            raise NmtError(f"{path}: missing or damaged ({error})") from error
+    def tokenizers(self) -> dict[str, str]:
+        """Hash of each side's tokenizer."""
+        return {side: self.files[f"{side}.model"].sha256 for side in SIDES}
 
 
 class Run:
@@ -111,50 +89,61 @@ class Run:
         config: the configuration it was trained with.
         src: tokenizer of the Chinese side.
         trg: tokenizer of the English side.
-        info: what ``run.json`` says.
+        info: content of ``run.json``.
+        checkpoints: its checkpoints.
     """
 
-    def __init__(self, folder: Path, config: Config, info: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, config: Config, info: RunInfo) -> None:
         self.folder = folder
         self.config = config
         self.info = info
-        self.src, self.trg = load_both(folder, simplify=config.data.to_simplified)
-        for side, tokenizer in zip(SIDES, (self.src, self.trg), strict=True):
-            if tokenizer.sha256 != info["tokenizers"][side]:
+        for side in SIDES:
+            path = folder / f"{side}.model"
+            try:
+                read_checked(path, info.files[path.name])
+            except NmtError as error:
                 raise NmtError(
-                    f"{folder / side}.model: is not the tokenizer this run was trained with",
-                    "put the original file back: weights and pieces belong together",
-                )
+                    f"{error.message}; not the tokenizer this run was trained with",
+                    "put the original file back: weights and tokenizers belong together",
+                ) from error
+        self.src, self.trg = load_both(folder, simplify=config.data.to_simplified)
+        self.checkpoints = CheckpointStore(
+            folder / "checkpoints", self.identity, config.train.keep_best
+        )
 
     @classmethod
     def create(cls, config: Config) -> Run:
-        """Start a run directory from the prepared corpus that `config` names.
+        """Create a run directory from the prepared corpus of `config`.
 
         Raises:
-            NmtError: it can't be written, or holds something else.
+            NmtError: the folder cannot be written, or exists and is not a run directory.
         """
         folder, corpus = config.run, config.data.dir
         if folder.exists() and not folder.is_dir():
             raise NmtError(f"{folder}: is a file, run names a folder", "name another one in run")
         if folder.exists() and any(folder.iterdir()):
             raise NmtError(
-                f"{folder}: is there, and not a run of nmt train",
+                f"{folder}: exists and is not a run directory",
                 "name another folder in run, or move this one away",
             )
         with replacing_folder(folder, new=True) as scratch:
             for name in _COPIED:
                 shutil.copyfile(corpus / name, scratch / name)
             (scratch / "checkpoints").mkdir()
-            (scratch / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-            info = {
-                "format": FORMAT,
-                "program": __version__,
-                "created": _now(),
-                "finished": None,
-                "tokenizers": {side: file_sha256(scratch / f"{side}.model") for side in SIDES},
-                "corpus": file_sha256(corpus / "manifest.json"),
-            }
-            (scratch / "run.json").write_text(_json(info), encoding="utf-8")
+            dumped = dump_config(config).encode()
+            (scratch / "config.yaml").write_bytes(dumped)
+            src, trg = load_both(scratch, simplify=config.data.to_simplified)
+            info = RunInfo(
+                format=FORMAT,
+                program=__version__,
+                created=_now(),
+                finished=None,
+                corpus=file_sha256(corpus / "manifest.json"),
+                config=[FileRecord.of_bytes(dumped)],
+                files={name: FileRecord.of(scratch / name) for name in _COPIED},
+                length_statistics=_length_statistics(scratch, src, trg),
+            )
+            (scratch / "run.json").write_bytes(dump_record(info))
         return cls.open(folder)
 
     @classmethod
@@ -162,183 +151,59 @@ class Run:
         """Open a run directory.
 
         Raises:
-            NmtError: missing, incomplete, damaged, or of another format.
+            NmtError: the directory is missing, incomplete, damaged, or of a newer format.
         """
-        info = _read_info(folder)
-        try:
-            tree = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise NmtError(f"{folder / 'config.yaml'}: missing or damaged ({error})") from error
-        return cls(folder, build_config(tree, str(folder / "config.yaml")), info)
+        if not folder.is_dir():
+            raise NmtError(f"{folder}: no such run directory", "nmt train makes one; see runs/")
+        if not (folder / "run.json").exists():
+            raise NmtError(f"{folder}: not a run directory, or incomplete: run.json is missing")
+        info = load_record(folder / "run.json", RunInfo)
+        path = folder / "config.yaml"
+        tree = yaml.safe_load(read_checked(path, *info.config))
+        return cls(folder, build_config(tree, str(path)), info)
 
     @property
     def identity(self) -> str:
-        """Hash of what weights must fit: tokenizers and the shape of the network."""
+        """Hash of the tokenizers and the shape of the network, which weights must match."""
         network = self.config.model.model_dump(mode="json")
-        for key, before in _ADDED.items():
-            if network[key] == before:
-                del network[key]
-        text = json.dumps([self.info["tokenizers"], network], sort_keys=True)
+        text = json.dumps([self.info.tokenizers, network], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def text(self, name: str, side: str) -> list[str]:
-        """Raw lines of dev or test: `side` is src or trg."""
-        return list(read_lines(self.folder / f"{name}.{side}.txt"))
+        """Return the raw lines of dev or test; `side` is src or trg.
+
+        Raises:
+            NmtError: the file is missing or damaged.
+        """
+        path = self.folder / f"{name}.{side}.txt"
+        if path.exists():
+            read_checked(path, self.info.files[path.name])
+        return list(read_lines(path))
 
     def build_model(self, *, initialise: bool = True) -> Seq2Seq:
-        """The network with fresh weights, drawn from torch's random state.
+        """Build the network with random weights from torch's generator.
 
-        Without `initialise` they hold no start to train from: for weights that are loaded.
+        initialise=False leaves the weights uninitialised (`load_state_dict` follows).
         """
         model = self.config.model.model_dump()
         return Seq2Seq(
             src_vocab=len(self.src), trg_vocab=len(self.trg), initialise=initialise, **model
         )
 
-    def checkpoints(self) -> list[Checkpoint]:
-        """All that are readable, oldest first; a damaged one is warned of and left out."""
-        # Names that are no number are being written, were left behind by a kill, or an average.
-        names = sorted(p.name for p in self.folder.glob("checkpoints/*") if p.name.isdigit())
-        found = [self._read(name) for name in names]
-        return sorted((c for c in found if c is not None), key=lambda c: c.update)
-
-    def _read(self, name: str) -> Checkpoint | None:
-        folder = self.folder / "checkpoints" / name
-        path = folder / "state.json"
-        try:
-            state = json.loads(path.read_text(encoding="utf-8"))
-            checkpoint = Checkpoint(folder, state)
-            if state["identity"] != self.identity:
-                raise NmtError(
-                    f"{folder}: belongs to another run (other tokenizers or network)",
-                    "put it back where it came from; weights, pieces and network belong together",
-                )
-            if checkpoint.update < 0 or not state["files"]:
-                raise ValueError("it says nothing of its files")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            if folder.is_dir():  # else a training that goes on has just removed it
-                logger.warning(f"{path}: damaged, passed over ({error})")
-            return None
-        return checkpoint
-
-    def best(self) -> Checkpoint:
-        """The checkpoint with the best dev BLEU; the last one if none was validated.
-
-        Update 0, which has learned nothing, does not count.
-
-        Raises:
-            NmtError: there is none.
-        """
-        saved = [checkpoint for checkpoint in self.checkpoints() if checkpoint.update]
-        if not saved:
-            raise NmtError(
-                f"{self.folder}: no checkpoint yet", "let nmt train run until its first save"
-            )
-        return max(saved, key=lambda c: (-1.0 if c.dev_bleu is None else c.dev_bleu, c.update))
-
-    def load_best(self, device: torch.device) -> tuple[int, Seq2Seq]:
-        """The network with its best weights, ready to translate, and their update.
-
-        A training at work may replace them by better ones meanwhile: those are taken then.
-
-        Raises:
-            NmtError: no checkpoint, or a damaged one.
-        """
-        while True:
-            best = self.best()
-            try:
-                weights = best.load("model", device)
-            except NmtError:
-                if best.folder.exists():
-                    raise
-                continue
-            model = self.build_model(initialise=False)
-            model.load_state_dict(weights)
-            return best.update, model.to(device).eval()
-
-    def save(
-        self,
-        state: dict[str, Any],
-        model: dict[str, Tensor],
-        trainer: dict[str, Tensor],
-    ) -> None:
-        """Write a checkpoint, then remove those no longer wanted.
-
-        The weights of an update are what they are: saved again at the same update, only
-        its state is written, and a dev BLEU once known stays.
-
-        Args:
-            state: must hold ``update``; ``dev_bleu`` if validated.
-            model: the weights to translate with.
-            trainer: what training needs besides them to go on.
-
-        Raises:
-            NmtError: the disk is full; the earlier checkpoints stay.
-        """
-        name = f"{state['update']:08d}"
-        folder = self.folder / "checkpoints" / name
-        there = self._read(name) if folder.is_dir() else None
-        if there is not None:
-            known = {"dev_bleu": there.dev_bleu} if state.get("dev_bleu") is None else {}
-            full = {**there.state, **state, **known}
-            write_whole(folder / "state.json", _json(full).encode())
-        else:
-            if folder.is_dir():
-                _remove(folder)  # unreadable, and said so
-            self._write(folder, state, {"model": model, "trainer": trainer})
-        self._prune()
-
-    def _write(
-        self, folder: Path, state: dict[str, Any], tensors: dict[str, dict[str, Tensor]]
-    ) -> None:
-        with replacing_folder(folder) as scratch, _full_disk_as_os_error():
-            for name, group in tensors.items():
-                save_file(_on_cpu(group), scratch / f"{name}.safetensors")
-            files = {path.name: file_sha256(path) for path in sorted(scratch.iterdir())}
-            full = {**state, "identity": self.identity, "files": files}
-            (scratch / "state.json").write_text(_json(full), encoding="utf-8")
-
-    def last_good(self) -> tuple[Checkpoint, dict[str, dict[str, Tensor]]] | None:
-        """The newest checkpoint that can be read, its tensors on the CPU; None without any.
-
-        Raises:
-            NmtError: there are some, and none is whole.
-        """
-        cpu = torch.device("cpu")  # a GPU may have no room for all of it a second time
-        for checkpoint in reversed(self.checkpoints()):
-            try:
-                tensors = {name: checkpoint.load(name, cpu) for name in ("model", "trainer")}
-            except NmtError as error:
-                logger.warning(f"{error.message}; going back to the checkpoint before")
-                continue
-            return checkpoint, tensors
-        if any(path.name.isdigit() for path in self.folder.glob("checkpoints/*")):
-            raise NmtError(
-                f"{self.folder / 'checkpoints'}: none of the checkpoints in it is whole",
-                "put good copies back, or remove it to train from the start",
-            )
-        return None
-
     def tidy(self, update: int) -> None:
-        """Remove what a kill or damage left behind; training goes on from `update`.
+        """Remove leftovers of killed processes; training resumes from `update`.
 
-        That is: checkpoints of later updates, none of which could be read, and files and
-        folders that were being written. To be called with the run locked.
+        The run must be locked.
         """
-        for path in self.folder.glob("checkpoints/*"):
-            later = path.name.isdigit() and int(path.name) > update
-            if path.is_dir() and (later or _HALF_WRITTEN.match(path.name)):
-                shutil.rmtree(path)
-        for path in (*self.folder.iterdir(), *self.folder.glob("checkpoints/*/.*")):
-            if _HALF_WRITTEN.match(path.name):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self.checkpoints.tidy(update)
+        remove_leftovers(self.folder)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Within, no other process trains this run; a kill takes the lock away too.
+        """Context manager that locks the run for training. A killed process frees the lock.
 
         Raises:
-            NmtError: another one is at it.
+            NmtError: the run is locked by another process.
         """
         import fcntl  # not on Windows, where runs are read but not trained
 
@@ -347,7 +212,7 @@ class Run:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise NmtError(
-                    f"{self.folder}: another nmt train is at work in it",
+                    f"{self.folder}: locked by another nmt train",
                     "wait until it ends, or name another folder in run",
                 ) from None
             except OSError as error:  # a file system without locks
@@ -358,45 +223,50 @@ class Run:
 
     def replace_config(self, config: Config) -> None:
         """Record keys that were changed for the rest of the training."""
-        write_whole(self.folder / "config.yaml", dump_config(config).encode())
+        dumped = dump_config(config).encode()
+        # Both records are valid until the next call: a kill may come between the two writes.
+        current = FileRecord.of(self.folder / "config.yaml")
+        self._replace_info(config=[current, FileRecord.of_bytes(dumped)])
+        self._write("config.yaml", dumped)
         self.config = config
 
     def mark_finished(self, finished: bool = True) -> None:
-        """Record that training ended by itself (or goes on after all)."""
-        self.info = {**self.info, "finished": _now() if finished else None}
-        write_whole(self.folder / "run.json", _json(self.info).encode())
+        """Record that training has finished, or that it continues."""
+        self._replace_info(finished=_now() if finished else None)
 
-    def _prune(self) -> None:
-        saved = self.checkpoints()
-        train = self.config.train
-        best = _by_score(saved)[: train.keep_best]
-        # Two of the newest: if the last one is found damaged there is one before it.
-        keep = {checkpoint.update for checkpoint in [*saved[-2:], *best]}
-        for checkpoint in saved:
-            if checkpoint.update not in keep:
-                _remove(checkpoint.folder)
+    def _replace_info(self, **changes: object) -> None:
+        self.info = self.info.model_copy(update=changes)
+        self._write("run.json", dump_record(self.info))
+
+    def _write(self, name: str, data: bytes) -> None:
+        check_inside(self.folder / name, self.folder)
+        write_whole(self.folder / name, data)
 
 
-def _by_score(saved: list[Checkpoint]) -> list[Checkpoint]:
-    """Those that were validated, best first, of equals the later one."""
-    scored = [checkpoint for checkpoint in saved if checkpoint.dev_bleu is not None]
-    return sorted(scored, key=lambda c: (c.dev_bleu, c.update), reverse=True)
+def load_model(run: Run, device: torch.device) -> tuple[int, Seq2Seq]:
+    """Load the network with its best weights, in evaluation mode; return its update too.
+
+    Raises:
+        NmtError: there is no checkpoint, or it is damaged.
+    """
+    best, weights = run.checkpoints.load_best(device)
+    model = run.build_model(initialise=False)
+    model.load_state_dict(weights)
+    return best.update, model.to(device).eval()
 
 
 def newest_run(parent: Path) -> Path:
-    """The run under `parent` that finished last.
+    """Return the run under `parent` that finished last.
 
     Raises:
         NmtError: there is none.
     """
     finished = []
     for path in parent.glob("*/run.json"):
-        try:
-            when = json.loads(path.read_text(encoding="utf-8")).get("finished")
-        except (OSError, ValueError, AttributeError):
-            continue
-        if when:
-            finished.append((when, path.parent))
+        with contextlib.suppress(NmtError):
+            info = load_record(path, RunInfo)
+            if info.finished is not None:
+                finished.append((info.finished, path.parent))
     if not finished:
         raise NmtError(
             f"{parent}/: no finished run in it",
@@ -407,53 +277,13 @@ def newest_run(parent: Path) -> Path:
     return newest
 
 
-def _read_info(folder: Path) -> dict[str, Any]:
-    path = folder / "run.json"
-    if not folder.is_dir():
-        raise NmtError(f"{folder}: no such run directory", "nmt train makes one; see runs/")
-    try:
-        info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        found = int(info["format"])
-    except FileNotFoundError:
-        raise NmtError(
-            f"{folder}: not a run directory, or incomplete: run.json is missing"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise NmtError(f"{path}: damaged ({error})") from error
-    if found > FORMAT:
-        raise NmtError(
-            f"{path}: format {found}, this program reads up to {FORMAT}",
-            "it was made by a newer nmt: git pull in its clone, and install it again",
-        )
-    return info
-
-
-def _remove(folder: Path) -> None:
-    """Remove a checkpoint so that a kill leaves it whole, or not there for any reader."""
-    hidden = folder.with_name(f".{folder.name}.removed")
-    shutil.rmtree(hidden, ignore_errors=True)
-    folder.rename(hidden)
-    shutil.rmtree(hidden, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _full_disk_as_os_error() -> Iterator[None]:
-    """Give back the number that safetensors hides in the text of its own exception."""
-    try:
-        yield
-    except safetensors.SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), str(error)) from error
-
-
-def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=1) + "\n"
+def _length_statistics(folder: Path, src: Tokenizer, trg: Tokenizer) -> LengthStatistics | None:
+    """Return the length statistics of about 1,000 dev pairs, evenly spaced."""
+    texts = [list(read_lines(folder / f"dev.{side}.txt")) for side in SIDES]
+    step = max(1, len(texts[0]) // _STATISTICS_LINES)
+    encoded = (tok.encode_all(lines[::step]) for tok, lines in zip((src, trg), texts, strict=True))
+    pairs = [(len(s), len(t)) for s, t in zip(*encoded, strict=True) if s and t]
+    return LengthStatistics.of(*zip(*pairs, strict=True)) if pairs else None
 
 
 def _now() -> str:

@@ -85,4 +85,4 @@ def _open(run: Run, corpus: PackedSet) -> PackedAlignment | None:
 def _key(run: Run) -> dict[str, str]:
     """Identify the corpus and the aligner."""
     aligner: Path = run.folder / ALIGNER
-    return {"corpus": run.info["corpus"], "aligner": file_sha256(aligner)}
+    return {"corpus": run.info.corpus, "aligner": file_sha256(aligner)}

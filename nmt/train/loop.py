@@ -200,7 +200,7 @@ class _Training:
     def go_on(self) -> tuple[Run, Progress]:
         """Train until something ends it; the loop itself."""
         if self.progress.stopped_by is not None and not self._revive():
-            if self.run.info["finished"] is None:
+            if self.run.info.finished is None:
                 self._finish()  # a kill came between the last save and here
             logger.info(f"{self.run.folder}: training is finished ({self.progress.stopped_by})")
             return self.run, self.progress
@@ -255,7 +255,7 @@ class _Training:
             logger.info(
                 "curves.svg is not drawn: matplotlib is missing (pip install 'nmt-zh-en[plots]')"
             )
-        if not self.run.checkpoints():
+        if not self.run.checkpoints.all():
             self._save()  # a disk that can't hold it is better known now than in an hour
         self._forecast()
 
@@ -456,10 +456,8 @@ class _Training:
         self.progress.seconds = self._elapsed()
         self.saved_at = time.monotonic()
         if self.workers.first:
-            self.run.save(
-                {**asdict(self.progress), "dev_bleu": bleu},
-                self.averaged.state_dict(),
-                self.step.tensors(),
+            self.run.checkpoints.save(
+                asdict(self.progress), self.averaged.state_dict(), self.step.tensors(), bleu
             )
 
     def _save_if_possible(self, bleu: float | None = None) -> None:
@@ -474,14 +472,14 @@ class _Training:
 
     def _restore(self) -> None:
         """Take up the last good checkpoint, if there is one."""
-        found = self.run.last_good()
+        found = self.run.checkpoints.last_good()
         self.workers.wait()  # all have chosen before anything is removed or written
         if self.workers.first:
             self.run.tidy(0 if found is None else found[0].update)
         if found is None:
             return
         checkpoint, tensors = found
-        self.progress = Progress.of(checkpoint.state)
+        self.progress = Progress.of(checkpoint.state.training)
         self.step.put_back(tensors, checkpoint.update)
 
     def _revive(self) -> bool:
@@ -501,7 +499,7 @@ class _Training:
 
         Killed on the way, it is done again from its start.
         """
-        newest = self.run.checkpoints()[-1]
+        newest = self.run.checkpoints.all()[-1]
         validated = newest.update == self.progress.update and newest.dev_bleu is not None
         self.workers.wait()  # all have looked before anything is saved
         self._save(newest.dev_bleu if validated else self._validate())
@@ -510,7 +508,7 @@ class _Training:
             return
         self._draw(at_the_end=True)
         self.run.mark_finished()
-        best = self.run.best()
+        best = self.run.checkpoints.best()
         logger.info(
             f"finished: {self.progress.stopped_by}; best dev BLEU {best.dev_bleu:.2f} at "
             f"update {best.update:,}, {self._elapsed() / 60:.1f} min in all"

@@ -40,7 +40,7 @@ def _open_or_create(config: Config) -> Run:
         logger.info(f"run: {config.run} (new)")
         return Run.create(config)
     run = Run.open(config.run)
-    if run.info["corpus"] != file_sha256(config.data.dir / "manifest.json"):
+    if run.info.corpus != file_sha256(config.data.dir / "manifest.json"):
         raise NmtError(
             f"{config.run}: was started on another corpus than {config.data.dir} holds now",
             f"name another folder in run, or remove {config.run} to start again",

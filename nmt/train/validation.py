@@ -11,7 +11,7 @@ from nmt.distributed import Workers
 from nmt.evaluate.metrics import score
 from nmt.model import Seq2Seq
 from nmt.run.directory import Run
-from nmt.translate.translator import Translator, usual_lengths
+from nmt.translate.translator import Translator
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ class Validation:
         self.workers = workers
         self.translator = Translator(
             model, run.src, run.trg, config.search, device, config.data.clean.max_pieces,
-            usual=usual_lengths(run),
+            usual=run.info.length_statistics,
         )  # fmt: skip
         pairs = list(zip(run.text("dev", "src"), run.text("dev", "trg"), strict=True))
         chosen = spread(pairs, config.train.validate_sentences)

@@ -11,10 +11,10 @@ import re
 import unicodedata
 from collections.abc import Hashable, Sequence
 
+from nmt.data.lengths import LengthStatistics, length_ratio
 from nmt.data.tokenizer import Tokenizer, byte_of
 from nmt.text.normalise import has_han
 from nmt.text.numerals import numbers_differ
-from nmt.translate.lengths import UsualLengths, length_ratio
 from nmt.translate.types import Flag, Part, Translation
 
 _MIN_LETTERS = 4  # allow a name, or OK
@@ -26,7 +26,9 @@ _FAR = 1.25  # factor on the ratios of 98 % of the pairs
 _UNKNOWN_SHARE = 0.34  # of a part's characters
 
 
-def find_flags(translation: Translation, src: Tokenizer, usual: UsualLengths | None) -> list[Flag]:
+def find_flags(
+    translation: Translation, src: Tokenizer, usual: LengthStatistics | None
+) -> list[Flag]:
     """Return the flags of a translation; none for a blank line.
 
     Args:
@@ -114,7 +116,7 @@ def _numbers(translation: Translation) -> Flag | None:
     )
 
 
-def _length(parts: list[Part], usual: UsualLengths | None) -> Flag | None:
+def _length(parts: list[Part], usual: LengthStatistics | None) -> Flag | None:
     """Flag a length ratio far outside those of the dev set."""
     if usual is None:
         return None

@@ -20,26 +20,23 @@ import torch
 
 from nmt.config.schema import SearchConfig
 from nmt.data.batches import pad_sources
+from nmt.data.lengths import LengthStatistics
 from nmt.data.tokenizer import Piece, Tokenizer
 from nmt.device import choose_device
 from nmt.errors import NmtError
 from nmt.model import Seq2Seq
 from nmt.model.fast.inference import Inference
-from nmt.run.directory import Run
+from nmt.run.directory import Run, load_model
 from nmt.translate.attention_map import AttentionMap, map_attention
 from nmt.translate.flags import find_flags
-from nmt.translate.lengths import UsualLengths
 from nmt.translate.search import Hypothesis, beam_search, max_length
 from nmt.translate.segment import Splitter
 from nmt.translate.types import Candidate, Flag, Part, Translation
-
-__all__ = ["Translator", "usual_lengths"]
 
 logger = logging.getLogger(__name__)
 
 _WINDOW = 2048  # lines sorted by length together
 _WINDOW_CHARACTERS = 1 << 20  # or fewer lines, if they are long
-_DEV_LINES = 1000  # approximate sample for the typical lengths
 _MAX_ELEMENTS = 1 << 26  # of the largest tensors of all concurrent searches: 256 MiB
 _MIN_SHARE = 8  # minimum batch size per thread
 
@@ -79,7 +76,7 @@ class Translator:
         max_pieces: int,
         *,
         int8: bool = False,
-        usual: UsualLengths | None = None,
+        usual: LengthStatistics | None = None,
         frozen: bool = False,
         updates: Sequence[int] = (),
     ) -> None:
@@ -128,17 +125,17 @@ class Translator:
         runs = [source if isinstance(source, Run) else Run.open(Path(source)) for source in sources]
         first = runs[0]
         for member in runs[1:]:
-            if member.info["tokenizers"] != first.info["tokenizers"]:
+            if member.info.tokenizers != first.info.tokenizers:
                 raise NmtError(
                     f"{member.folder}: has other tokenizers than {first.folder}",
                     "an ensemble needs runs trained on one prepared corpus (data.dir)",
                 )
         chosen = choose_device(device)
-        updates, models = zip(*(member.load_best(chosen) for member in runs), strict=True)
+        updates, models = zip(*(load_model(member, chosen) for member in runs), strict=True)
         return cls(
             models, first.src, first.trg, search or first.config.search, chosen,
             first.config.data.clean.max_pieces,
-            int8=int8, usual=usual_lengths(first), frozen=True, updates=updates,
+            int8=int8, usual=first.info.length_statistics, frozen=True, updates=updates,
         )  # fmt: skip
 
     def change_search(self, changes: Mapping[str, float | None]) -> None:
@@ -339,25 +336,6 @@ def _no_probabilities() -> NmtError:
         "the network gives no probabilities: its weights hold NaN or infinite numbers",
         "its training has diverged: lower train.learning_rate and train again",
     )
-
-
-def usual_lengths(run: Run) -> UsualLengths | None:
-    """The lengths of a run's dev set; None if it has no pair with text on both sides.
-
-    A run that was sent on without its dev set has none either.
-    """
-    if not all((run.folder / f"dev.{side}.txt").exists() for side in ("src", "trg")):
-        return None
-    sides = ((run.src, run.text("dev", "src")), (run.trg, run.text("dev", "trg")))
-    if len(sides[0][1]) != len(sides[1][1]):
-        logger.warning(
-            f"{run.folder}: dev.src.txt and dev.trg.txt are not of equal length; not used"
-        )
-        return None
-    apart = max(1, len(sides[0][1]) // _DEV_LINES)  # the first ones alone would be the easy ones
-    src, trg = (map(len, side.encode_all(texts[::apart])) for side, texts in sides)
-    pairs = [pair for pair in zip(src, trg, strict=True) if all(pair)]
-    return UsualLengths.of(*zip(*pairs, strict=True)) if pairs else None
 
 
 def _window(lines: Iterator[str]) -> list[str]:

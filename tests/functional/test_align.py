@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nmt.align.aligner import Aligner
+from nmt.run.directory import Run
 from tests.helpers.toy import nmt
 
 
@@ -36,14 +37,13 @@ def test_the_aligner_is_learned_once_from_the_corpus_of_the_run(run: Path, tmp_p
 
 
 def test_without_aligner_and_corpus(run: Path, tmp_path: Path) -> None:
-    config = run / "config.yaml"
-    text = config.read_text(encoding="utf-8")
-    corpus = next(line for line in text.splitlines() if line.startswith("  dir:")).split()[1]
-    moved = shutil.copytree(corpus, tmp_path / "corpus")
-    config.write_text(text.replace(corpus, str(moved)), encoding="utf-8")
+    opened = Run.open(run)
+    moved = Path(shutil.copytree(opened.config.data.dir, tmp_path / "corpus"))
+    data = opened.config.data.model_copy(update={"dir": moved})
+    opened.replace_config(opened.config.model_copy(update={"data": data}))
     src, trg = write(tmp_path / "src", "我们"), write(tmp_path / "trg", "We")
     command = ["align", "--model", run, "--src", src, "--trg", trg]
-    hint = f"hint: run nmt prepare --config {config}, or name another --model\n"
+    hint = f"hint: run nmt prepare --config {run / 'config.yaml'}, or name another --model\n"
     manifest = moved / "manifest.json"
     manifest.write_text(manifest.read_text(encoding="utf-8") + " ", encoding="utf-8")
     assert nmt(*command) == (

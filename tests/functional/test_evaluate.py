@@ -19,7 +19,7 @@ import sacrebleu
 from nmt import cli
 from nmt.evaluate import inputs as systems
 from nmt.viz import plots
-from tests.helpers.toy import Result
+from tests.helpers.toy import Result, accept_changes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -273,14 +273,18 @@ def test_a_foreign_tokenizer(nmt: Callable[..., Result], run: Path) -> None:
     assert nmt("evaluate", run, "--device", "cpu") == (
         2,
         "",
-        f"error: {run / 'src'}.model: is not the tokenizer this run was trained with\n"
-        "hint: put the original file back: weights and pieces belong together\n",
+        f"error: {run / 'src'}.model: damaged: its checksum differs from the one recorded; not the "
+        f"tokenizer this run was trained with\n"
+        "hint: put the original file back: weights and tokenizers belong together\n",
     )
 
 
 def test_a_test_set_that_was_cut(nmt: Callable[..., Result], run: Path) -> None:
     lines = (run / "test.trg.txt").read_text().split("\n")
     (run / "test.trg.txt").write_text("\n".join(lines[:-2]) + "\n")
+    answer = nmt("evaluate", run, "--device", "cpu")
+    assert f"error: {run / 'test.trg.txt'}: damaged: its checksum differs" in answer.err
+    accept_changes(run)
     answer = nmt("evaluate", run, "--device", "cpu")
     assert answer.code == 2
     assert answer.err.startswith("error: 12 lines in test.src.txt, 11 in test.trg.txt\n")
@@ -337,6 +341,7 @@ def test_chinese_cut_into_words_is_refused(
 def test_a_corpus_that_was_cut_up_before_is_refused(nmt: Callable[..., Result], run: Path) -> None:
     lines = (run / "test.trg.txt").read_text().splitlines()
     write(run / "test.trg.txt", *(f"▁{line}" for line in lines))
+    accept_changes(run)
     answer = nmt("evaluate", run, "--device", "cpu")
     assert answer.code == 2
     assert answer.err.startswith("error: test.trg.txt:1: still in pieces (")
@@ -347,6 +352,7 @@ def test_one_line_of_the_users_own_may_look_like_pieces(
 ) -> None:
     lines = (run / "test.trg.txt").read_text().splitlines()
     write(run / "test.trg.txt", "A diff starts with @@ and a number.", *lines[1:])
+    accept_changes(run)
     assert nmt("evaluate", run, "--device", "cpu").code == 0
 
 
@@ -437,6 +443,7 @@ def test_runs_of_different_test_sets(nmt: Callable[..., Result], run: Path, tmp_
     other = Path(shutil.copytree(run, tmp_path / "other"))
     lines = (other / "test.trg.txt").read_text().split("\n")
     (other / "test.trg.txt").write_text("\n".join(["Changed.", *lines[1:]]))
+    accept_changes(other)
     assert nmt("evaluate", "--compare", run, other) == (
         2,
         "",
@@ -736,6 +743,7 @@ def test_the_page_stands_alone(nmt: Callable[..., Result], run: Path, tmp_path: 
     with (run / "test.src.txt").open("a") as src, (run / "test.trg.txt").open("a") as trg:
         src.write("我喜欢<b>猫</b>。\n")
         trg.write("I like <b>cats</b>.\n")
+    accept_changes(run)
     answer = nmt("evaluate", run, "--html", "report.html", "--device", "cpu")
     assert answer.code == 0
     page = (tmp_path / "report.html").read_text(encoding="utf-8")

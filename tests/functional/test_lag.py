@@ -72,7 +72,7 @@ def test_the_same_files_after_a_stop(
     prepared: Path, prompt: Path, tmp_path: Path, lagging: list[int], stop: int
 ) -> None:
     stopped_by_signal(prepared, tmp_path / "run", stop)
-    assert Run.open(tmp_path / "run").info["finished"] is None
+    assert Run.open(tmp_path / "run").info.finished is None
     train(prepared, tmp_path / "run")
     assert fingerprint(tmp_path / "run") == fingerprint(prompt)
     assert 1 in lagging

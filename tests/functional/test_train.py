@@ -23,7 +23,7 @@ from nmt.run.directory import Run
 from nmt.run.journal import read_journal
 from nmt.train.resume import SAFE_KEYS
 from nmt.viz import plots
-from tests.helpers.toy import Result, nmt, write_config
+from tests.helpers.toy import Result, accept_changes, nmt, write_config
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_run_holds_all_that_translation_needs(trained: tuple[Path, Result]) -> N
         "dev.src.txt", "dev.trg.txt", "test.src.txt", "test.trg.txt", "checkpoints",
     }  # fmt: skip
     assert names <= {path.name for path in run.iterdir()}
-    assert Run.open(run).info["finished"] is not None
+    assert Run.open(run).info.finished is not None
     assert not list(run.rglob("*.pt")) + list(run.rglob("*.pkl"))
 
 
@@ -276,8 +276,9 @@ def test_tokenizer_of_another_run_is_refused(run: Path) -> None:
     shutil.copyfile(run / "trg.model", run / "src.model")
     fails(
         nmt("translate", "--device", "cpu", "--model", run, "书"),
-        f"error: {run / 'src'}.model: is not the tokenizer this run was trained with",
-        "hint: put the original file back: weights and pieces belong together",
+        f"error: {run / 'src'}.model: damaged: its checksum differs from the one recorded; not the "
+        f"tokenizer this run was trained with",
+        "hint: put the original file back: weights and tokenizers belong together",
     )
 
 
@@ -285,6 +286,7 @@ def test_checkpoint_of_another_network_is_refused(run: Path) -> None:
     tree = yaml.safe_load((run / "config.yaml").read_text())
     tree["model"]["decoder_hidden"] = 48
     (run / "config.yaml").write_text(yaml.safe_dump(tree))
+    accept_changes(run)
     result = nmt("translate", "--device", "cpu", "--model", run, "书")
     assert result.code == 2
     assert "belongs to another run (other tokenizers or network)" in result.err
@@ -350,10 +352,10 @@ def test_signal_saves_and_ends_with_130(
     assert process.returncode == 130, errors
     assert "stopping: saving first (Ctrl-C again to stop without)" in errors
     run = Run.open(tmp_path / "run")
-    saved = run.checkpoints()[-1]
+    saved = run.checkpoints.all()[-1]
     assert f"saved at update {saved.update:,}; the same command goes on from there" in errors
-    assert run.last_good() is not None
-    assert run.info["finished"] is None
+    assert run.checkpoints.last_good() is not None
+    assert run.info.finished is None
 
 
 def test_log_that_nobody_reads_any_more_ends_no_training(
@@ -367,7 +369,7 @@ def test_log_that_nobody_reads_any_more_ends_no_training(
     process.stderr.close()  # as in: nmt train 2>&1 | head -1
     process.wait(timeout=120)
     run = Run.open(tmp_path / "run")
-    assert run.info["finished"] is not None
+    assert run.info.finished is not None
     assert len([r for r in read_journal(run.folder) if r["kind"] == "validation"]) == 6
 
 
@@ -388,8 +390,8 @@ def test_terminal_that_is_closed_saves(
     process.send_signal(signal.SIGHUP)
     assert process.wait(timeout=60) == 130
     run = Run.open(tmp_path / "run")
-    assert run.checkpoints()[-1].update == read_journal(run.folder)[-1]["update"]
-    assert run.info["finished"] is None
+    assert run.checkpoints.all()[-1].update == read_journal(run.folder)[-1]["update"]
+    assert run.info.finished is None
     reader.join(timeout=10)
 
 
@@ -416,7 +418,7 @@ def four_updates(config: Path, run: Path, *changes: str) -> bytes:
         patch.setattr(plots, "is_installed", lambda: False)
         result = nmt("train", "--config", config, "--device", "cpu", *words)
     assert result.code == 0, result.err
-    return (Run.open(run).checkpoints()[-1].folder / "model.safetensors").read_bytes()
+    return (Run.open(run).checkpoints.all()[-1].folder / "model.safetensors").read_bytes()
 
 
 @pytest.fixture(scope="module")

@@ -376,7 +376,7 @@ def test_a_full_disk_behind_stdout_is_said(toy_run: Path) -> None:
 
 
 def test_what_is_sent_on_of_a_run_translates(toy_run: Path, tmp_path: Path) -> None:
-    best = Path("checkpoints") / Run.open(toy_run).best().folder.name
+    best = Path("checkpoints") / Run.open(toy_run).checkpoints.best().folder.name
     (tmp_path / "run" / best).mkdir(parents=True)
     for name in (
         "run.json", "config.yaml", "src.model", "trg.model",

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from nmt.data.batches import Batch
 from nmt.model import Seq2Seq
-from nmt.run import directory
+from nmt.run import checkpoints
+from nmt.run.checkpoints import CheckpointStore
 from nmt.run.directory import Run
 from nmt.run.journal import read_journal
 from nmt.train import gradient, loop, validation
@@ -63,7 +64,7 @@ def test_one_bad_batch_is_left_out_and_counted(
     message = "update 6: the gradient is not finite; batch left out"
     assert f"warning: {message}" in result.err
     assert events(tmp_path / "run") == [message]
-    state = Run.open(tmp_path / "run").checkpoints()[-1].state
+    state = Run.open(tmp_path / "run").checkpoints.all()[-1].state.training
     assert (state["skipped"], state["went_back"], state["rate_scale"]) == (1, 0, 1.0)
     assert state["update"] == 49  # 50 batches
     assert_finite(tmp_path / "run")
@@ -81,7 +82,7 @@ def test_five_bad_batches_go_back_with_a_lower_rate(
     result = train(prepared, tmp_path / "run")
     assert result.code == 0, result.err
     assert "5 bad batches in a row: back to update 25, learning rate times 0.5" in result.err
-    state = Run.open(tmp_path / "run").checkpoints()[-1].state
+    state = Run.open(tmp_path / "run").checkpoints.all()[-1].state.training
     assert (state["skipped"], state["went_back"], state["rate_scale"]) == (5, 1, 0.5)
     assert state["update"] == 50
     assert_finite(tmp_path / "run")
@@ -149,7 +150,7 @@ def test_batch_that_does_not_fit_is_split(
     assert max(rows for rows, _ in tried) > 5
     assert sum(not fits for _, fits in tried) <= 3  # learned, not tried again every time
     whole, parts = (
-        load_file(Run.open(tmp_path / name).checkpoints()[-1].folder / "model.safetensors")
+        load_file(Run.open(tmp_path / name).checkpoints.all()[-1].folder / "model.safetensors")
         for name in ("whole", "parts")
     )
     for name, tensor in whole.items():
@@ -187,8 +188,8 @@ def test_disk_full_for_a_while_costs_nothing_but_those_checkpoints(
             raise OSError(28, "No space left on device")
         real(tensors, path)
 
-    real = directory.save_file
-    monkeypatch.setattr(directory, "save_file", sometimes_full)
+    real = checkpoints.save_file
+    monkeypatch.setattr(checkpoints, "save_file", sometimes_full)
     monkeypatch.setattr(loop._Training, "_save_due", lambda self: self.progress.update % 9 == 0)
     result = train(prepared, tmp_path / "run")
     assert result.code == 0, result.err
@@ -204,7 +205,7 @@ def test_disk_full_for_a_while_costs_nothing_but_those_checkpoints(
 def test_disk_full_at_the_end_is_an_error_and_the_last_good_files_stay(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = directory.save_file, [0]
+    real, calls = checkpoints.save_file, [0]
 
     def full_later(tensors: Any, path: Path) -> None:
         calls[0] += 1
@@ -212,7 +213,7 @@ def test_disk_full_at_the_end_is_an_error_and_the_last_good_files_stay(
             raise OSError(28, "No space left on device")
         real(tensors, path)
 
-    monkeypatch.setattr(directory, "save_file", full_later)
+    monkeypatch.setattr(checkpoints, "save_file", full_later)
     result = train(prepared, tmp_path / "run")
     assert result.code == 2
     folder = tmp_path / "run" / "checkpoints" / "00000050"
@@ -220,7 +221,7 @@ def test_disk_full_at_the_end_is_an_error_and_the_last_good_files_stay(
         f"error: {folder}: the disk is full; nothing was left half-written",
         "hint: free some space and run the same command again",
     ]
-    found = Run.open(tmp_path / "run").last_good()
+    found = Run.open(tmp_path / "run").checkpoints.last_good()
     assert found is not None
     assert found[0].update == 25
     monkeypatch.undo()
@@ -284,14 +285,14 @@ def test_minutes_end_with_a_validation_and_a_save_inside_them(
     monkeypatch.setattr(loop, "time", types.SimpleNamespace(monotonic=lambda: clock[0]))
     ticking(gradient.Gradient, "compute", 8.0)
     ticking(loop._Training, "_validate", 15.0)
-    ticking(Run, "save", 0.5)
+    ticking(CheckpointStore, "save", 0.5)
     keys = ("train.max_minutes=5", "train.epochs=1000", "train.patience=1000")
     result = train(prepared, tmp_path / "run", *keys)
     assert result.code == 0, result.err
     assert "finished: 5 minutes are over" in result.err
-    last = Run.open(tmp_path / "run").checkpoints()[-1]
+    last = Run.open(tmp_path / "run").checkpoints.all()[-1]
     assert last.dev_bleu is not None
-    assert 260 < last.state["seconds"] <= 300
+    assert 260 < last.state.training["seconds"] <= 300
     # The same time again leaves what there is.
     files = fingerprint(tmp_path / "run")
     clock[0] += 1000.0
@@ -396,19 +397,19 @@ def test_it_saves_every_so_many_minutes(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, saved = [0.0], []
-    compute, save = gradient.Gradient.compute, Run.save
+    compute, save = gradient.Gradient.compute, CheckpointStore.save
 
     def computed(*args: Any, **keys: Any) -> Any:
         clock[0] += 8.0
         return compute(*args, **keys)
 
-    def noted(self: Run, state: dict[str, Any], *tensors: Any) -> Any:
-        saved.append(state["update"])
-        return save(self, state, *tensors)
+    def noted(self: CheckpointStore, training: dict[str, Any], *arguments: Any) -> Any:
+        saved.append(training["update"])
+        return save(self, training, *arguments)
 
     monkeypatch.setattr(loop, "time", types.SimpleNamespace(monotonic=lambda: clock[0]))
     monkeypatch.setattr(gradient.Gradient, "compute", computed)
-    monkeypatch.setattr(Run, "save", noted)
+    monkeypatch.setattr(CheckpointStore, "save", noted)
     result = train(prepared, tmp_path / "run", "train.epochs=1", "train.save_every=1")
     assert result.code == 0, result.err
     # The forecast's four computations took 32 of the first 60 seconds.

@@ -37,7 +37,7 @@ def torchrun(config: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def newest(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(Run.open(run).checkpoints()[-1].folder / "model.safetensors")
+    return load_file(Run.open(run).checkpoints.all()[-1].folder / "model.safetensors")
 
 
 def test_two_workers_equal_one_with_the_same_batches_to_rounding(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_one_worker_is_killed_and_the_job_recovers(tmp_path: Path) -> None:
     assert len(starts) == 2
     assert starts[1]["update"] > 0
     run = Run.open(tmp_path / "run")
-    assert run.info["finished"] is not None
+    assert run.info.finished is not None
     assert json.loads((run.folder / "run.json").read_text())["format"] == 1
 
 
@@ -113,4 +113,4 @@ def test_a_signal_to_torchrun_saves(tmp_path: Path) -> None:
     workers.send_signal(signal.SIGTERM)
     errors = workers.communicate(timeout=120)[1]
     assert "saved at update" in errors
-    assert Run.open(tmp_path / "run").last_good() is not None
+    assert Run.open(tmp_path / "run").checkpoints.last_good() is not None

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import nmt.io.write
-import nmt.run.directory
+import nmt.run.checkpoints
 from nmt.cli import main
 from nmt.train import gradient, loop
 
@@ -77,7 +77,7 @@ def child(arguments: list[str], place: Place | None, log: Path) -> NoReturn:
 
         gradient.Gradient.compute = computed  # type: ignore[method-assign]
         for owner, name in (
-            (nmt.run.directory, "save_file"), (nmt.io.write.os, "fsync"), (Path, "rename"),
+            (nmt.run.checkpoints, "save_file"), (nmt.io.write.os, "fsync"), (Path, "rename"),
             (Path, "replace"), (Path, "write_text"), (shutil, "rmtree"),
         ):  # fmt: skip
             place.watch(owner, name)

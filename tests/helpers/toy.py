@@ -13,6 +13,8 @@ import yaml
 
 from nmt.cli import main
 from nmt.data.packed import PackedWriter
+from nmt.run.directory import RunInfo
+from nmt.run.records import FileRecord, dump_record, load_record
 
 # A network this small is slower on several threads, far slower on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -87,3 +89,13 @@ def nmt(*arguments: object) -> Result:
     finally:
         sys.argv = before
     return Result(code, out.buffer.getvalue().decode(), err.getvalue())  # type: ignore[attr-defined]
+
+
+def accept_changes(run: Path) -> None:
+    """Record the edited files of a run, so that they are not refused as damaged."""
+    info = load_record(run / "run.json", RunInfo)
+    changes = {
+        "files": {name: FileRecord.of(run / name) for name in info.files if (run / name).exists()},
+        "config": [FileRecord.of(run / "config.yaml")],
+    }
+    (run / "run.json").write_bytes(dump_record(info.model_copy(update=changes)))

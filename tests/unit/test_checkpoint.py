@@ -1,8 +1,7 @@
 """The run directory: saving, keeping, finding damage, averaging."""
 
 import errno
-import hashlib
-import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,11 +9,13 @@ import pytest
 import safetensors
 import torch
 
-import nmt.run.directory
+import nmt.run.checkpoints
 from nmt.config.load import load_config
 from nmt.errors import NmtError
 from nmt.prepare.pipeline import prepare
-from nmt.run.directory import Checkpoint, Run, newest_run
+from nmt.run.checkpoints import Checkpoint, CheckpointState
+from nmt.run.directory import Run, RunInfo, load_model, newest_run
+from nmt.run.records import dump_record, load_record
 from tests.helpers.toy import write_config
 
 CPU = torch.device("cpu")
@@ -35,11 +36,12 @@ def run(config_path: Path, tmp_path: Path) -> Run:
 
 def save(run: Run, update: int, bleu: float | None = None, fill: float = 0.0) -> None:
     model = {name: torch.full_like(t, fill) for name, t in run.build_model().state_dict().items()}
-    run.save({"update": update, "dev_bleu": bleu}, model, {"x": torch.full((3,), float(update))})
+    trainer = {"x": torch.full((3,), float(update))}
+    run.checkpoints.save({"update": update}, model, trainer, bleu)
 
 
 def kept(run: Run) -> list[int]:
-    return [checkpoint.update for checkpoint in run.checkpoints()]
+    return [checkpoint.update for checkpoint in run.checkpoints.all()]
 
 
 def names(run: Run) -> list[str]:
@@ -48,7 +50,7 @@ def names(run: Run) -> list[str]:
 
 def test_tensors_and_state_come_back(run: Run) -> None:
     save(run, 5, fill=0.25)
-    found = run.last_good()
+    found = run.checkpoints.last_good()
     assert found is not None
     checkpoint, tensors = found
     assert checkpoint.update == 5
@@ -57,20 +59,20 @@ def test_tensors_and_state_come_back(run: Run) -> None:
 
 
 def test_no_checkpoint_is_none_to_go_on_from(run: Run) -> None:
-    assert run.last_good() is None
+    assert run.checkpoints.last_good() is None
 
 
 def test_last_two_and_the_best_are_kept(run: Run) -> None:
     for update, bleu in ((1, 3.0), (2, 9.0), (3, 5.0), (4, None), (5, None)):
         save(run, update, bleu)
     assert kept(run) == [2, 4, 5]
-    assert run.best().update == 2
+    assert run.checkpoints.best().update == 2
 
 
 def test_of_equals_the_later_one_is_best(run: Run) -> None:
     for update in (1, 2, 3):
         save(run, update, 7.0)
-    assert run.best().update == 3
+    assert run.checkpoints.best().update == 3
 
 
 def test_keep_best_checkpoints_are_kept(config_path: Path, tmp_path: Path) -> None:
@@ -84,15 +86,15 @@ def test_keep_best_checkpoints_are_kept(config_path: Path, tmp_path: Path) -> No
 def test_update_0_has_learned_nothing_and_is_not_the_best(run: Run) -> None:
     save(run, 0)
     with pytest.raises(NmtError, match="no checkpoint yet"):
-        run.best()
+        run.checkpoints.best()
 
 
 def test_saved_again_at_the_same_update_keeps_its_score(run: Run) -> None:
     save(run, 5, 12.0)
-    before = (run.checkpoints()[0].folder / "model.safetensors").stat().st_mtime_ns
+    before = (run.checkpoints.all()[0].folder / "model.safetensors").stat().st_mtime_ns
     save(run, 5)
-    assert run.checkpoints()[0].dev_bleu == 12.0
-    assert (run.checkpoints()[0].folder / "model.safetensors").stat().st_mtime_ns == before
+    assert run.checkpoints.all()[0].dev_bleu == 12.0
+    assert (run.checkpoints.all()[0].folder / "model.safetensors").stat().st_mtime_ns == before
 
 
 def test_full_disk_leaves_the_earlier_checkpoints(
@@ -106,11 +108,11 @@ def test_full_disk_leaves_the_earlier_checkpoints(
             "Error while serializing: I/O error: No space left on device (os error 28)"
         )
 
-    monkeypatch.setattr(nmt.run.directory, "save_file", full)
+    monkeypatch.setattr(nmt.run.checkpoints, "save_file", full)
     with pytest.raises(NmtError, match="the disk is full; nothing was left half-written"):
         save(run, 2)
     assert names(run) == ["00000001"]
-    assert run.last_good() is not None
+    assert run.checkpoints.last_good() is not None
 
 
 @pytest.mark.parametrize("call", ["fsync", "rename"])
@@ -136,16 +138,16 @@ def test_damaged_newest_falls_back_with_a_warning(
 ) -> None:
     save(run, 1)
     save(run, 2)
-    path = run.checkpoints()[-1].folder / f"{name}.safetensors"
+    path = run.checkpoints.all()[-1].folder / f"{name}.safetensors"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    found = run.last_good()
+    found = run.checkpoints.last_good()
     assert found is not None
     assert found[0].update == 1
     assert (
         f"warning: {path}: damaged: its checksum differs from the one recorded; "
-        "going back to the checkpoint before" in capsys.readouterr().err
+        "using the previous checkpoint" in capsys.readouterr().err
     )
 
 
@@ -154,8 +156,8 @@ def test_nothing_but_damage_is_refused_and_not_begun_anew(run: Run) -> None:
     save(run, 2)
     for path in run.folder.glob("checkpoints/*/model.safetensors"):
         path.unlink()
-    with pytest.raises(NmtError, match="none of the checkpoints in it is whole"):
-        run.last_good()
+    with pytest.raises(NmtError, match="all checkpoints are damaged"):
+        run.checkpoints.last_good()
 
 
 @pytest.mark.parametrize("state", ["", "{", "[]", "3", "{}", '{"update": 2}'])
@@ -166,44 +168,36 @@ def test_damaged_state_is_passed_over(
     save(run, 2)
     (run.folder / "checkpoints/00000002/state.json").write_text(state)
     assert kept(run) == [1]
-    assert "damaged, passed over" in capsys.readouterr().err
+    assert "checkpoint ignored" in capsys.readouterr().err
 
 
 def test_going_on_removes_what_a_kill_left(run: Run) -> None:
     save(run, 1)
     save(run, 2)
     (run.folder / "checkpoints/00000002/state.json").write_text("{")
-    (run.folder / "checkpoints/.00000003.abc").mkdir()
-    (run.folder / "checkpoints/.00000001.removed").mkdir()
-    (run.folder / ".run.json.abc").write_text("{")
+    (run.folder / "checkpoints/.00000003.0000000a.part").mkdir()
+    (run.folder / "checkpoints/00000001/.state.json.0000000c.part").write_text("{")
+    (run.folder / ".run.json.0000000b.part").write_text("{")
     (run.folder / ".mine").write_text("the user's own")
     run.tidy(1)
     assert names(run) == ["00000001"]
     assert (run.folder / ".mine").exists()
-    assert not (run.folder / ".run.json.abc").exists()
+    assert not list(run.folder.rglob(".*.part"))
 
 
 def test_checkpoint_of_another_network_is_refused(run: Run) -> None:
     save(run, 1)
     path = run.folder / "checkpoints/00000001/state.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "identity": "another"}))
+    state = load_record(path, CheckpointState)
+    path.write_bytes(dump_record(state.model_copy(update={"identity": "another"})))
     with pytest.raises(NmtError, match="belongs to another run"):
-        run.checkpoints()
-
-
-def test_a_run_from_before_a_key_is_still_itself(run: Run) -> None:
-    network = run.config.model.model_dump(mode="json")
-    assert network.pop("attention_query") == "state"
-    assert network.pop("source_bridge") is False
-    assert network.pop("layer_norm") is False
-    before = json.dumps([run.info["tokenizers"], network], sort_keys=True)
-    assert run.identity == hashlib.sha256(before.encode()).hexdigest()
+        run.checkpoints.all()
 
 
 def test_two_trainings_in_one_folder_are_refused(run: Run) -> None:
     with (
         run.locked(),
-        pytest.raises(NmtError, match="another nmt train is at work in it"),
+        pytest.raises(NmtError, match="locked by another nmt train"),
         Run.open(run.folder).locked(),
     ):
         pass
@@ -235,6 +229,93 @@ def test_a_best_checkpoint_that_goes_while_it_is_read_gives_way(
         return load(self, name, device)
 
     monkeypatch.setattr(Checkpoint, "load", goes)
-    update, model = run.load_best(CPU)
+    update, model = load_model(run, CPU)
     assert update == 2
     assert all(bool((p == 2.0).all()) for p in model.parameters())
+
+
+FILES = ["run.json", "config.yaml", "src.model", "trg.model", "checkpoints/00000001/state.json"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_flipped_bit_is_an_error_and_never_a_traceback(run: Run, name: str) -> None:
+    save(run, 1)
+    path = run.folder / name
+    data = path.read_bytes()
+    bits = len(data) * 8
+    for bit in range(0, bits, max(1, bits // 400) | 1):
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        with pytest.raises(NmtError):
+            Run.open(run.folder).checkpoints.best()
+    path.write_bytes(data)
+    Run.open(run.folder).checkpoints.best()
+
+
+def test_a_config_cut_at_a_line_end_is_refused(run: Run) -> None:
+    path = run.folder / "config.yaml"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    for count in range(len(lines)):
+        path.write_text("".join(lines[:count]), encoding="utf-8")
+        with pytest.raises(NmtError, match="damaged: its checksum differs"):
+            Run.open(run.folder)
+
+
+@pytest.mark.parametrize("name", [*FILES, "checkpoints/00000001/model.safetensors", "dev.src.txt"])
+@pytest.mark.parametrize("kind", ["sparse", "device", "pipe"])
+def test_only_regular_files_of_the_recorded_size_are_read(run: Run, name: str, kind: str) -> None:
+    save(run, 1)
+    path = run.folder / name
+    path.unlink()
+    if kind == "sparse":
+        with path.open("wb") as file:
+            file.truncate(10 << 30)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        os.mkfifo(path)
+
+    def read() -> None:
+        opened = Run.open(run.folder)
+        opened.text("dev", "src")
+        opened.checkpoints.load_best(CPU)
+
+    with pytest.raises(NmtError):
+        read()
+
+
+def test_a_kill_while_the_config_is_replaced_leaves_a_run_that_opens(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = run.config.train.model_copy(update={"epochs": 77})
+    changed = run.config.model_copy(update={"train": train})
+
+    def killed(name: str, data: bytes) -> None:
+        if name == "config.yaml":
+            raise KeyboardInterrupt
+        write(name, data)
+
+    write = run._write
+    monkeypatch.setattr(run, "_write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.replace_config(changed)
+    assert Run.open(run.folder).config == run.config
+    monkeypatch.undo()
+    run.replace_config(changed)
+    assert Run.open(run.folder).config.train.epochs == 77
+
+
+def test_a_newer_format_is_refused(run: Run) -> None:
+    info = load_record(run.folder / "run.json", RunInfo).model_copy(update={"format": 99})
+    (run.folder / "run.json").write_bytes(dump_record(info))
+    with pytest.raises(NmtError, match="format 99, this program reads up to 1"):
+        Run.open(run.folder)
+
+
+def test_length_statistics_of_dev_are_recorded(run: Run) -> None:
+    for side in ("src", "trg"):
+        (run.folder / f"dev.{side}.txt").unlink()
+    statistics = Run.open(run.folder).info.length_statistics
+    assert statistics is not None
+    assert 0 < statistics.ratio[0] <= statistics.ratio[1]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from nmt.data.lengths import LengthStatistics
 from nmt.data.tokenizer import train_tokenizer
 from nmt.text.normalise import normalise
 from nmt.translate.flags import find_flags, most_repeated
-from nmt.translate.lengths import UsualLengths
 from nmt.translate.search import Hypothesis
 from nmt.translate.types import Flag, Part, Translation
 
@@ -32,10 +32,10 @@ def translation(source: str, text: str, *, length: int = 4, unseen: int = 0) -> 
     )
 
 
-USUAL = UsualLengths(7, (0.8, 1.2))
+USUAL = LengthStatistics(7, (0.8, 1.2))
 
 
-def names(one: Translation, usual: UsualLengths | None = USUAL) -> list[str]:
+def names(one: Translation, usual: LengthStatistics | None = USUAL) -> list[str]:
     return [flag.name for flag in find_flags(one, SRC, usual)]
 
 
@@ -105,12 +105,12 @@ def test_lengths_far_from_the_usual() -> None:
 
 
 def test_usual_lengths_are_those_of_most_pairs() -> None:
-    usual = UsualLengths.of([7] * 50 + [9] * 50 + [100], [7] * 50 + [9] * 50 + [1])
-    assert usual == UsualLengths(9, (1.0, 1.0))
+    usual = LengthStatistics.of([7] * 50 + [9] * 50 + [100], [7] * 50 + [9] * 50 + [1])
+    assert usual == LengthStatistics(9, (1.0, 1.0))
     # 99 ratios from 3/103 on: the quantiles lie at 0.98 and 97.02 of them.
-    spread = UsualLengths.of([100] * 99, list(range(1, 100)))
+    spread = LengthStatistics.of([100] * 99, list(range(1, 100)))
     assert spread.ratio == pytest.approx((4.98 / 103, 101.02 / 103))
-    assert UsualLengths.of([10] * 100, [12] * 100).ratio == pytest.approx((15 / 13, 15 / 13))
+    assert LengthStatistics.of([10] * 100, [12] * 100).ratio == pytest.approx((15 / 13, 15 / 13))
 
 
 def test_characters_outside_the_vocabulary() -> None:

@@ -15,12 +15,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nmt.config.schema import SearchConfig
+from nmt.data.lengths import LengthStatistics
 from nmt.data.tokenizer import Tokenizer, train_tokenizer
 from nmt.errors import NmtError
 from nmt.model import Seq2Seq
 from nmt.symbols import SPACE_MARK
 from nmt.text.normalise import normalise
-from nmt.translate.lengths import UsualLengths
 from nmt.translate.search import Hypothesis
 from nmt.translate.segment import SENTENCE
 from nmt.translate.translator import Translator
@@ -267,7 +267,7 @@ def test_the_alignment_of_a_line_in_parts_covers_the_line(translator: Translator
 
 def test_a_line_longer_than_typical_is_translated_by_sentences(translator: Translator) -> None:
     lines = ["".join(CHINESE[:2]), CHINESE[2], "我爱你。他！"]
-    translator.usual = UsualLengths(typical=6, ratio=(0.5, 2.0))
+    translator.usual = LengthStatistics(typical=6, ratio=(0.5, 2.0))
     try:
         found = [[p.source for p in t.parts] for t in translator.translate(lines)]
     finally:

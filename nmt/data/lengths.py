@@ -1,4 +1,4 @@
-"""The lengths a network is used to, from held-out pairs of the corpus it was trained on."""
+"""Length statistics of the pairs that a network was trained on."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class UsualLengths:
-    """Lengths of the pairs a network was trained on, in pieces.
+class LengthStatistics:
+    """Length statistics of sentence pairs, in pieces.
 
     Attributes:
-        typical: the median source.
-        ratio: `length_ratio` of 98 % of the pairs, lowest and highest.
+        typical: median source length.
+        ratio: 1 % and 99 % quantiles of `length_ratio`.
     """
 
     typical: int
     ratio: tuple[float, float]
 
     @classmethod
-    def of(cls, src: Sequence[int], trg: Sequence[int]) -> UsualLengths:
-        """From the lengths of pairs, at least one, none of them 0."""
+    def of(cls, src: Sequence[int], trg: Sequence[int]) -> LengthStatistics:
+        """Return the statistics of at least one pair of positive lengths."""
         ratios = [length_ratio(a, b) for a, b in zip(src, trg, strict=True)]
         low, high = np.quantile(ratios, [0.01, 0.99]).tolist()
         return cls(int(median(src)), (low, high))
 
 
 def length_ratio(src_pieces: int, trg_pieces: int) -> float:
-    """Target pieces per source piece, drawn to 1 where both are few."""
+    """Return target pieces per source piece, smoothed towards 1 for short sentences."""
     return (trg_pieces + 3) / (src_pieces + 3)
