@@ -8,6 +8,7 @@ No torch is imported at module level here or in any ``command.py``: ``nmt --help
 
 from __future__ import annotations
 
+import difflib
 import errno
 import io
 import os
@@ -31,6 +32,14 @@ from nmt.version import __version__
 # Errors of a path that is too long or not accessible; a missing file has its own messages.
 _INACCESSIBLE = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
 
+# What users of other programs try.
+_OPTION_HINTS = {
+    "--resume": "nmt train resumes by itself: run the same command again",
+    "--continue": "nmt train resumes by itself: run the same command again",
+    "--to": "the direction is always Chinese to English",
+    "--from": "the direction is always Chinese to English",
+    "--file": "nmt translate --input FILE",
+}
 _FIRST = ("Arguments", "Options")  # headings of the help, before those of option groups
 
 
@@ -145,9 +154,23 @@ def _fail(message: str, hint: str | None) -> NoReturn:
 def _usage_message(error: Exception) -> str:
     message: str = error.format_message()  # type: ignore[attr-defined]
     message = message.replace("Value error, ", "")  # some Typers prefix it to a wrong choice
+    message = message.partition(" (Possible option")[0]  # the hint names the nearest
     return message[:1].lower() + message[1:].rstrip(".")
 
 
 def _usage_hint(error: Exception) -> str | None:
     context = getattr(error, "ctx", None)
-    return f"{context.command_path} --help" if context is not None else None
+    option = getattr(error, "option_name", "")
+    if type(error).__name__ != "NoSuchOption":
+        return f"{context.command_path} --help" if context is not None else None
+    if option in _OPTION_HINTS:
+        return _OPTION_HINTS[option]
+    if context is not None and any(p.name == "set_" for p in context.command.params):
+        from nmt.config.load import find_keys
+
+        keys = find_keys(option.strip("-").replace("-", "_"))
+        if keys:
+            return f"it is a key of the configuration: --set {keys[0]}=VALUE"
+    close = difflib.get_close_matches(option, getattr(error, "possibilities", None) or [], n=1)
+    help_hint = f"{context.command_path} --help" if context is not None else None
+    return f"did you mean {close[0]}?" if close else help_hint

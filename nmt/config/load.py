@@ -62,7 +62,7 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
     except FileNotFoundError:
         raise NmtError(
             f"{path}: no such configuration file",
-            "the ones to start from are in the folder configs/ of a clone",
+            _similar_config(path),
         ) from None
     except UnicodeDecodeError:
         raise NmtError(f"{path}: not valid UTF-8, so not a configuration file") from None
@@ -144,7 +144,7 @@ def _explain(error: ValidationError, origin: str) -> NmtError:
     kind, given = first["type"], first.get("input")
     if kind == "extra_forbidden":
         known = _known_keys(parts)
-        close = difflib.get_close_matches(parts[-1], known, n=1)
+        close = difflib.get_close_matches(parts[-1], known, n=1) or find_keys(parts[-1])[:1]
         hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(known))}"
         return NmtError(f"{origin}: unknown key {key}", hint)
     if kind == "missing":
@@ -176,6 +176,30 @@ def _get(value: Any, key: str) -> Any:
 def _close_source(given: Any) -> str:
     close = difflib.get_close_matches(str(_get(given, "source")), _SOURCES, n=1)
     return f"did you mean {close[0]}?" if close else f"one of: {', '.join(_SOURCES)}"
+
+
+def find_keys(name: str) -> list[str]:
+    """Return the full keys whose last part is `name`: ``model.dropout`` for ``dropout``."""
+    sections: dict[str, type[BaseModel]] = {
+        "train": TrainConfig, "model": ModelConfig, "search": SearchConfig, "data": DataConfig,
+        "data.clean": CleanConfig,
+    }  # fmt: skip
+    return [f"{key}.{name}" for key, section in sections.items() if name in section.model_fields]
+
+
+def _similar_config(path: Path) -> str:
+    """Return a hint: a file with a similar name, an installed recipe, or how to write one."""
+    folders = (path.parent, Path("configs"))
+    files = {str(file): file for folder in folders for file in sorted(folder.glob("*.y*ml"))}
+    for file in files.values():
+        if file.stem == path.stem:
+            return f"did you mean {file}?"
+    close = difflib.get_close_matches(str(path), files, n=1)
+    if close:
+        return f"did you mean {close[0]}?"
+    if (Path(__file__).parents[1] / "recipes" / f"{path.stem}.yaml").exists():
+        return f"nmt init --recipe {path.stem} --output {path.stem}.yaml"
+    return "nmt init TEXT writes a configuration for your text"
 
 
 def _known_keys(parts: list[str]) -> list[str]:

@@ -78,6 +78,14 @@ def test_version(nmt_command: Nmt) -> None:
         (["trian"], "error: no such command 'trian'"),
         (["train"], "error: missing option '--config'"),
         (["translate", "--bem", "3"], "error: no such option: --bem"),
+        (["train", "--resume"], "error: no such option: --resume\nhint: nmt train resumes by"),
+        (
+            ["train", "--epochs", "3"],
+            "error: no such option: --epochs\nhint: it is a key of the "
+            "configuration: --set train.epochs=VALUE",
+        ),
+        (["translate", "--to", "en"], "error: no such option: --to\nhint: the direction is "),
+        (["translate", "--bem", "3"], "error: no such option: --bem\nhint: did you mean --beam?"),
         (["translate", "--beam", "0", "x"], "error: invalid value for '--beam'"),
     ],
 )

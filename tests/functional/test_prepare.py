@@ -86,7 +86,7 @@ def test_missing_configuration(run: Run) -> None:
     assert_refused(
         run("prepare", "--config", "no.yaml"),
         "no.yaml: no such configuration file",
-        "the ones to start from are in the folder configs/ of a clone",
+        "nmt init TEXT writes a configuration for your text",
     )
 
 

@@ -53,6 +53,7 @@ def test_overrides_reach_into_sections_and_lists(tmp_path: Path) -> None:
     ("text", "message", "hint"),
     [
         ("train: {bach_tokens: 5}", "unknown key train.bach_tokens", "did you mean batch_tokens?"),
+        ("train: {dropout: 0.1}", "unknown key train.dropout", "did you mean model.dropout?"),
         ("trian: {}", "unknown key trian", "did you mean train?"),
         ("train: {epochs: many}", "train.epochs: input should be a valid integer, unable to "
          "parse string as an integer, not 'many'", None),
@@ -93,7 +94,7 @@ def test_not_a_mapping(tmp_path: Path) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     error = fails(tmp_path / "no.yaml")
     assert error.message == f"{tmp_path / 'no.yaml'}: no such configuration file"
-    assert error.hint == "the ones to start from are in the folder configs/ of a clone"
+    assert error.hint == "nmt init TEXT writes a configuration for your text"
 
 
 def test_unknown_source(tmp_path: Path) -> None:
@@ -165,3 +166,21 @@ def test_files_that_are_not_a_configuration(tmp_path: Path) -> None:
     assert fails(path).message.endswith(": not YAML: key 1 is not a word")
     path.write_bytes("run: 跑\n".encode("gb18030"))
     assert fails(path).message == f"{path}: not valid UTF-8, so not a configuration file"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("mine.yml", "did you mean mine.yaml?"),
+        ("mien.yaml", "did you mean mine.yaml?"),
+        ("quickstart.yml", "nmt init --recipe quickstart --output quickstart.yaml"),
+    ],
+)
+def test_a_similar_configuration_is_suggested(
+    name: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text("run: r\n", encoding="utf-8")
+    with pytest.raises(NmtError) as caught:
+        load_config(Path(name))
+    assert caught.value.hint == hint
