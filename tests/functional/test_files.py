@@ -78,7 +78,7 @@ def test_file_names_that_are_not_utf8(
     assert (answer.code, answer.out) == (0, ""), answer.err
     assert (tmp_path / f"out{name}").read_text(encoding="utf-8") == "I love China.\n"
     texts = ["--src", f"zh{name}", "--ref", f"en{name}", "--html", f"page{name}"]
-    answer = call("evaluate", *options, *texts, "--markdown", f"report{name}")
+    answer = call("evaluate", toy_run, *options[2:], *texts, "--markdown", f"report{name}")
     assert answer.code == 0, answer.err
     answer = call("evaluate", f"en{name}", "--ref", f"en{name}")
     assert answer.code == 0, answer.err
