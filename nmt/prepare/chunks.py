@@ -24,7 +24,7 @@ from nmt.prepare.drops import Drops
 from nmt.prepare.pair import Pair
 from nmt.prepare.statistics import Statistics
 from nmt.text.keys import sentence_key, text_key
-from nmt.text.normalise import normalise
+from nmt.text.normalise import near_duplicate_key, normalise
 from nmt.text.spans import mask_pair
 
 CHUNK = 4000  # pairs per task of a worker
@@ -40,7 +40,8 @@ class Cleaned:
 
     Attributes:
         lines: the kept pairs, one `pack_line` each.
-        keys: of the kept pairs: source sentence, target sentence, exact pair; `[3, kept]`.
+        keys: of the kept pairs: source sentence, target sentence, pair, near-duplicate;
+            `[4, kept]`.
         read: pairs in the chunk.
         drops: the pairs that were not kept.
         statistics: of the kept pairs.
@@ -66,7 +67,7 @@ def clean_chunk(
     """
     rules = _rules(config)
     drops, kept, lines = Drops(), [], []
-    keys: list[tuple[int, int, int]] = []
+    keys: list[tuple[int, int, int, int]] = []
     for item in chunk:
         pair = Pair(*item)
         for name, is_bad in rules:
@@ -80,7 +81,8 @@ def clean_chunk(
                 continue
             kept.append(pair)
             key = text_key(f"{src}\t{trg}")
-            keys.append((sentence_key(src), sentence_key(trg), key))
+            near_key = text_key(f"{near_duplicate_key(src)}\t{near_duplicate_key(trg)}")
+            keys.append((sentence_key(src), sentence_key(trg), key, near_key))
             if key % 1000 < drop_final_punctuation * 1000:
                 src = src.rstrip(_FINAL_MARKS) or src
             lines.append(pack_line(pair, *mask_pair(src, trg)))
@@ -88,7 +90,7 @@ def clean_chunk(
     statistics.count_pairs(kept)
     return Cleaned(
         b"".join(lines),
-        np.array(keys, dtype=np.uint64).reshape(-1, 3).T.copy(),
+        np.array(keys, dtype=np.uint64).reshape(-1, 4).T.copy(),
         len(chunk),
         drops,
         statistics,

@@ -33,16 +33,17 @@ class Span:
 
 @dataclass(frozen=True)
 class CorpusKeys:
-    """Keys of all kept pairs: source sentence, target sentence, exact pair; each `[pairs]`."""
+    """Keys of all kept pairs: sentences, exact pair, near-duplicate; each `[pairs]`."""
 
     src: Keys
     trg: Keys
     pairs: Keys
+    near: Keys
 
     @classmethod
     def concatenate(cls, chunks: list[NDArray[np.uint64]]) -> CorpusKeys:
-        """Join the keys of chunks, each `[3, pairs]`."""
-        return cls(*np.concatenate([np.zeros((3, 0), np.uint64), *chunks], axis=1))
+        """Join the keys of chunks, each `[4, pairs]`."""
+        return cls(*np.concatenate([np.zeros((4, 0), np.uint64), *chunks], axis=1))
 
     def __len__(self) -> int:
         return len(self.src)
@@ -129,8 +130,7 @@ class Decisions:
         if clean.duplicates:
             self._drop(dedup.find_duplicates(keys.pairs, self._is_train()), "duplicate pair")
         if clean.near_duplicates:
-            near = dedup.find_near_duplicates(keys.src, keys.trg, self._is_train())
-            self._drop(near, "near-duplicate pair")
+            self._drop(dedup.find_duplicates(keys.near, self._is_train()), "near-duplicate pair")
 
     def _drop_shared_with(self, held_out: list[Pair]) -> None:
         """Drop pairs that share a sentence with dev and test files."""

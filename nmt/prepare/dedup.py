@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nmt.text.keys import Flags, Keys, is_member, joined_keys
+from nmt.text.keys import Flags, Keys, is_member
 
 
 def find_duplicates(keys: Keys, wanted: Flags) -> Flags:
@@ -14,11 +14,6 @@ def find_duplicates(keys: Keys, wanted: Flags) -> Flags:
     repeated = wanted.copy()
     repeated[positions[first]] = False
     return repeated
-
-
-def find_near_duplicates(src: Keys, trg: Keys, wanted: Flags) -> Flags:
-    """Flag every wanted pair whose two sentence keys both occur at an earlier wanted pair."""
-    return find_duplicates(joined_keys(src, trg), wanted)
 
 
 def find_placeholder_targets(src: Keys, trg: Keys, max_sources: int) -> Flags:

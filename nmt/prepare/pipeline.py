@@ -1,7 +1,7 @@
 """The streaming `prepare` pipeline: read, clean, deduplicate, split, train tokenizers, pack.
 
 Three passes. The first streams the sources through the cleaning rules, in parallel, and
-writes the pairs that pass to a scratch file; 64-bit keys of them stay in memory (24 bytes a
+writes the pairs that pass to a scratch file; 64-bit keys of them stay in memory (32 bytes a
 pair). The second decides from the keys: duplicates, placeholders, dev and test. The third
 streams the scratch file again, trains the tokenizers on a sample of train and packs it.
 

@@ -28,11 +28,6 @@ def sentence_key(text: str) -> int:
     return text_key(leakage_key(text))
 
 
-def joined_keys(first: Keys, second: Keys) -> Keys:
-    """Combine two keys of each position into one, `[positions]`."""
-    return _mix(first ^ _mix(second))
-
-
 def is_member(values: Keys, members: Keys) -> Flags:
     """Whether each value occurs in `members`, `[values]`."""
     if not len(members):

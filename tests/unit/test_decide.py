@@ -26,7 +26,7 @@ def peak_memory(pairs: int, shared: tuple[int, ...] = (), cap: int | None = None
         shared: keys that every second pair has in common: 0 source, 1 target, 2 pair.
         cap: of the source.
     """
-    keys = np.random.default_rng(1).integers(2**64, size=(3, pairs), dtype=np.uint64)
+    keys = np.random.default_rng(1).integers(2**64, size=(4, pairs), dtype=np.uint64)
     keys[1, ::10] = keys[1, 0]  # one large group
     keys[list(shared), 1::2] = 7
     source = {"source": "tsv", "path": "x", "cap": cap}

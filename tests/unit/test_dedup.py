@@ -42,10 +42,3 @@ def test_duplicates_are_all_but_the_first(values: list[tuple[int, bool]]) -> Non
     wanted = np.array([w for _, w in values], dtype=bool)
     flags = dedup.find_duplicates(hashed([v for v, _ in values]), wanted)
     assert flags.tolist() == [w and (v, True) in values[:i] for i, (v, w) in enumerate(values)]
-
-
-@given(pair_numbers)
-def test_near_duplicates_are_equal_on_both_sides(pairs: list[tuple[int, int]]) -> None:
-    sides = hashed([a for a, _ in pairs]), hashed([b for _, b in pairs])
-    flags = dedup.find_near_duplicates(*sides, np.ones(len(pairs), dtype=bool))
-    assert flags.tolist() == [pair in pairs[:i] for i, pair in enumerate(pairs)]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from nmt.errors import NmtError
 from nmt.io.read import decode_line, open_bytes, read_lines
-from nmt.text.normalise import leakage_key, normalise
+from nmt.text.normalise import leakage_key, near_duplicate_key, normalise
 
 
 def lines_of(tmp_path: Path, data: bytes) -> list[str]:
@@ -82,6 +82,22 @@ def test_missing_file_suggests_one(tmp_path: Path) -> None:
         ("電腦裡的後面", False, "電腦裡的後面"),
         ("", True, ""),
         ("👩\u200d🚀", False, "👩\u200d🚀"),
+        (
+            "❤\ufe0f 1\ufe0f\u20e3 👨\u200d👩\u200d👧",
+            False,
+            "❤\ufe0f 1\ufe0f\u20e3 👨\u200d👩\u200d👧",
+        ),
+        ("他\u200d很\ufe0f好 1\ufe0f", False, "他很好 1"),
+        (
+            "\u200eabc\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2069\u061c\U000e0041d",
+            False,
+            "abcd",
+        ),
+        ("葛\U000e0100城 葛\ufe00城", False, "葛城 葛城"),
+        ("e\u034f\u0301", False, "é"),
+        ("1½ 10² 2⅔ 2⁵² １½", False, "1½ 10² 2⅔ 2⁵² 1½"),
+        ("10⁻³ 10₂ H₂O", False, "10⁻³ 10₂ H2O"),
+        ("① 第②课 ③2023 5④", False, "1 第2课 ③2023 5④"),
     ],
 )
 def test_normalise(text: str, simplify: bool, expected: str) -> None:
@@ -112,3 +128,28 @@ def test_normalise_leaves_nothing_that_ends_a_line(text: str) -> None:
 )
 def test_leakage_key(one: str, other: str, same: bool) -> None:
     assert (leakage_key(one) == leakage_key(other)) is same
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Hello, World!", "hello world"), ("1,000 men", "1000 men"), ("well-known", "well known"),
+        ("a < b", "a<b"), ("1990–1995", "1990-1995"), ("“It's 5.”", "Its 5"), ("？！。", "?!。"),
+    ],
+)  # fmt: skip
+def test_sentences_that_differ_in_punctuation_are_near_duplicates(one: str, other: str) -> None:
+    assert near_duplicate_key(one) == near_duplicate_key(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("1", "-1"), ("x = 1", "x = −1"), ("1.5", "15"), ("C", "C++"), ("C", "C#"), ("a<b", "a>b"),
+        ("1+2", "1-2"), ("12", "1-2"), ("5", "5%"), ("3:15", "315"), ("1/2", "12"), ("10²", "102"),
+        ("$5", "5"), (".5", "5"), ("1,5", "15"), ("1½", "11⁄2"), ("?!", "..."),
+    ],
+)  # fmt: skip
+def test_sentences_that_differ_in_a_sign_or_operator_are_not_near_duplicates(
+    one: str, other: str
+) -> None:
+    assert near_duplicate_key(one) != near_duplicate_key(other)
