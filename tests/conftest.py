@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +12,7 @@ import torch
 from hypothesis import settings
 
 from nmt.log import install_handler
-from tests.helpers.toy import Result
+from tests.helpers.command import Result, nmt_process
 
 # On a busy machine an example takes its time. In CI hypothesis takes a profile of its own.
 settings.register_profile("unhurried", settings(), deadline=None)
@@ -80,23 +77,7 @@ Nmt = Callable[..., Result]
 def nmt_command() -> Nmt:
     """Run ``nmt`` as its user would: another process, bytes in and out."""
 
-    def run(*arguments: object, stdin: bytes = b"", cwd: Path | None = None) -> Result:
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-m", "nmt", *map(str, arguments)],
-            input=stdin,
-            capture_output=True,
-            cwd=cwd,
-            timeout=300,
-            env={
-                **os.environ,
-                "PYTHONPATH": str(Path(__file__).parents[1]),
-                "COLUMNS": "80",
-                "OMP_NUM_THREADS": "1",
-            },
-        )
-        return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
-
-    return run
+    return nmt_process
 
 
 def write_toy(folder: Path) -> Path:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.helpers.toy import nmt, write_config
+from tests.helpers.command import nmt
+from tests.helpers.toy import write_config
 
 
 def test_from_a_corpus_to_a_score(tmp_path: Path) -> None:

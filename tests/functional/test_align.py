@@ -9,7 +9,7 @@ import pytest
 
 from nmt.align.aligner import Aligner
 from nmt.run.directory import Run
-from tests.helpers.toy import nmt
+from tests.helpers.command import nmt
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ import torch
 
 from nmt.data.batches import make_batch
 from nmt.errors import NmtError
-from tests.helpers.toy import nmt, write_config
+from tests.helpers.command import nmt
+from tests.helpers.toy import write_config
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))

@@ -110,7 +110,7 @@ def test_without_a_command_there_is_help(nmt_command: Nmt) -> None:
 def test_windows_is_refused_with_a_hint(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.helpers.toy import nmt
+    from tests.helpers.command import nmt
 
     monkeypatch.setattr(sys, "platform", "win32")
     result = nmt(command, "--config", tmp_path / "c.yaml")

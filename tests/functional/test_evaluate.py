@@ -16,32 +16,21 @@ from typing import Any
 import pytest
 import sacrebleu
 
-from nmt import cli
 from nmt.evaluate import inputs as systems
 from nmt.viz import plots
-from tests.helpers.toy import Result, accept_changes
+from tests.helpers import command
+from tests.helpers.command import Result
+from tests.helpers.toy import accept_changes
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def nmt(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Callable[..., Result]:
-    """Run the command line in this process, in a folder of its own."""
+def nmt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
+    """Run the command line in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
-
-    def call(*arguments: object) -> Result:
-        capsys.readouterr()
-        monkeypatch.setattr("sys.argv", ["nmt", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        code = stop.value.code
-        return Result(code if isinstance(code, int) else 0, out, err)
-
-    return call
+    return command.nmt
 
 
 @pytest.fixture

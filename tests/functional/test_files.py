@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.toy import Result, nmt
+from tests.helpers.command import Result, nmt
 
 ROOT = Path(__file__).resolve().parents[2]
 

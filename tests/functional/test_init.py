@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from nmt.config.load import load_config
-from tests.helpers.toy import nmt, pairs
+from tests.helpers.command import nmt
+from tests.helpers.toy import pairs
 
 PAIRS = pairs()
 

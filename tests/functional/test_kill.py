@@ -10,7 +10,8 @@ import pytest
 
 from nmt.run.journal import read_journal
 from tests.functional.test_resume import fingerprint
-from tests.helpers.toy import nmt, write_config
+from tests.helpers.command import nmt
+from tests.helpers.toy import write_config
 
 KILLS = 20
 ROOT = Path(__file__).parents[2]

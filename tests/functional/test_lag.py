@@ -17,7 +17,8 @@ from nmt.train import loop
 from tests.functional import test_trouble
 from tests.functional.test_resume import fingerprint, stopped_by_signal, train
 from tests.functional.test_trouble import events, spoil
-from tests.helpers.toy import nmt, write_config
+from tests.helpers.command import nmt
+from tests.helpers.toy import write_config
 
 pytestmark = pytest.mark.slow
 

@@ -9,15 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.preparing import (
-    Run,
-    assert_refused,
-    manifest,
-    sentences,
-    snapshot,
-    write_config,
-    write_tsv,
-)
+from tests.helpers.command import assert_refused
+from tests.helpers.preparing import Run, manifest, sentences, snapshot, write_config, write_tsv
 
 
 def test_makes_a_packed_corpus_and_says_what_it_did(corpus: Run) -> None:

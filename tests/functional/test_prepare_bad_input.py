@@ -18,15 +18,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.helpers.preparing import (
-    Run,
-    assert_refused,
-    manifest,
-    sentences,
-    snapshot,
-    write_config,
-    write_tsv,
-)
+from tests.helpers.command import assert_refused
+from tests.helpers.preparing import Run, manifest, sentences, snapshot, write_config, write_tsv
 
 
 @pytest.fixture

@@ -16,15 +16,8 @@ import yaml
 
 from nmt.data.tokenizer import Tokenizer
 from nmt.prepare.readers.tmx import read_tmx
-from tests.helpers.preparing import (
-    Run,
-    assert_refused,
-    manifest,
-    sentences,
-    snapshot,
-    write_config,
-    write_tsv,
-)
+from tests.helpers.command import assert_refused
+from tests.helpers.preparing import Run, manifest, sentences, snapshot, write_config, write_tsv
 
 PACKED = ("train.src.ids.npy", "train.trg.ids.npy", "dev.src.txt", "test.trg.txt", "src.model")
 

@@ -14,7 +14,8 @@ from nmt.data.batches import Blocks
 from nmt.run.directory import Run
 from nmt.run.journal import read_journal
 from nmt.train.loop import _Training
-from tests.helpers.toy import nmt, write_config
+from tests.helpers.command import nmt
+from tests.helpers.toy import write_config
 
 EMA_AND_ALL = {
     "ema": 0.99, "weight_decay": 0.01, "keep_best": 2, "epochs": 3,

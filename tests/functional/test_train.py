@@ -23,7 +23,8 @@ from nmt.run.directory import Run
 from nmt.run.journal import read_journal
 from nmt.train.resume import SAFE_KEYS
 from nmt.viz import plots
-from tests.helpers.toy import Result, accept_changes, nmt, write_config
+from tests.helpers.command import Result, nmt
+from tests.helpers.toy import accept_changes, write_config
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from nmt.run.directory import Run
 from nmt.translate import run as job
 from nmt.translate import translator
 from tests.conftest import Nmt, toy_pairs
-from tests.helpers.toy import nmt as in_process
+from tests.helpers.command import nmt as in_process
 
 SOURCES = [zh for zh, _ in toy_pairs()]
 ODD = [

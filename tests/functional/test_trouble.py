@@ -21,7 +21,8 @@ from nmt.run.journal import read_journal
 from nmt.train import gradient, loop, validation
 from nmt.train.loss import Loss, batch_loss
 from tests.functional.test_resume import fingerprint, newest
-from tests.helpers.toy import Result, nmt, write_config
+from tests.helpers.command import Result, nmt
+from tests.helpers.toy import write_config
 
 
 @pytest.fixture(scope="module")

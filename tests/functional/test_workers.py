@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from nmt.run.directory import Run
 from nmt.run.journal import read_journal
-from tests.helpers.toy import nmt, write_config
+from tests.helpers.command import nmt
+from tests.helpers.toy import write_config
 
 # Without dropout, which each worker draws for its own share.
 STILL = {"dropout": 0.0, "word_dropout": 0.0}

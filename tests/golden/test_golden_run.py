@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import toy
+from tests.helpers import command, toy
 
 FOLDER = Path(__file__).parent
 LOSSES = FOLDER / "losses.json"
@@ -46,16 +46,16 @@ def golden_run(folder: Path, model: str) -> tuple[list[float], list[str]]:
             "validate_every": 0.02, "max_updates": UPDATES, "patience": 1000,
         },
     )  # fmt: skip
-    assert toy.nmt("prepare", "--config", config).code == 0
-    done = toy.nmt("train", "--config", config, "--device", "cpu")
+    assert command.nmt("prepare", "--config", config).code == 0
+    done = command.nmt("train", "--config", config, "--device", "cpu")
     assert done.code == 0, done.err
     journal = (folder / "run" / "train.jsonl").read_text(encoding="utf-8").splitlines()
     records = [json.loads(line) for line in journal]
     losses = [record["loss"] for record in records if record["kind"] == "log"]
     longer = ("--set", "train.max_updates=300", "--set", "train.validate_every=20")
-    done = toy.nmt("train", "--config", config, "--device", "cpu", *longer)
+    done = command.nmt("train", "--config", config, "--device", "cpu", *longer)
     assert done.code == 0, done.err
-    done = toy.nmt("translate", "--model", folder / "run", "--beam", 4, *LINES)
+    done = command.nmt("translate", "--model", folder / "run", "--beam", 4, *LINES)
     assert done.code == 0, done.err
     return losses, done.out.splitlines()
 

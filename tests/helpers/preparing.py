@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.helpers.toy import Result
+from tests.helpers.command import Result
 
 NOUNS = ["猫 cat", "狗 dog", "书 book", "茶 tea", "花 flower", "山 hill", "鱼 fish", "门 door"]
 VERBS = ["看见 saw", "喜欢 liked", "找到 found", "画了 drew", "买了 bought", "忘了 forgot"]
@@ -48,11 +48,3 @@ def manifest() -> dict:
 
 def snapshot(folder: str = "data/t") -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted(Path(folder).iterdir())}
-
-
-def assert_refused(result: Result, message: str, hint: str | None = None) -> None:
-    lines = [line for line in result.err.splitlines() if line.startswith(("error: ", "hint: "))]
-    expected = [f"error: {message}"] + ([f"hint: {hint}"] if hint else [])
-    assert lines == expected
-    assert result.code == 2
-    assert result.out == ""

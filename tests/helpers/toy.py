@@ -1,17 +1,12 @@
 """A toy language pair and a tiny network, for tests that train: seconds, not minutes."""
 
-import contextlib
-import io
 import itertools
 import os
-import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import yaml
 
-from nmt.cli import main
 from nmt.data.packed import PackedWriter
 from nmt.run.directory import RunInfo
 from nmt.run.records import FileRecord, dump_record, load_record
@@ -23,14 +18,6 @@ _WHO = {"我": "I", "你": "you", "他们": "they", "我们": "we"}
 _WHEN = {"今天": "today", "明天": "tomorrow", "晚上": "at night"}
 _DO = {"吃": "eat", "买": "buy", "喜欢": "like", "看见": "see", "找": "look for"}
 _WHAT = {"苹果": "apples", "书": "books", "猫": "cats", "水": "water", "花": "flowers"}
-
-
-class Result(NamedTuple):
-    """What a command gave back."""
-
-    code: int
-    out: str
-    err: str
 
 
 def pairs() -> list[tuple[str, str]]:
@@ -74,21 +61,6 @@ def write_config(folder: Path, **sections: dict[str, object]) -> Path:
     path = folder / "toy.yaml"
     path.write_text(yaml.safe_dump(tree, allow_unicode=True), encoding="utf-8")
     return path
-
-
-def nmt(*arguments: object) -> Result:
-    """Run the command line in this process."""
-    out, err = io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True), io.StringIO()
-    before, sys.argv = sys.argv, ["nmt", *map(str, arguments)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            main()
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 0
-    finally:
-        sys.argv = before
-    return Result(code, out.buffer.getvalue().decode(), err.getvalue())  # type: ignore[attr-defined]
 
 
 def accept_changes(run: Path) -> None:
