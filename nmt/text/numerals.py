@@ -1,9 +1,8 @@
-"""Numbers by value, in Chinese and in English: 二十五 = 25 = ２５ = twenty-five.
+"""Compare the numbers of a Chinese and an English text by value: 二十五 = 25 = twenty-five.
 
-The rule built on this must not drop good pairs, so it asks little: a number written in
-digits, of two digits or more, has to be in the other sentence in *some* reading. What
-else the other side may write for it (words, 万 and million, 下午三点 for 15:00, 五月
-for May) is read generously.
+The rule must not drop good pairs, so it requires little: a number written in digits, of two
+digits or more, must have an equivalent on the other side in *some* reading. All notations of
+the other side are considered: words, 万 and million, 下午三点 for 15:00, 五月 for May.
 """
 
 from __future__ import annotations
@@ -12,6 +11,8 @@ import functools
 import math
 import re
 import unicodedata
+
+from nmt.text.normalise import nfkc
 
 _DIGITS = re.compile(r"\d+(?:[,，]\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?", re.ASCII)
 _ZH_DIGITS = dict(
@@ -23,10 +24,10 @@ _ZH_NUMBER = re.compile(f"[{''.join([*_ZH_DIGITS, *_ZH_TENS, *_ZH_POWERS])}点�
 _ZH_SCALED = re.compile(
     r"(?<!\d)(\d+(?:,\d{3})*(?:\.\d+)?)\s*[多余几来]?\s*([十百千万亿兆]+)", re.ASCII
 )
-_LARGEST = 10**300  # what is more can't be told from it
+_MAX_VALUE = 10**300  # larger numbers count as equal
 
 _ZH_PART = re.compile(r"(\d+(?:\.\d+)?)([十百千万亿兆]*)", re.ASCII)
-# Powers and digits in turn. Digits that end it are no year, and no part of a decimal.
+# Alternating digits and powers. Final digits must not belong to a year or a decimal.
 _ZH_MIXED = re.compile(
     r"(?<!\d)(?:\d+(?:\.\d+)?[十百千万亿兆]+)"
     r"(?:(?:\d+[十百千万亿兆]+)+(?:\d+(?![\d.年]))?|\d{3,}(?![\d.年]))",
@@ -49,7 +50,7 @@ _EN_SMALL: dict[str, int] = {
     **{word: value for value, word in enumerate(_ONES)},
     **{word: value for value, word in enumerate(_ORDINALS)},
     **{word: 10 * value for value, word in enumerate(_TENS, start=2)},
-    **{word + "s": 10 * value for value, word in enumerate(_TENS, start=2)},
+    **{word[:-1] + "ies": 10 * value for value, word in enumerate(_TENS, start=2)},  # eighties
     **{word[:-1] + "ieth": 10 * value for value, word in enumerate(_TENS, start=2)},
     "dozen": 12, "dozens": 12, "noon": 12, "midnight": 12, "score": 20, "teens": 10,
 }  # fmt: skip
@@ -58,6 +59,10 @@ _EN_POWERS = {
     "k": 10**3, "grand": 10**3, "million": 10**6, "millions": 10**6, "m": 10**6, "mn": 10**6,
     "billion": 10**9, "billions": 10**9, "bn": 10**9, "b": 10**9, "trillion": 10**12,
 }  # fmt: skip
+_ZH_UNIT = re.compile(r"\s*[多余几来]?\s*([十百千万亿兆]+)")
+_EN_UNIT = re.compile(rf"[\s-]*({'|'.join(_EN_POWERS)})\b", re.ASCII)
+_FRACTION = re.compile("[\u00bc-\u00be\u2150-\u215f\u2189]")
+_SUPERSCRIPT = re.compile("[\u00b2\u00b3\u00b9\u2070\u2074-\u207b]+")
 _EN_WORD = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?|[a-z]+", re.ASCII)
 
 
@@ -68,13 +73,13 @@ def numbers_differ(zh: str, en: str) -> bool:
         zh: Chinese text, in any width and script.
         en: English text.
     """
-    zh, en = unicodedata.normalize("NFKC", zh), unicodedata.normalize("NFKC", en).lower()
+    zh, en = _in_line(zh), _in_line(en).lower()
     zh = _ZH_MIXED.sub(_joined, _plain_numerals(zh))
-    zh_digits, en_digits = written(zh), written(en)
+    zh_digits, en_digits = _written(zh, _ZH_UNIT), _written(en, _EN_UNIT)
     if not zh_digits and not en_digits:
         return False
     if _sorted_digits(zh) == _sorted_digits(en):
-        return False  # 555-1234 and 5551234, 1,5 and 1.5: cut differently, not different
+        return False  # 555-1234 and 5551234, 1,5 and 1.5
     return _lacks(zh_digits, english_values(en), en) or _lacks(en_digits, chinese_values(zh), zh)
 
 
@@ -82,23 +87,39 @@ def _sorted_digits(text: str) -> list[str]:
     return sorted(filter(str.isdecimal, text))
 
 
-def written(text: str) -> set[float]:
-    """Values of 10 and more that stand in the text in digits."""
-    found = (float(match.replace(",", "").replace("，", "")) for match in _DIGITS.findall(text))
-    return {value for value in found if 10 <= value < math.inf}
+def _in_line(text: str) -> str:
+    """Return NFKC of the text with superscripts and fractions as separate numbers (2^52, 1 1/2)."""
+    text = _FRACTION.sub(lambda m: f" {unicodedata.normalize('NFKC', m[0])} ", nfkc(text))
+    return _SUPERSCRIPT.sub(lambda m: f"^{unicodedata.normalize('NFKC', m[0])}", text)
 
 
-def _lacks(wanted: set[float], there: frozenset[float], text: str) -> bool:
+def _written(text: str, unit: re.Pattern[str]) -> dict[float, float]:
+    """Return the numbers of 10 and more in digits, and their value with the unit that follows.
+
+    60 million gives {60: 6e7}; without a unit both are equal.
+    """
+    values: dict[float, float] = {}
+    for match in _DIGITS.finditer(text):
+        value = float(match[0].replace(",", "").replace("，", ""))
+        if 10 <= value < math.inf:
+            scale = unit.match(text, match.end())
+            factor = 1.0 if scale is None else _EN_POWERS.get(scale[1]) or _scale(scale[1])
+            values[value] = max(values.get(value, 0.0), round(value * factor, 6))
+    return values
+
+
+def _lacks(written: dict[float, float], values: frozenset[float], text: str) -> bool:
+    """Whether a number is neither among the values of the other text nor among its digits."""
     digits = "".join(filter(str.isdecimal, text))
-    for value in wanted:
+    for value, scaled in written.items():
         plain = f"{value:.15g}".replace(".", "")
-        if not (_readings(value) & there or plain in digits):
+        if not (_readings(value) & values or scaled in values or plain in digits):
             return True
     return False
 
 
 def _readings(value: float) -> set[float]:
-    """The values another writer may give for this one."""
+    """Return the values that another notation may have for this one."""
     readings = {value, round(value)}
     if value < 25:
         readings |= {value - 12, value + 12}  # 15:00 is three in the afternoon
@@ -109,12 +130,12 @@ def _readings(value: float) -> set[float]:
     if value < 100:
         readings |= {1900 + value, 2000 + value, 1800 + value}
     readings |= {value / 10, value / 100, value * 10, value * 100}  # 八折 for 20 %; 角 and 分
-    readings |= {100 - value}
+    readings |= {100 - value, (100 - value) / 10}  # 九折: a discount of 10 %
     return readings
 
 
 def chinese_values(text: str) -> frozenset[float]:
-    """Every value that `text` (NFKC) may be read to hold."""
+    """Return the values of all readings of the numbers in `text` (NFKC)."""
     text = _plain_numerals(text)
     values = {float(match.replace(",", "")) for match in _DIGITS.findall(text)}
     for number, powers in _ZH_SCALED.findall(text):
@@ -127,16 +148,18 @@ def chinese_values(text: str) -> frozenset[float]:
         else set()
     )  # 20世纪80年代
     values |= {value + 0.5 for value in values}
+    if "半小时" in text or "半个" in text or "半個" in text or "半小時" in text:
+        values.add(30.0)
     return frozenset(values | _CLOCK if "点" in text else values)
 
 
 def _scale(powers: str) -> float:
-    found = math.prod(_ZH_TENS.get(power) or _ZH_POWERS[power] for power in powers)
-    return float(min(found, _LARGEST))
+    scale = math.prod(_ZH_TENS.get(power) or _ZH_POWERS[power] for power in powers)
+    return float(min(scale, _MAX_VALUE))
 
 
 def _joined(mixed: re.Match[str]) -> str:
-    """3亿5000万 and 1千5百万, digits and powers in turn, as digits alone."""
+    """Return 3亿5000万 or 1千5百万, alternating digits and powers, in digits."""
     total, section = 0.0, 0.0
     for number, powers in _ZH_PART.findall(mixed[0]):
         large = powers.lstrip("十百千")
@@ -161,27 +184,33 @@ def _plain_numerals(text: str) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _read_chinese(numeral: str) -> frozenset[float]:
+    """Return the readings of a numeral, which may have decimals: 一点五亿 is 1.5e8."""
     parts = numeral.split("点")
-    found = set().union(*map(_read_whole, parts))
     if len(parts) > 1:
         whole, rest = parts[-2:]
-        if rest and all(c in _ZH_DIGITS for c in rest):
-            decimals = "".join(str(_ZH_DIGITS[c]) for c in rest)
-            values = (value for value in _read_whole(whole) if value < math.inf)
-            found |= {float(f"{int(value)}.{decimals}") for value in values}
-    return frozenset(found)
+        decimals = rest.rstrip("".join(_ZH_TENS) + "".join(_ZH_POWERS))
+        powers = rest[len(decimals) :]
+        if decimals and all(c in _ZH_DIGITS for c in decimals):
+            fraction = "".join(str(_ZH_DIGITS[c]) for c in decimals)
+            integers = (int(value) for value in _read_whole(whole) if value < math.inf)
+            scale = _scale(powers)
+            scaled = {round(float(f"{value}.{fraction}") * scale, 6) for value in integers}
+            if powers and set(powers) & set(_ZH_POWERS):  # else a time: 三点五十 is 3:50
+                return frozenset(scaled.union(*map(_read_whole, parts[:-2])))
+            return frozenset(scaled.union(*map(_read_whole, parts)))
+    return frozenset(set().union(*map(_read_whole, parts)))
 
 
 def _read_whole(numeral: str) -> set[float]:
-    """Of a numeral without a point."""
+    """Return the readings of a numeral without decimals."""
     numeral = numeral.replace("半", "")
     if not numeral:
         return set()
-    found = {_positional(numeral)}
+    readings = {_positional(numeral)}
     if all(c in _ZH_DIGITS for c in numeral):
-        found.add(float("".join(str(_ZH_DIGITS[c]) for c in numeral)))  # 一九八四
-        found |= {float(_ZH_DIGITS[c]) for c in numeral}
-    return found
+        readings.add(float("".join(str(_ZH_DIGITS[c]) for c in numeral)))  # 一九八四
+        readings |= {float(_ZH_DIGITS[c]) for c in numeral}
+    return readings
 
 
 def _positional(numeral: str) -> float:
@@ -198,19 +227,19 @@ def _positional(numeral: str) -> float:
             digit = 0
         else:
             last = _ZH_POWERS[character]
-            here = section + digit
+            value = section + digit
             # 一亿五千万 adds the 万, 三万亿 multiplies it.
-            total = total + here * last if total >= last else (total + here or 1) * last
+            total = total + value * last if total >= last else (total + value or 1) * last
             section = digit = 0
-    # 三万五: what follows a power directly counts a tenth of it.
-    return float(min(total + section + digit * (last // 10 if last >= 100 else 1), _LARGEST))
+    # 三万五: a final digit after a power counts a tenth of it.
+    return float(min(total + section + digit * (last // 10 if last >= 100 else 1), _MAX_VALUE))
 
 
 def english_values(text: str) -> frozenset[float]:
-    """Every value that `text` (NFKC, lower case) may be read to hold."""
+    """Return the values of all readings of the numbers in `text` (NFKC, lower case)."""
     values: set[float] = set()
     total, section, seen = 0.0, 0.0, False
-    tens = 0  # of a number that may end with the next word, whatever came before it
+    tens = 0  # of the preceding word
     for word in [*_EN_WORD.findall(text), ""]:
         if word[:1].isdigit():
             number = float(word.replace(",", ""))
@@ -221,7 +250,7 @@ def english_values(text: str) -> frozenset[float]:
             value = _EN_SMALL[word]
             values |= {value, tens + value}
             tens = value if value >= 20 else 0  # one forty-five is a time of the day
-            # twenty-five adds, nineteen eighty-four stands side by side
+            # twenty-five is a sum, nineteen eighty-four a concatenation
             if seen and 10 <= value < 100 and 10 <= section < 100:
                 values.add(section * 100 + value)
                 section = section * 100 + value
@@ -244,4 +273,5 @@ def english_values(text: str) -> frozenset[float]:
         elif word not in ("and", "a", "of", "point", "th", "st", "nd", "rd", "s"):
             values |= {total + section}
             total, section, seen = 0.0, 0.0, False
-    return frozenset(values | {value + 0.5 for value in values})
+    values |= {value + 0.5 for value in values}
+    return frozenset(values | _CLOCK if "quarter" in text or "half" in text else values)
