@@ -23,7 +23,7 @@ def translate(request: Request) -> None:
       cat zh.txt | nmt translate --int8 > en.txt
       nmt translate --json --input zh.txt | jq 'select(.flags != [])'
       nmt translate --align pharaoh "我爱中国"      # I love China. ||| 0-0 1-1 2-2 3-2
-      nmt translate --attention-html attention.html --input zh.txt --output en.txt
+      nmt translate --attention attention.html --input zh.txt --output en.txt
     """
     from nmt.device import starting
 

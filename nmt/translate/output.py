@@ -1,8 +1,9 @@
-"""A translation as a line of text, an n-best list, or a JSON object."""
+"""Format a translation: a line of text, an n-best list, a JSON object, an attention grid."""
 
 from __future__ import annotations
 
 import json
+import unicodedata
 from typing import Any
 
 from nmt.align.links import pharaoh
@@ -11,18 +12,19 @@ from nmt.translate.request import AlignFormat
 from nmt.translate.translator import Translator
 from nmt.translate.types import Translation
 
+_SHADES = " ░▒▓█"
+_MIN_WEIGHT = 0.05  # smaller weights are blank in a grid
+
 
 def plain(
-    translation: Translation,
-    alignment: AttentionMap | None,
-    align: AlignFormat | None,
+    translation: Translation, attention: AttentionMap | None, align: AlignFormat | None
 ) -> str:
     """Return the translation, with its alignment after ``|||`` if `align` is set."""
     if align is None:
         return translation.text
     if align == "pharaoh":
         return f"{translation.text} ||| {pharaoh(translation.links, one_based=False)}"
-    return f"{translation.text} ||| {_json(soft(alignment))}"
+    return f"{translation.text} ||| {_json(soft(attention))}"
 
 
 def n_best(translation: Translation, number: int) -> list[str]:
@@ -38,29 +40,35 @@ def n_best(translation: Translation, number: int) -> list[str]:
     ]
 
 
-def soft(alignment: AttentionMap | None) -> dict[str, Any] | None:
+def soft(attention: AttentionMap | None) -> dict[str, Any] | None:
     """Return characters, words and weights `[words][characters]`; None without a map."""
-    if alignment is None:
+    if attention is None:
         return None
     return {
-        "characters": alignment.characters,
-        "words": alignment.words,
-        "weights": [[round(float(w), 4) for w in row] for row in alignment.weights],
+        "characters": attention.characters,
+        "words": attention.words,
+        "weights": [[round(float(weight), 4) for weight in row] for row in attention.weights],
     }
 
 
 def record(
     translator: Translator,
     translation: Translation,
-    alignment: AttentionMap | None,
+    attention: AttentionMap | None,
     align: AlignFormat | None,
     candidates: bool,
 ) -> str:
-    """Return one JSON object on one line.
+    """Return a JSON object on one line.
 
     Keys: source, translation, score, log_prob (nats), pieces (source and target),
-    alignment (pairs of character and word, from 0), flags (name and detail); attention
-    if `align` is soft, null for a line too long; candidates if `candidates`.
+    alignment (pairs of source character and target word, from 0), flags (name and detail).
+
+    Args:
+        translator: for the text of the pieces.
+        translation: the translation.
+        attention: its attention map; None if the line is too long.
+        align: ``soft`` adds the key attention.
+        candidates: add the key candidates, the n-best list.
     """
     values: dict[str, Any] = {
         "source": translation.source,
@@ -72,7 +80,7 @@ def record(
         "flags": [{"name": flag.name, "detail": flag.detail} for flag in translation.flags],
     }
     if align == "soft":
-        values["attention"] = soft(alignment)
+        values["attention"] = soft(attention)
     if candidates:
         values["candidates"] = [
             {
@@ -95,3 +103,47 @@ def _pieces(translator: Translator, translation: Translation) -> dict[str, list[
 
 def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def grid(attention: AttentionMap, columns: int = 80) -> str:
+    """Return attention as text: characters across, words down, darker for larger weights.
+
+    Args:
+        attention: the matrix.
+        columns: width of the terminal; a longer source is drawn in several grids.
+    """
+    label_width = max(map(text_width, attention.words), default=0)
+    cells = max(4, (columns - label_width - 2) // 2)
+    blocks = [
+        _block(attention, label_width, start, start + cells)
+        for start in range(0, len(attention.characters), cells)
+    ]
+    return "\n\n".join(blocks)
+
+
+def text_width(text: str) -> int:
+    """Return the terminal columns of `text`: two for a Chinese or full-width character."""
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )
+
+
+def _block(attention: AttentionMap, label_width: int, start: int, stop: int) -> str:
+    header = "".join(map(_two_columns, attention.characters[start:stop]))
+    lines = [" " * (label_width + 2) + header.rstrip()]
+    for word, row in zip(attention.words, attention.weights, strict=True):
+        shades = "".join(_shade(float(weight)) * 2 for weight in row[start:stop])
+        lines.append(" " * (label_width - text_width(word)) + f"{word}  {shades}".rstrip())
+    return "\n".join(lines)
+
+
+def _two_columns(character: str) -> str:
+    visible = character if character.isprintable() and text_width(character) else " "
+    return visible + " " * (2 - text_width(visible))
+
+
+def _shade(weight: float) -> str:
+    if weight < _MIN_WEIGHT:
+        return _SHADES[0]
+    return _SHADES[min(len(_SHADES) - 1, 1 + int(weight * 4))]

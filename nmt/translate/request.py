@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +13,14 @@ from nmt import options
 from nmt.errors import NmtError
 from nmt.io.read import open_bytes
 from nmt.io.write import check_output_file, is_pipe, refuse_overwriting
+from nmt.viz.plots import check_installed
 
 logger = logging.getLogger(__name__)
 
 Errors = Literal["strict", "replace"]
 AlignFormat = Literal["pharaoh", "soft"]
 _OUTPUT = "Output formats"
-_ATTENTION = "Attention"
+ATTENTION_FORMATS = (".html", ".svg")
 
 
 @dataclass(frozen=True)
@@ -159,44 +159,26 @@ class Request:
             rich_help_panel=_OUTPUT,
         ),
     ] = "strict"
-    html: Annotated[
+    attention: Annotated[
         Path | None,
         typer.Option(
-            "--attention-html",
+            "--attention",
             metavar="FILE",
-            help="Write the attention as an HTML page: --attention-html attention.html.",
-            rich_help_panel=_ATTENTION,
-        ),
-    ] = None
-    svg: Annotated[
-        Path | None,
-        typer.Option(
-            "--attention-svg",
-            metavar="FILE",
-            help="Draw the attention with matplotlib: --attention-svg attention.svg.",
-            rich_help_panel=_ATTENTION,
-        ),
-    ] = None
-    png: Annotated[
-        Path | None,
-        typer.Option(
-            "--attention-png",
-            metavar="FILE",
-            help="The same in pixels: --attention-png attention.png. Needs a Chinese font.",
-            rich_help_panel=_ATTENTION,
+            help="Write the attention to a page or a figure: --attention attention.html for any "
+            "number of sentences, --attention attention.svg for at most 50.",
+            rich_help_panel=_OUTPUT,
         ),
     ] = None
 
     @property
-    def pictures(self) -> dict[str, Path]:
-        """Files to draw, by format."""
-        named = {"svg": self.svg, "png": self.png}
-        return {kind: path for kind, path in named.items() if path is not None}
+    def attention_format(self) -> str | None:
+        """Suffix of the attention file in lower case, such as ``.svg``; None without a file."""
+        return None if self.attention is None else self.attention.suffix.lower()
 
     @property
-    def draws(self) -> bool:
-        """Whether the attention is drawn or printed."""
-        return self.show_attention or self.html is not None or bool(self.pictures)
+    def shows_attention(self) -> bool:
+        """Whether attention is written to a file or to stderr."""
+        return self.show_attention or self.attention is not None
 
     @property
     def search(self) -> dict[str, float | None]:
@@ -206,10 +188,10 @@ class Request:
 
 
 def check(request: Request) -> None:
-    """Check that the options are consistent, before a model is loaded.
+    """Check the options before a model is loaded.
 
     Raises:
-        NmtError: with what to leave out.
+        NmtError: options contradict each other, or a file cannot be read or written.
     """
     if request.texts and request.input is not None:
         raise NmtError("both TEXT and --input were given", "give one of them")
@@ -218,8 +200,8 @@ def check(request: Request) -> None:
             f"{request.texts[0]}: translating the file's name; to translate its lines: "
             f"nmt translate --input {request.texts[0]}"
         )
-    if request.svg is not None and importlib.util.find_spec("matplotlib") is None:
-        raise NmtError(f"{request.svg}: drawing needs matplotlib", 'pip install "nmt-zh-en[plots]"')
+    if request.attention is not None:
+        _check_attention_file(request.attention)
     if request.n_best is not None and request.align is not None and not request.json:
         raise NmtError("--n-best with --align needs --json", "add --json, or leave one of them out")
     # Report a missing file before seconds of loading; a pipe can be opened only once.
@@ -227,16 +209,26 @@ def check(request: Request) -> None:
         with open_bytes(request.input):
             pass
     output = options.none_if_stdout(request.output)
-    written = [p for p in (output, request.html, *request.pictures.values()) if p]
+    written = [path for path in (output, request.attention) if path is not None]
     for path in written:
         check_output_file(path)
     refuse_overwriting(written, [] if request.input is None else [request.input])
-    for kind, path in request.pictures.items():
-        if path.suffix.lower() != f".{kind}":
-            raise NmtError(
-                f"--attention-{kind} {path}: a name that ends in .{kind} is needed",
-                f"{path.with_suffix(f'.{kind}')}",
-            )
+
+
+def _check_attention_file(path: Path) -> None:
+    """Check that the suffix names a format and that its packages are installed.
+
+    Raises:
+        NmtError: another suffix; matplotlib is missing.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in ATTENTION_FORMATS:
+        raise NmtError(
+            f"--attention {path}: unknown format {suffix or '(no suffix)'}",
+            f"name a file that ends in {' or '.join(ATTENTION_FORMATS)}",
+        )
+    if suffix == ".svg":
+        check_installed(str(path))
 
 
 def _is_file(text: str) -> bool:

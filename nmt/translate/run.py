@@ -1,4 +1,4 @@
-"""Translate lines as ``nmt translate`` was asked to; write text and attention."""
+"""Run ``nmt translate``: read lines, translate, write text and attention."""
 
 from __future__ import annotations
 
@@ -7,72 +7,96 @@ import itertools
 import logging
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO
 
 from tqdm import tqdm
 
 from nmt.errors import NmtError
 from nmt.io.read import read_lines
-from nmt.io.write import writing_lines
+from nmt.io.write import write_whole, writing_lines
 from nmt.options import none_if_stdout
-from nmt.translate import output as formats
 from nmt.translate.attention_map import AttentionMap
+from nmt.translate.output import grid, n_best, plain, record
 from nmt.translate.request import Request
 from nmt.translate.streams import argument_lines, arriving_lines, file_lines
 from nmt.translate.translator import Translator
 from nmt.translate.types import Translation
-from nmt.translate.views import grid
 from nmt.viz.html import AttentionPage
+from nmt.viz.plots import attention_chart
 
 logger = logging.getLogger(__name__)
 
-_MAX_DRAWN = 50  # sentences in one picture
-_MAX_CELLS = 1 << 22  # of a matrix: two thousand characters and as many words
+AddAttention = Callable[[AttentionMap, Translation], None]
+
+_MAX_SVG_SENTENCES = 50
+_MAX_CELLS = 1 << 22  # of a line's attention matrix: 2,000 characters by 2,000 words
 
 
 def run(translator: Translator, request: Request) -> None:
-    """Translate what was asked for.
+    """Translate the input of `request`; write translations and attention.
 
     Raises:
-        NmtError: input that can't be read, output that can't be written.
+        NmtError: the input cannot be read, or an output cannot be written.
     """
-    drawn: list[AttentionMap] = []
     with contextlib.ExitStack() as stack:
-        # Outside, so that a reader who has read enough lines does not cost the page.
-        page = (
-            None
-            if request.html is None
-            else stack.enter_context(AttentionPage.writing(request.html))
-        )
+        # Entered first: the attention is written even if the reader of stdout stops early.
+        add_attention = stack.enter_context(_writing_attention(request))
         write, flush = stack.enter_context(writing_lines(none_if_stdout(request.output)))
         bar = stack.enter_context(_progress(request))
         number = itertools.count()
         for window in _windows(request):
             for translation in translator.stream(window, request.batch_size, request.n_best or 1):
-                at = next(number)
-                alignment = _alignment(request, translation, at)
-                for line in _lines(translator, request, translation, alignment, at):
+                index = next(number)
+                attention = _attention_map(request, translation, index)
+                for line in _lines(translator, request, translation, attention, index):
                     write(line)
-                _notes(translator, request, translation, at)
-                if alignment is not None and request.draws:
-                    if request.show_attention:
-                        logger.info(grid(alignment, shutil.get_terminal_size().columns))
-                    if page is not None:
-                        page.add(alignment, translation.flags)
-                    if request.pictures and translation.text:
-                        drawn.append(alignment)
-                        _check_drawable(len(drawn))
+                _log_notes(translator, request, translation, index)
+                if attention is not None and request.show_attention:
+                    logger.info(grid(attention, shutil.get_terminal_size().columns))
+                if attention is not None:
+                    add_attention(attention, translation)
                 bar.update()
             flush()
-    if request.pictures:
-        from nmt.translate.plots import draw
 
-        for kind, path in request.pictures.items():
-            draw(drawn, path, kind)
+
+@contextlib.contextmanager
+def _writing_attention(request: Request) -> Iterator[AddAttention]:
+    """Context manager: a function that adds one line to ``--attention``; written on success.
+
+    Raises:
+        NmtError: the file cannot be written; too many sentences for an SVG, or none.
+    """
+    path = request.attention
+    if path is None:
+        yield lambda *_: None
+    elif request.attention_format == ".html":
+        with AttentionPage.writing(path) as page:
+
+            def add_section(attention: AttentionMap, translation: Translation) -> None:
+                page.add(attention, translation.flags)
+
+            yield add_section
+    else:
+        maps: list[AttentionMap] = []
+
+        def add_map(attention: AttentionMap, translation: Translation) -> None:
+            if translation.text:
+                maps.append(attention)
+            if len(maps) > _MAX_SVG_SENTENCES:
+                raise NmtError(
+                    f"{path}: an SVG holds at most {_MAX_SVG_SENTENCES} sentences",
+                    "an HTML page holds any number: --attention attention.html",
+                )
+
+        yield add_map
+        if not maps:
+            raise NmtError(f"{path}: no attention to draw: all lines are blank")
+        write_whole(path, attention_chart(maps))
 
 
 def _windows(request: Request) -> Iterator[Iterable[str]]:
+    """Yield windows of input lines; the output is flushed after each."""
     if request.texts:
         return argument_lines(request.texts, request.errors)
     if request.input is not None:
@@ -80,7 +104,7 @@ def _windows(request: Request) -> Iterator[Iterable[str]]:
     if sys.stdin is None:
         raise NmtError("standard input is closed", "name a file with --input, or give the text")
     if sys.stdin.isatty():
-        logger.info("one sentence a line, Ctrl-D to end")
+        logger.info("one sentence per line, Ctrl-D to end")
     return arriving_lines(sys.stdin.fileno(), request.errors)
 
 
@@ -88,60 +112,56 @@ def _lines(
     translator: Translator,
     request: Request,
     translation: Translation,
-    alignment: AttentionMap | None,
-    number: int,
+    attention: AttentionMap | None,
+    index: int,
 ) -> list[str]:
+    """Return the output lines of one input line."""
     if request.json:
-        many = request.n_best is not None
-        return [formats.record(translator, translation, alignment, request.align, many)]
+        with_candidates = request.n_best is not None
+        return [record(translator, translation, attention, request.align, with_candidates)]
     if request.n_best is not None:
-        return formats.n_best(translation, number)
-    return [formats.plain(translation, alignment, request.align)]
+        return n_best(translation, index)
+    return [plain(translation, attention, request.align)]
 
 
-def _alignment(request: Request, translation: Translation, number: int) -> AttentionMap | None:
+def _attention_map(request: Request, translation: Translation, index: int) -> AttentionMap | None:
     """Return the attention map of a line if an option needs it and its size allows."""
-    if not request.draws and request.align != "soft":
+    if not request.shows_attention and request.align != "soft":
         return None
-    cells = len(translation.text.split()) * len(translation.source)
-    if cells > _MAX_CELLS:
-        logger.info(f"note: line {number + 1:,}: attention matrix omitted: line too long")
+    if len(translation.text.split()) * len(translation.source) > _MAX_CELLS:
+        logger.info(f"note: line {index + 1:,}: attention matrix omitted: line too long")
         return None
     return translation.attention_map
 
 
-def _notes(translator: Translator, request: Request, translation: Translation, at: int) -> None:
+def _log_notes(
+    translator: Translator, request: Request, translation: Translation, index: int
+) -> None:
     parts = translation.parts
     if len(parts) > 1 and sum(len(part.pieces) for part in parts) > translator.max_pieces:
         logger.info(
-            f"note: line {at + 1:,} of {len(translation.source):,} characters was translated in "
-            f"{len(translation.parts):,} parts"
+            f"note: line {index + 1:,} of {len(translation.source):,} characters was translated "
+            f"in {len(parts):,} parts"
         )
     if request.flags:
         for flag in translation.flags:
-            logger.info(f"flag: line {at + 1:,}: {flag.name}: {flag.detail}")
-
-
-def _check_drawable(count: int) -> None:
-    if count > _MAX_DRAWN:
-        raise NmtError(
-            f"an SVG holds at most {_MAX_DRAWN} sentences",
-            "--attention-html FILE takes any number",
-        )
+            logger.info(f"flag: line {index + 1:,}: {flag.name}: {flag.detail}")
 
 
 def _progress(request: Request) -> tqdm[Any]:
-    """A bar on stderr where it can be seen and does not come between lines on a terminal."""
-    shown = _is_terminal(sys.stderr) and not request.texts
-    shown = shown and not (none_if_stdout(request.output) is None and _is_terminal(sys.stdout))
-    given = None if str(request.input) == "-" else request.input
-    shown = shown and not (given is None and _is_terminal(sys.stdin))
+    """Return a progress bar on stderr, disabled if it would mix with lines on a terminal."""
+    path = None if str(request.input) == "-" else request.input
+    shown = (
+        _is_terminal(sys.stderr)
+        and not request.texts
+        and not (none_if_stdout(request.output) is None and _is_terminal(sys.stdout))
+        and not (path is None and _is_terminal(sys.stdin))
+    )
     total = None
-    # What is no file can be read only once.
-    if shown and given is not None and given.is_file():
-        total = sum(1 for _ in read_lines(given, errors="replace"))
+    if shown and path is not None and path.is_file():  # a pipe can be read only once
+        total = sum(1 for _ in read_lines(path, errors="replace"))
     return tqdm(total=total, unit=" lines", disable=not shown)
 
 
 def _is_terminal(stream: TextIO | None) -> bool:
-    return stream is not None and stream.isatty()  # None: it was closed from the start
+    return stream is not None and stream.isatty()  # None: closed before the start

@@ -25,7 +25,8 @@ import torch
 import nmt
 from nmt import Translator
 from nmt.io.read import read_lines
-from nmt.run.directory import Run
+from nmt.run.directory import Run, RunInfo
+from nmt.run.records import dump_record, load_record
 from nmt.translate import run as job
 from nmt.translate import translator
 from tests.conftest import Nmt, toy_pairs
@@ -145,10 +146,10 @@ def test_an_ensemble_of_a_run_with_itself_is_that_run(toy_run: Path) -> None:
 def test_an_ensemble_needs_one_pair_of_tokenizers(toy_run: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(toy_run, other)
-    info = json.loads((other / "run.json").read_text(encoding="utf-8"))
     shutil.copy(other / "src.model", other / "trg.model")
-    info["tokenizers"]["trg"] = info["tokenizers"]["src"]
-    (other / "run.json").write_text(json.dumps(info), encoding="utf-8")
+    info = load_record(other / "run.json", RunInfo)
+    files = {**info.files, "trg.model": info.files["src.model"]}
+    (other / "run.json").write_bytes(dump_record(info.model_copy(update={"files": files})))
     result = in_process("translate", "--model", toy_run, "--model", other, "我")
     assert result.code == 2
     assert result.err.splitlines() == [
@@ -204,17 +205,16 @@ def test_alignments_and_n_best_lists_in_text(toy_run: Path) -> None:
     assert float(rows[0][2]) > float(rows[1][2]) > float(rows[2][2])
 
 
-def test_attention_is_shown_and_written(toy_run: Path, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    page, svg = tmp_path / "look.html", tmp_path / "look.svg"
-    result = in_process(
-        "translate", "--model", toy_run, "--device", "cpu", "--show-attention",
-        "--attention-html", page, "--attention-svg", svg, "我爱中国。", "", "他爱茶。",
-    )  # fmt: skip
+def test_attention_is_printed_and_written(toy_run: Path, tmp_path: Path) -> None:
+    page, svg = tmp_path / "attention.html", tmp_path / "attention.SVG"
+    words = ("translate", "--model", toy_run, "--device", "cpu", "我爱中国。", "", "他爱茶。")
+    result = in_process(*words, "--show-attention", "--attention", page)
     assert result.out == "I love China.\n\nHe loves tea.\n"
     assert "我爱中国。" in result.err
     assert "China." in result.err
     assert page.read_text(encoding="utf-8").count("<section") == 2
+    pytest.importorskip("matplotlib")
+    assert in_process(*words, "--attention", svg).out == result.out
     assert ">国<" in svg.read_text(encoding="utf-8").replace(" ", "").replace("\n", "")
 
 
@@ -228,11 +228,13 @@ def test_flags_are_told_on_stderr(toy_run: Path) -> None:
     assert any(": numbers: in the source 30; in the translation" in note for note in notes)
 
 
-@pytest.mark.parametrize("option", ["--output", "--attention-html"])
-def test_a_folder_is_no_file_to_write(toy_run: Path, tmp_path: Path, option: str) -> None:
-    result = in_process("translate", "--model", toy_run, option, tmp_path, "我爱中国。")
+@pytest.mark.parametrize("option", ["--output", "--attention"])
+def test_output_that_is_a_directory_is_refused(toy_run: Path, tmp_path: Path, option: str) -> None:
+    folder = tmp_path / "folder.html"
+    folder.mkdir()
+    result = in_process("translate", "--model", toy_run, option, folder, "我爱中国。")
     assert (result.code, result.out) == (2, "")
-    assert result.err.startswith(f"error: {tmp_path}: is a directory, a file is to be written")
+    assert result.err.startswith(f"error: {folder}: is a directory, a file is to be written")
 
 
 def test_a_mistyped_input_beside_an_old_output_is_named(toy_run: Path, tmp_path: Path) -> None:
@@ -285,20 +287,13 @@ def test_output_is_compressed_as_its_name_says(toy_run: Path, tmp_path: Path, su
     assert out.read_bytes() == first
 
 
-def test_a_picture_has_the_name_of_its_kind(toy_run: Path, tmp_path: Path) -> None:
-    words = (
-        "translate",
-        "--model",
-        toy_run,
-        "--attention-svg",
-        tmp_path / "look.jpg",
-        "我爱中国。",
-    )
-    result = in_process(*words)
+def test_unknown_attention_format_is_refused(toy_run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "attention.png"
+    result = in_process("translate", "--model", toy_run, "--attention", path, "我爱中国。")
     assert (result.code, result.out) == (2, "")
     assert result.err == (
-        f"error: --attention-svg {tmp_path}/look.jpg: a name that ends in .svg is needed\n"
-        f"hint: {tmp_path}/look.svg\n"
+        f"error: --attention {path}: unknown format .png\n"
+        "hint: name a file that ends in .html or .svg\n"
     )
 
 
@@ -323,17 +318,8 @@ def test_a_closed_stream_is_told(toy_run: Path, tmp_path: Path) -> None:
     assert out.count(b"\n") == 1  # no message among the results
 
 
-def test_dev_files_of_unequal_length_are_left_aside(toy_run: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(toy_run, tmp_path / "run"))
-    lines = (run / "dev.trg.txt").read_text().splitlines()
-    (run / "dev.trg.txt").write_text("".join(f"{line}\n" for line in lines[:-1]))
-    result = in_process("translate", "--model", run, "--device", "cpu", "我今天吃苹果。")
-    assert result.code == 0
-    assert "are not of equal length; not used" in result.err
-
-
 def test_two_outputs_have_two_names(toy_run: Path, tmp_path: Path) -> None:
-    words = ("--attention-html", tmp_path / "x", "--output", tmp_path / "." / "x")
+    words = ("--attention", tmp_path / "x.html", "--output", tmp_path / "." / "x.html")
     result = in_process("translate", "--model", toy_run, *words, "我爱中国。")
     assert result.code == 2
     assert result.err.startswith("error: two outputs have the same name")
@@ -431,17 +417,22 @@ def test_a_line_longer_than_training_had_is_noted(toy_run: Path) -> None:
         assert "characters was translated in" in result.err
 
 
-def test_several_sentences_on_a_line_are_translated_one_by_one(toy_run: Path) -> None:
-    line = "".join(SOURCES[:60])
-    result = in_process("translate", "--model", toy_run, "--device", "cpu", line, *SOURCES[:60])
+def test_sentences_of_a_line_are_translated_separately(toy_run: Path) -> None:
+    loaded = Translator.load(toy_run, "cpu")
+    assert loaded.usual is not None
+    # Two of these sentences are longer than a typical line, so none are combined.
+    sources = [zh for zh in SOURCES if 2 * len(loaded.src.encode(zh)) > loaded.usual.typical][:50]
+    line = "".join(sources)
+    assert len(loaded.src.encode(line)) > loaded.max_pieces
+    result = in_process("translate", "--model", toy_run, "--device", "cpu", line, *sources)
     whole, *single = result.out.splitlines()
     assert whole == " ".join(single)
     assert result.err.splitlines() == [
-        f"note: line 1 of {len(line)} characters was translated in 60 parts"
+        f"note: line 1 of {len(line)} characters was translated in {len(sources)} parts"
     ]
-    two = in_process("translate", "--model", toy_run, "--device", "cpu", "".join(SOURCES[:2]))
+    two = in_process("translate", "--model", toy_run, "--device", "cpu", "".join(sources[:2]))
     assert two.out == f"{single[0]} {single[1]}\n"
-    assert two.err == ""  # nothing to note about an ordinary line
+    assert two.err == ""  # no note for a line that one search could take
 
 
 def test_a_program_that_waits_for_each_answer_gets_it(
@@ -620,14 +611,14 @@ def test_an_output_that_fails_is_not_left_half_written(toy_run: Path, tmp_path: 
             ],
         ),
         (
-            ["--attention-svg", "a.svg", ""],
-            ["error: a.svg: nothing to draw: all lines are blank"],
+            ["--attention", "a.svg", ""],
+            ["error: a.svg: no attention to draw: all lines are blank"],
         ),
         (
-            ["--attention-svg", "a.svg", *["我"] * 51],
+            ["--attention", "a.svg", *["我"] * 51],
             [
-                "error: an SVG holds at most 50 sentences",
-                "hint: --attention-html FILE takes any number",
+                "error: a.svg: an SVG holds at most 50 sentences",
+                "hint: an HTML page holds any number: --attention attention.html",
             ],
         ),
         (

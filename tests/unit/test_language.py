@@ -92,8 +92,6 @@ UNCONVERTED = {
     "nmt/train/schedule.py",
     "nmt/train/state.py",
     "nmt/train/validation.py",
-    "nmt/translate/plots.py",
-    "nmt/translate/run.py",
     "nmt/translate/search.py",
     "nmt/translate/streams.py",
     "scripts/ablate.py",
@@ -150,7 +148,6 @@ UNCONVERTED = {
     "tests/unit/test_text.py",
     "tests/unit/test_tokenizer.py",
     "tests/unit/test_translator.py",
-    "tests/unit/test_views.py",
 }
 
 

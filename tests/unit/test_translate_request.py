@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -13,6 +12,7 @@ from nmt.errors import NmtError
 from nmt.translate import command
 from nmt.translate import run as run_module
 from nmt.translate.request import Request, check
+from nmt.viz import plots
 
 
 def test_file_name_as_text_warns_with_the_input_option(
@@ -34,9 +34,26 @@ def test_ordinary_text_does_not_warn(text: str, caplog: pytest.LogCaptureFixture
 def test_missing_matplotlib_is_refused_before_translating(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(NmtError, match="drawing needs matplotlib"):
-        check(Request(texts=["我"], svg=tmp_path / "a.svg"))
+    monkeypatch.setattr(plots, "is_installed", lambda: False)
+    with pytest.raises(NmtError, match=r"a\.svg: matplotlib is not installed") as error:
+        check(Request(texts=["我"], attention=tmp_path / "a.svg"))
+    assert error.value.hint == plots.INSTALL
+    check(Request(texts=["我"], attention=tmp_path / "a.html"))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a", "a.html.gz", "-"])
+def test_other_attention_formats_are_refused_with_the_supported_ones(name: str) -> None:
+    with pytest.raises(NmtError, match=f"--attention {name}: unknown format") as error:
+        check(Request(texts=["我"], attention=Path(name)))
+    assert error.value.hint == "name a file that ends in .html or .svg"
+
+
+@pytest.mark.parametrize("name", ["a.html", "a.HTML", "a.SVG"])
+def test_attention_suffix_in_any_case_is_accepted(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plots, "is_installed", lambda: True)
+    check(Request(texts=["我"], attention=tmp_path / name))
 
 
 def test_interrupt_has_a_message(
