@@ -167,7 +167,7 @@ def test_damaged_newest_checkpoint_falls_back_to_the_one_before(
     assert result.code == 0, result.err
     assert (
         f"warning: {path}: damaged: its checksum differs from the one recorded; "
-        "going back to the checkpoint before" in result.err
+        "using the previous checkpoint" in result.err
     )
     assert fingerprint(folder) == fingerprint(undisturbed)
 

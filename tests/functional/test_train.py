@@ -143,7 +143,7 @@ def test_another_folder_in_the_way_is_left_alone(trained: tuple[Path, Result]) -
     (folder / "cat.jpg").write_text("meow")
     fails(
         nmt("train", "--config", trained[0], "--device", "cpu", "--set", f"run={folder}"),
-        f"error: {folder}: is there, and not a run of nmt train",
+        f"error: {folder}: exists and is not a run directory",
         "hint: name another folder in run, or move this one away",
     )
     assert [path.name for path in folder.iterdir()] == ["cat.jpg"]
@@ -197,7 +197,7 @@ def test_a_training_at_work_keeps_its_configuration(trained: tuple[Path, Result]
     with run.locked():
         fails(
             nmt("train", "--config", trained[0], "--device", "cpu", "--set", "search.beam=1"),
-            f"error: {run.folder}: another nmt train is at work in it",
+            f"error: {run.folder}: locked by another nmt train",
             "hint: wait until it ends, or name another folder in run",
         )
     assert (run.folder / "config.yaml").read_bytes() == before

@@ -318,6 +318,16 @@ def test_a_closed_stream_is_told(toy_run: Path, tmp_path: Path) -> None:
     assert out.count(b"\n") == 1  # no message among the results
 
 
+def test_translating_needs_no_dev_files(toy_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(toy_run, tmp_path / "run"))
+    line = "".join(SOURCES[:60])
+    command = ["translate", "--device", "cpu", line]
+    expected = in_process(*command, "--model", toy_run).out
+    for path in [*run.glob("dev.*.txt"), *run.glob("test.*.txt")]:
+        path.unlink()
+    assert in_process(*command, "--model", run).out == expected
+
+
 def test_two_outputs_have_two_names(toy_run: Path, tmp_path: Path) -> None:
     words = ("--attention", tmp_path / "x.html", "--output", tmp_path / "." / "x.html")
     result = in_process("translate", "--model", toy_run, *words, "我爱中国。")
