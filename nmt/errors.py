@@ -1,6 +1,18 @@
-"""The one exception a user is meant to see."""
+"""The exception for errors of the user, shown without a traceback."""
 
 from __future__ import annotations
+
+import re
+
+# Control characters except tab and line feed, bidirectional controls, lone surrogates.
+_CONTROLS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def escape_controls(text: str) -> str:
+    r"""Replace characters that a terminal would execute by escapes such as ``\x1b``."""
+    return _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 class NmtError(Exception):
@@ -10,19 +22,19 @@ class NmtError(Exception):
         message: what is wrong, where first: ``train.en:4132: not valid UTF-8``.
         hint: the next step to try, if there is one to offer.
 
-    The command line prints both and exits with code 2. Anything else that
-    escapes is a bug of ours and keeps its traceback.
+    Control characters are escaped, since messages quote data. The command line prints both
+    and exits with code 2; any other exception is a bug and keeps its traceback.
     """
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = escape_controls(message)
+        self.hint = None if hint is None else escape_controls(hint)
 
     def __str__(self) -> str:
         return self.message if self.hint is None else f"{self.message} (hint: {self.hint})"
 
 
 def where(path: object, line: int | None = None) -> str:
-    """``path:line``, the way every message names a place."""
+    """Return ``path:line``, the form of positions in messages."""
     return f"{path}" if line is None else f"{path}:{line}"

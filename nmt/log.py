@@ -12,7 +12,7 @@ import os
 import sys
 from typing import TextIO
 
-from nmt.errors import NmtError
+from nmt.errors import NmtError, escape_controls
 
 
 class StderrHandler(logging.Handler):
@@ -22,7 +22,7 @@ class StderrHandler(logging.Handler):
         """Write one message, with its level if it is a warning or worse."""
         from tqdm import tqdm
 
-        message = record.getMessage()
+        message = escape_controls(record.getMessage())
         if record.levelno >= logging.WARNING:
             message = f"{record.levelname.lower()}: {message}"
         try:

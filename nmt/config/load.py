@@ -21,23 +21,46 @@ from nmt.config.schema import (
 from nmt.config.sources import _SOURCES
 from nmt.errors import NmtError
 
+_MAX_NODES = 100_000
+
+
+def _expanded_size(node: yaml.Node, sizes: dict[int, float]) -> float:
+    """Return the number of nodes with aliases expanded; infinite if a node contains itself."""
+    if id(node) not in sizes:
+        sizes[id(node)] = float("inf")
+        value = node.value if isinstance(node.value, list) else []
+        children = [c for item in value for c in (item if isinstance(item, tuple) else (item,))]
+        sizes[id(node)] = 1 + sum(_expanded_size(child, sizes) for child in children)
+    return sizes[id(node)]
+
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people write it: repeated keys are errors, ``1e-3`` is a number."""
+    """YAML loader that refuses repeated keys and alias bombs; ``1e-3`` is a number."""
+
+    def get_single_node(self) -> Any:
+        node = super().get_single_node()
+        if node is not None and _expanded_size(node, {}) > _MAX_NODES:
+            raise yaml.constructor.ConstructorError(
+                None,
+                None,
+                f"more than {_MAX_NODES} values after expanding aliases",
+                node.start_mark,
+            )
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":
-                continue  # <<: *name, which is replaced by what stands there
+                continue  # <<: *name
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is not a word", key_node.start_mark
+                    None, None, f"key {key!r} is not a string", key_node.start_mark
                 )
             if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key} stands twice", key_node.start_mark
+                    None, None, f"key {key} is repeated", key_node.start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
@@ -77,10 +100,10 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
 
 
 def build_config(tree: dict[str, Any], origin: str) -> Config:
-    """Check a tree of plain values and make it a `Config`.
+    """Validate a tree of plain values.
 
     Raises:
-        NmtError: with `origin`, the key, and what would have been right.
+        NmtError: with `origin`, the key, and what is expected.
     """
     try:
         return Config.model_validate(tree)
@@ -89,7 +112,7 @@ def build_config(tree: dict[str, Any], origin: str) -> Config:
 
 
 def dump_config(config: Config) -> str:
-    """The configuration as YAML, every default written out."""
+    """Return the configuration as YAML, with all defaults."""
     return yaml.safe_dump(
         config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100
     )
@@ -98,10 +121,16 @@ def dump_config(config: Config) -> str:
 def _parse(text: str, origin: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)  # a subclass of SafeLoader
+    except RecursionError:
+        raise NmtError(f"{origin}: not a configuration: nested too deeply") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = origin if mark is None else f"{origin}:{mark.line + 1}"
         raise NmtError(f"{place}: not YAML: {getattr(error, 'problem', None) or error}") from None
+
+
+# Keys whose values are text: ``run=runs/a #2`` has no comment, ``run=2024-05-01`` is no date.
+_TEXT_KEYS = {"run", "dir", "path", "src", "trg"}
 
 
 def _override(tree: dict[str, Any], override: str) -> None:
@@ -119,7 +148,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
             if not part.isdigit() or int(part) >= len(node):
                 raise NmtError(
                     f"--set {override}: {'.'.join(parts[:depth])} is a list of {len(node)}, "
-                    f"{part} is not a place in it"
+                    f"{part} is not an index of it"
                 )
             index: Any = int(part)
         elif isinstance(node, dict):
@@ -129,8 +158,8 @@ def _override(tree: dict[str, Any], override: str) -> None:
         else:
             raise NmtError(f"--set {override}: {'.'.join(parts[:depth])} has no keys under it")
         if last:
-            # Alone, a dash would begin a list.
-            node[index] = value if value == "-" else _parse(value, f"--set {override}")
+            is_text = part in _TEXT_KEYS and not value.startswith(("[", "{", "'", '"'))
+            node[index] = value if is_text else _parse(value, f"--set {override}")
         else:
             node = node[index]
 
@@ -153,20 +182,27 @@ def _explain(error: ValidationError, origin: str) -> NmtError:
         return NmtError(f"{origin}: {str(first['msg']).removeprefix('Value error, ')}")
     if kind == "union_tag_invalid":
         return NmtError(
-            f"{origin}: {key}: unknown source {_get(given, 'source')!r}", _close_source(given)
+            f"{origin}: {key}: unknown source {_shorten(repr(_get(given, 'source')))}",
+            _close_source(given),
         )
     if kind == "union_tag_not_found":
         return NmtError(f"{origin}: {key}: key source is missing", f"one of: {', '.join(_SOURCES)}")
     message = str(first["msg"])
-    return NmtError(f"{origin}: {key}: {message[0].lower()}{message[1:]}, not {given!r}")
+    return NmtError(
+        f"{origin}: {key}: {message[0].lower()}{message[1:]}, not {_shorten(repr(given))}"
+    )
 
 
 def _unlikely(error: Any) -> int:
-    """Which of several errors to tell: the lowest, of equals the first."""
+    """Return the rank of an error: the first of the lowest rank is reported."""
     if error["type"] == "extra_forbidden":
-        return 0  # misspelt, a key is unknown and missing
-    # Of a number or a source, a section that stands there is meant to be a source.
+        return 0  # a misspelt key is also missing under its right name
+    # A mapping in place of a number or a source is meant to be a source.
     return 2 if error["type"] == "int_type" and isinstance(error["input"], dict) else 1
+
+
+def _shorten(text: str, max_chars: int = 100) -> str:
+    return text if len(text) <= max_chars else text[: max_chars - 1] + "…"
 
 
 def _get(value: Any, key: str) -> Any:

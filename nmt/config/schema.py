@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from nmt.config.sources import Source, _Section
+from nmt.config.sources import FilePath, Source, _Section
 
 
 class CleanConfig(_Section):
@@ -62,12 +61,12 @@ class CleanConfig(_Section):
 class DataConfig(_Section):
     """Input and output of ``nmt prepare``."""
 
-    dir: Path = Field(description="folder of the packed corpus")
+    dir: FilePath = Field(description="folder of the packed corpus")
     sources: list[Source] = Field(min_length=1, description="sources of training pairs")
     dev: int | Source = Field(500, description="number of pairs to hold out, or a source")
     test: int | Source = Field(500, description="number of pairs to hold out, or a source")
     seed: int = Field(1, ge=0, description="of the selection of held-out pairs")
-    exclude: list[Path] = Field(
+    exclude: list[FilePath] = Field(
         default_factory=list,
         description="text files; pairs that share a sentence with one, on either side, are dropped",
     )
@@ -246,7 +245,7 @@ class SearchConfig(_Section):
 class Config(_Section):
     """A whole configuration."""
 
-    run: Path = Field(description="run directory of the trained model and its journal")
+    run: FilePath = Field(description="run directory of the trained model and its journal")
     data: DataConfig
     model: ModelConfig = Field(default_factory=lambda: ModelConfig())
     train: TrainConfig = Field(default_factory=lambda: TrainConfig())

@@ -2,10 +2,36 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+
+def _to_path(value: object) -> object:
+    """Accept dates and numbers, which YAML makes of some names; expand ``~``."""
+    if isinstance(value, (date, int, float)) and not isinstance(value, bool):
+        value = str(value)
+    return Path(value).expanduser() if isinstance(value, (str, Path)) else value
+
+
+FilePath = Annotated[Path, BeforeValidator(_to_path)]
+
+_ENCODINGS = {
+    "gbk": "gb18030", "gb2312": "gb18030", "cp936": "gb18030", "utf-8-sig": "utf-8",
+    "utf8": "utf-8", "utf16": "utf-16", "utf-16-le": "utf-16", "utf-16-be": "utf-16",
+    "utf-16le": "utf-16", "utf-16be": "utf-16",
+}  # fmt: skip
+
+
+def _to_encoding(value: object) -> object:
+    """Replace other names of an encoding, and subsets of GB18030."""
+    name = value.lower().replace("_", "-") if isinstance(value, str) else value
+    return _ENCODINGS.get(name, name) if isinstance(name, str) else name
+
+
+Encoding = Annotated[Literal["utf-8", "gb18030", "big5", "utf-16"], BeforeValidator(_to_encoding)]
 
 
 class _Section(BaseModel):
@@ -30,11 +56,11 @@ class _Source(_Section):
 
 
 class _FileSource(_Source):
-    path: Path = Field(description="file; .gz .bz2 .xz .zst are decompressed, - is stdin")
+    path: FilePath = Field(description="file; .gz .bz2 .xz .zst are decompressed, - is stdin")
 
 
 class _TextSource(_FileSource):
-    encoding: Literal["utf-8", "gb18030", "big5", "utf-16"] = Field("utf-8")
+    encoding: Encoding = Field("utf-8", description="also gbk, gb2312, cp936, utf-8-sig")
 
 
 class HskSource(_Source):
@@ -79,9 +105,9 @@ class ParallelSource(_Source):
     """Two files whose lines correspond."""
 
     source: Literal["parallel"]
-    src: Path = Field(description="Chinese, one sentence a line")
-    trg: Path = Field(description="English, the same number of lines")
-    encoding: Literal["utf-8", "gb18030", "big5", "utf-16"] = Field("utf-8")
+    src: FilePath = Field(description="Chinese, one sentence a line")
+    trg: FilePath = Field(description="English, the same number of lines")
+    encoding: Encoding = Field("utf-8", description="also gbk, gb2312, cp936, utf-8-sig")
 
 
 class TmxSource(_FileSource):

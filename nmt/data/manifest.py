@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nmt.config.schema import DataConfig
 from nmt.errors import NmtError
+from nmt.io.write import file_sha256
 
 FORMAT = 3
 MANIFEST = "manifest.json"
@@ -150,18 +152,39 @@ def _format_of(content: bytes) -> int | None:
 
 
 def check_prepared(data: DataConfig, manifest: Manifest) -> None:
-    """Refuse a corpus whose text was treated differently from what the configuration says.
+    """Refuse a corpus that was prepared with another data section or from other files.
+
+    The checksums of source files are compared where the files still exist.
 
     Raises:
-        NmtError: with the key and both values.
+        NmtError: with the keys and their values, or the changed files.
     """
-    config = manifest.config
-    for key, old, new in (
-        ("data.to_simplified", config["to_simplified"], data.to_simplified),
-        ("data.clean.max_pieces", config["clean"]["max_pieces"], data.clean.max_pieces),
-    ):
-        if old != new:
-            raise NmtError(
-                f"{data.dir}: was prepared with {key}={old}, the configuration says {new}",
-                "run nmt prepare with the same --config and --set, or put the key back",
-            )
+    config = data.model_dump(mode="json", exclude={"dir"})
+    changed = [
+        f"{key}={old}, the configuration says {new}"
+        for key, old, new in _differences("data", manifest.config, config)
+    ]
+    hint = "run nmt prepare with the same --config and --set"
+    if changed:
+        raise NmtError(
+            f"{data.dir}: was prepared with {'; '.join(changed)}", f"{hint}, or put the key back"
+        )
+    files = [
+        path
+        for path, digest in manifest.sources.items()
+        if digest and Path(path).is_file() and file_sha256(Path(path)) != digest
+    ]
+    if files:
+        raise NmtError(f"{data.dir}: {', '.join(files)} changed after nmt prepare", hint)
+
+
+def _differences(key: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the keys below `key` whose values differ, with both values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in {**old, **new}:
+            yield from _differences(f"{key}.{name}", old.get(name), new.get(name))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for index, (first, second) in enumerate(zip(old, new, strict=True)):
+            yield from _differences(f"{key}.{index}", first, second)
+    elif old != new:
+        yield key, old, new

@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from nmt.errors import NmtError, where
 
+MAX_LINE = 1 << 26  # bytes; a longer line is not text
 BOM = b"\xef\xbb\xbf"
 
 
@@ -46,7 +47,7 @@ COMPRESSED = tuple(_OPENERS)
 
 
 class Meter:
-    """How far a number of files have been read, by their bytes on disk.
+    """Progress through several files, in bytes on disk.
 
     Args:
         total: bytes of all files that will be read.
@@ -63,7 +64,7 @@ class Meter:
 
     @property
     def fraction(self) -> float:
-        """0 to 1; 0 if nothing is known, as for standard input."""
+        """0 to 1; 0 if unknown, as for standard input."""
         for file in [file for file in self._open if file.closed]:
             self._done += Path(file.name).stat().st_size
             self._open.remove(file)
@@ -88,7 +89,8 @@ def open_bytes(path: Path, meter: Meter | None = None) -> Iterator[IO[bytes]]:
             file: IO[bytes] = stack.enter_context(path.open("rb"))
             if meter is not None:
                 meter.watch(file)
-            opener = _OPENERS.get(path.suffix)
+            opener = _OPENERS.get(path.suffix.lower())
+            _refuse_other_formats(path, file, compressed=opener is not None)
             if opener is not None:
                 file = stack.enter_context(opener(file))
         except FileNotFoundError:
@@ -98,6 +100,34 @@ def open_bytes(path: Path, meter: Meter | None = None) -> Iterator[IO[bytes]]:
         except OSError as error:
             raise NmtError(f"{path}: {error.strerror or error}") from error
         yield file
+
+
+_MAGIC = {
+    b"\x1f\x8b": ("gzip", ".gz"), b"BZh": ("bzip2", ".bz2"), b"\xfd7zXZ": ("xz", ".xz"),
+    b"\x28\xb5\x2f\xfd": ("zstd", ".zst"),
+}  # fmt: skip
+_DOCUMENTS = {
+    b"PK\x03\x04": "a zip archive or an office document", b"%PDF-": "a PDF document",
+    b"\xd0\xcf\x11\xe0": "an office document",
+}  # fmt: skip
+
+
+def _refuse_other_formats(path: Path, file: Any, *, compressed: bool) -> None:
+    """Raise for Git LFS pointers, archives, documents, and compressed files without suffix."""
+    head = file.peek(64)[:64] if path.is_file() else b""
+    if head.startswith(b"version https://git-lfs.github.com/spec/"):
+        raise NmtError(f"{path}: is a Git LFS pointer, not the file itself", "git lfs pull")
+    for magic, (name, suffix) in _MAGIC.items():
+        if head.startswith(magic) and not compressed:
+            raise NmtError(
+                f"{path}: is {name} data without the suffix {suffix}",
+                f"mv {path} {path}{suffix}, and name that file",
+            )
+    for magic, name in _DOCUMENTS.items():
+        if head.startswith(magic):
+            raise NmtError(
+                f"{path}: is {name}, not text", "export it as text, CSV or TMX, or extract it"
+            )
 
 
 def check_readable(path: Path) -> None:
@@ -122,8 +152,8 @@ def read_lines(
 ) -> Generator[str, None, None]:
     r"""Yield the lines of a file without their final ``\n``.
 
-    A byte-order mark at the start is dropped and so is one ``\r`` before a line
-    end (files from Windows); a missing final newline makes no extra line.
+    A byte-order mark at the start is removed, and so is ``\r`` before a line end (files
+    from Windows); a missing final newline makes no extra line.
 
     Args:
         path: the file, or ``-``.
@@ -137,10 +167,15 @@ def read_lines(
     number = 0
     with open_bytes(path, meter) as file:
         try:
-            raw_lines = _utf16_lines(file) if encoding == "utf-16" else file
+            raw_lines = _utf16_lines(file) if encoding == "utf-16" else _raw_lines(file)
             for number, raw in enumerate(raw_lines, start=1):
                 if number == 1:
                     raw = raw.removeprefix(BOM)
+                    _check_first_line(raw, path, encoding)
+                if len(raw) > MAX_LINE:
+                    raise NmtError(
+                        f"{where(path, number)}: line longer than {MAX_LINE >> 20} MB, not text"
+                    )
                 yield decode_line(raw, path, number, encoding, errors)
         except UnicodeDecodeError as error:
             raise NmtError(
@@ -153,31 +188,59 @@ def read_lines(
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether decompression or the disk, not our code, raised this while reading."""
-    # zstd's own error has no base class but Exception.
+    """Whether decompression or the disk raised this exception."""
+    # The exception of zstd has no specific base class.
     known = (EOFError, zlib.error, lzma.LZMAError, OSError)
     return isinstance(error, known) or type(error).__name__ == "ZstdError"
 
 
 def damaged(path: object, number: int, error: Exception) -> NmtError:
-    """The message for compressed data that can't be read on after line `number`."""
+    """Return the error for compressed data that is damaged after line `number`."""
     return NmtError(
         f"{where(path, number or None)}: compressed data is damaged or cut off ({error})",
         "make or fetch the file again; nothing was written",
     )
 
 
-def _utf16_lines(file: IO[bytes]) -> Iterator[bytes]:
-    with io.TextIOWrapper(file, encoding="utf-16", newline="\n") as text:
-        for line in text:
-            # A lone surrogate can't come out of the decoder, so this can't fail.
+def _raw_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield lines; one longer than `MAX_LINE` is cut just above it."""
+    while line := file.readline(MAX_LINE + 1):
+        yield line
+
+
+_MARKUP = (b"<?xml", b"<!doctype", b"<srcset", b"<refset", b"<tstset", b"<mteval", b"<url>")
+
+
+def _check_first_line(raw: bytes, path: Path, encoding: str | None) -> None:
+    """Raise for SGML and XML files, and for corpus files whose lines end in CR alone."""
+    if raw.lstrip()[:16].lower().startswith(_MARKUP):
+        raise NmtError(
+            f"{path}: is SGML or XML markup, not one sentence a line",
+            "extract the text first, for example: "
+            r"sed -n 's/.*<seg[^>]*>\(.*\)<\/seg>.*/\1/p' IN > OUT",
+        )
+    if encoding is not None and not raw.endswith(b"\n") and raw.rstrip(b"\r").count(b"\r") > 1:
+        raise NmtError(
+            f"{path}: its lines end in CR alone", r"convert the file: tr '\r' '\n' < IN > OUT"
+        )
+
+
+def _utf16_lines(file: Any) -> Iterator[bytes]:
+    """Yield lines as UTF-8. Without a byte-order mark the byte order is guessed."""
+    head = file.peek(1024)[:1024]
+    codec = "utf-16"
+    if not head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        # ASCII characters, such as tabs and line ends, have a zero high byte.
+        codec = "utf-16-be" if head[::2].count(0) > head[1::2].count(0) else "utf-16-le"
+    with io.TextIOWrapper(file, encoding=codec, newline="\n") as text:
+        while line := text.readline(MAX_LINE + 1):
             yield line.encode()
 
 
 def decode_line(
     raw: bytes, path: object, number: int, encoding: str | None = None, errors: str = "strict"
 ) -> str:
-    r"""Decode one line of bytes, its ``\n`` or ``\r\n`` removed.
+    r"""Decode one line of bytes without its line end, ``\n``, ``\r\n`` or ``\r\r\n``.
 
     Args:
         raw: the line.
@@ -187,13 +250,10 @@ def decode_line(
         errors: likewise.
 
     Raises:
-        NmtError: the bytes are not in the encoding; names file, line and, for Chinese
-            text in another one, which it looks like.
+        NmtError: the bytes are not in the encoding; with file, line and the likely
+            encoding.
     """
-    if raw.endswith(b"\n"):
-        raw = raw[:-1]
-    if raw.endswith(b"\r"):
-        raw = raw[:-1]
+    raw = raw.removesuffix(b"\n").rstrip(b"\r")
     codec = encoding if encoding in ("gb18030", "big5") else "utf-8"
     try:
         return raw.decode(codec, errors)
@@ -211,8 +271,8 @@ def decode_line(
         ) from error
 
 
-# The commonest characters of Chinese text in either script: what tells one encoding's
-# reading from another's, since GB18030 makes characters of almost any bytes.
+# Frequent characters of Chinese text in both scripts. They identify the right encoding, since
+# almost any bytes are valid GB18030.
 _COMMON = frozenset(
     "的一是不了人我在有他这这中大来上国个到说们为子和你地出道也时年得就那要下以生会自着去之过家"
     "学对可她里后小么心多天而能好都然没日于起还发成事只作当想看文无开手十用主行方又如前所本见经"
@@ -221,9 +281,11 @@ _COMMON = frozenset(
 
 
 def _guess_encoding(raw: bytes, codec: str) -> tuple[str, str] | None:
-    """The encoding these bytes are most likely in, and how they read in it."""
+    """Return the most likely encoding of these bytes, and the text in it."""
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "UTF-16", raw.decode("utf-16", "replace")[:20].replace("\ufffd", "")
+    if raw.count(0) > len(raw) // 8:  # no byte-order mark
+        return "UTF-16", raw.decode("utf-16-le", "replace")[:20].replace("\ufffd", "")
     best: tuple[int, str, str] = (0, "", "")
     for name in ("GB18030", "Big5", "UTF-8"):
         if name.lower() == codec:

@@ -45,7 +45,8 @@ def prepare(
 
     loaded = load_config(config, set_)
     manifest, worked = run_prepare(loaded, workers, check_leak or [])
-    logger.info(summary(manifest))
+    if worked:
+        logger.info(summary(manifest))
     state = "prepared" if worked else "unchanged, nothing to do"
     logger.info(f"report: {loaded.data.dir / 'report.html'}")
     logger.info(f"{loaded.data.dir}: {state}")

@@ -22,16 +22,12 @@ def section_train(bench: Bench) -> Found:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         most, half = settings.train_updates, settings.train_updates // 2
-        pair = folder / "unread.tsv"  # the corpus is prepared; a configuration names a source
-        pair.write_text("一\tone\n", encoding="utf-8")
         prepared = load_manifest(Path(settings.corpus)).config
-        known = {"to_simplified": prepared["to_simplified"], "clean": prepared["clean"]}
 
         def train(run: str, updates: int) -> float:
             tree = {
                 "run": str(folder / run),
-                "data": {**known, "dir": settings.corpus,
-                         "sources": [{"source": "tsv", "path": str(pair)}]},
+                "data": {**prepared, "dir": settings.corpus},
                 "model": settings.shape(settings.main),
                 "train": {
                     "batch_tokens": settings.tokens // 2, "max_updates": updates, "epochs": 1000,

@@ -205,7 +205,7 @@ def test_standard_input_only_once(corpus: Run) -> None:
         ),
         (
             "b.csv", 'zh,en\n一,"one\n'.encode(), "{source: csv, path: b.csv}",
-            "b.csv:2: not CSV: unexpected end of data",
+            "b.csv:2: not CSV: a quote is not closed (unexpected end of data)",
         ),
         (
             "b.jsonl", b'{"zh": 1, "en": "one"}\n', "{source: jsonl, path: b.jsonl}",

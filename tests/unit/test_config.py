@@ -78,7 +78,7 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
 
 def test_a_repeated_key_is_an_error(tmp_path: Path) -> None:
     path = write(tmp_path, SMALL + "run: again\n")
-    assert fails(path).message == f"{path}:5: not YAML: key run stands twice"
+    assert fails(path).message == f"{path}:5: not YAML: key run is repeated"
 
 
 def test_not_yaml(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_dash_is_standard_input_and_keys_can_be_merged(tmp_path: Path) -> None
     [
         ("train.epochs", "--set train.epochs: not of the form section.key=value"),
         ("data.sources.7.path=x", "--set data.sources.7.path=x: data.sources is a list of 1, "
-         "7 is not a place in it"),
+         "7 is not an index of it"),
         ("run.x=1", "--set run.x=1: run has no keys under it"),
     ],
 )  # fmt: skip
@@ -163,7 +163,7 @@ def test_inconsistent_values_are_refused(tmp_path: Path, override: str, message:
 def test_files_that_are_not_a_configuration(tmp_path: Path) -> None:
     assert fails(tmp_path).message == f"{tmp_path}: Is a directory"
     path = write(tmp_path, SMALL + "1: x\n")
-    assert fails(path).message.endswith(": not YAML: key 1 is not a word")
+    assert fails(path).message.endswith(": not YAML: key 1 is not a string")
     path.write_bytes("run: 跑\n".encode("gb18030"))
     assert fails(path).message == f"{path}: not valid UTF-8, so not a configuration file"
 
@@ -184,3 +184,47 @@ def test_a_similar_configuration_is_suggested(
     with pytest.raises(NmtError) as caught:
         load_config(Path(name))
     assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize("name", ["runs/a #2", "2024-05-01", "123", "1.10", "null"])
+def test_a_path_is_text_on_the_command_line(tmp_path: Path, name: str) -> None:
+    assert load_config(write(tmp_path, SMALL), [f"run={name}"]).run == Path(name)
+
+
+@pytest.mark.parametrize(("name", "path"), [("2024-05-01", "2024-05-01"), ("123", "123")])
+def test_a_date_or_a_number_is_a_path_in_a_file(tmp_path: Path, name: str, path: str) -> None:
+    text = SMALL.replace("run: r", f"run: {name}")
+    assert load_config(write(tmp_path, text)).run == Path(path)
+
+
+def test_the_home_directory_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_config(write(tmp_path, SMALL), ["run=~/x"]).run == tmp_path / "x"
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding"),
+    [("gbk", "gb18030"), ("GB2312", "gb18030"), ("cp936", "gb18030"), ("utf-8-sig", "utf-8")],
+)
+def test_other_names_of_an_encoding(tmp_path: Path, name: str, encoding: str) -> None:
+    config = load_config(write(tmp_path, SMALL), [f"data.sources.0.encoding={name}"])
+    assert config.data.sources[0].encoding == encoding  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("merge", ["", "<<: "])
+def test_an_alias_bomb_is_refused(tmp_path: Path, merge: str) -> None:
+    lines = ["a0: &a0 {x: 1, y: 2}"]
+    for i in range(1, 12):
+        items = ", ".join([f"*a{i - 1}"] * 9)
+        lines.append(f"a{i}: &a{i} {{{merge}[{items}]}}" if merge else f"a{i}: &a{i} [{items}]")
+    path = write(tmp_path, SMALL + "\n".join(lines) + "\n")
+    assert "more than 100000 values after expanding aliases" in fails(path).message
+    path = write(tmp_path, SMALL + "a: &a [*a]\n")
+    assert "after expanding aliases" in fails(path).message
+    path = write(tmp_path, SMALL + "a: " + "[" * 5000 + "\n")
+    assert "nested too deeply" in fails(path).message
+
+
+def test_a_value_in_a_message_is_shortened(tmp_path: Path) -> None:
+    path = write(tmp_path, SMALL + f"train: {{epochs: {'x' * 5000}}}\n")
+    assert len(fails(path).message) < len(str(path)) + 250

@@ -80,7 +80,7 @@ def test_as_many_in_as_kept_and_dropped(rows: list[tuple[str, str]], size: int) 
         done = clean_chunk(CleanConfig(require_han=False, forbid_han=False), True, 0.0, chunk)
         read += done.read
         lines = done.lines.split(b"\n")[:-1]
-        assert done.keys.shape == (3, len(lines))
+        assert done.keys.shape == (4, len(lines))
         assert done.statistics.counts["pairs"] == len(lines)
         kept += lines
         dropped += done.drops.counts.total()

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import itertools
 import json
+import re
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,21 +51,51 @@ def read_csv(source: CsvSource, meter: Meter | None = None) -> Generator[Pair, N
     """Stream the pairs of a CSV file with names in its first line."""
     csv.field_size_limit(1 << 27)  # a long cell is dropped and counted by the cleaning rules
     with contextlib.closing(read_lines(source.path, source.encoding, meter)) as lines:
-        rows = csv.reader((line + "\n" for line in lines), delimiter=source.delimiter, strict=True)
+        first = next(lines, "")
+        delimiter, skipped = _delimiter(source, first), 0
+        if _SEPARATOR_LINE.fullmatch(first):
+            first, skipped = next(lines, ""), 1
+        text = (line + "\n" for line in itertools.chain([first], lines))
+        rows = csv.reader(text, delimiter=delimiter, strict=True)
+        row_end = 0  # line number of the end of the last complete row
         try:
             header = next(rows, [])
+            row_end = rows.line_num
             columns = [_column(source.path, name, header) for name in (source.src, source.trg)]
             for row in rows:
+                row_end = rows.line_num
                 if not row:  # a blank line
                     yield Pair("", "")
                     continue
-                _check_width(source.path, rows.line_num, row, header)
+                _check_width(source.path, skipped + rows.line_num, row, header)
                 yield Pair(row[columns[0]], row[columns[1]])
         except csv.Error as error:
+            if "unexpected end" in str(error) or "field larger" in str(error):
+                raise NmtError(
+                    f"{where(source.path, skipped + row_end + 1)}: not CSV: a quote is not closed "
+                    f"({error})",
+                    "close the quote; a quote inside a quoted cell is written twice",
+                ) from error
             raise NmtError(
-                f"{where(source.path, rows.line_num)}: not CSV: {error}",
+                f"{where(source.path, skipped + rows.line_num)}: not CSV: {error}",
                 "a quote inside a quoted cell is written twice",
             ) from error
+
+
+_SEPARATOR_LINE = re.compile(r"sep=(.)", re.IGNORECASE)  # written by spreadsheet programs
+
+
+def _delimiter(source: CsvSource, first: str) -> str:
+    """Return the delimiter: as configured, of a ``sep=`` line, or found in the header."""
+    if "delimiter" in source.model_fields_set:
+        return source.delimiter
+    if match := _SEPARATOR_LINE.fullmatch(first):
+        return match[1]
+    for delimiter in (source.delimiter, ";", "\t", "|"):
+        names = next(csv.reader([first], delimiter=delimiter), [])
+        if source.src in names and source.trg in names:
+            return delimiter
+    return source.delimiter
 
 
 def _column(path: Path, name: str, header: list[str]) -> int:
@@ -92,7 +123,7 @@ def read_jsonl(source: JsonlSource, meter: Meter | None = None) -> Generator[Pai
                 continue
             position = where(source.path, number)
             try:
-                record = json.loads(line)
+                record = json.loads(line.removeprefix("\ufeff"))  # of concatenated files
             except (ValueError, RecursionError) as error:
                 raise NmtError(f"{position}: not JSON: {error}") from None
             yield Pair(_lookup(record, source.src, position), _lookup(record, source.trg, position))
@@ -100,7 +131,9 @@ def read_jsonl(source: JsonlSource, meter: Meter | None = None) -> Generator[Pai
 
 def _lookup(record: Any, key: str, position: str) -> str:
     value = record
-    for part in key.split("."):
+    # A flattened record has the whole key.
+    parts = [key] if isinstance(record, dict) and key in record else key.split(".")
+    for part in parts:
         if not isinstance(value, dict) or part not in value:
             keys = ", ".join(value) if isinstance(value, dict) else f"a {type(value).__name__}"
             raise NmtError(
@@ -113,7 +146,8 @@ def _lookup(record: Any, key: str, position: str) -> str:
     if not isinstance(value, str):
         raise NmtError(f"{position}: {key} is {json.dumps(value)[:40]}, not text")
     # JSON can escape half of a surrogate pair, which UTF-8 cannot encode.
-    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    text = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text.replace("\r\n", "\n")
 
 
 def read_parallel(

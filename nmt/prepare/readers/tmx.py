@@ -110,7 +110,7 @@ def _unit(unit: ET.Element) -> Pair:
         side = side_of(language)
         segment = next((child for child in variant if _name(child) == "seg"), None)
         if side is not None and segment is not None and not texts[side]:
-            texts[side] = "".join(_visible(segment))
+            texts[side] = "".join(_visible(segment)).replace("\r\n", "\n")
     return Pair(texts["zh"], texts["en"])
 
 
