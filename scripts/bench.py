@@ -81,10 +81,8 @@ def train(
     vocab = {side: manifest.tokenizers[side].pieces for side in ("src", "trg")}
     sizes = SHAPES[shape]
     torch.manual_seed(1)
-    model = Seq2Seq(
-        src_vocab=vocab["src"], trg_vocab=vocab["trg"], attention="additive",
-        encoder_layers=1, dropout=0.2, word_dropout=0.1, **sizes,
-    )  # fmt: skip
+    config = ModelConfig(dropout=0.2, word_dropout=0.1, **sizes)
+    model = Seq2Seq(vocab["src"], vocab["trg"], config)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     loss_of = SummedLoss(model, 0.1, 0.0, chosen)
     lengths = (packed.src.lengths, packed.trg.lengths)
@@ -421,7 +419,7 @@ def gpu(
         raise NmtError(
             f"bench.py gpu: PyTorch {torch.__version__} sees no GPU",
             "the kernels alone, without one: "
-            "TRITON_INTERPRET=1 python scripts/kernel_checks.py --device cpu",
+            "TRITON_INTERPRET=1 python scripts/gpu/kernel_checks.py --device cpu",
         )
     settings = Settings(str(corpus.resolve()), None if run is None else str(run.resolve()))
     record = run_all(settings, output, seconds, only or [])
@@ -469,7 +467,7 @@ def widened(model: Seq2Seq, config: ModelConfig, sizes: dict[str, int], pieces: 
     small = config.model_dump()
     large = {**small, **sizes}
     vocab = model.encoder.embedding.num_embeddings
-    wide = Seq2Seq(src_vocab=vocab, trg_vocab=pieces, **large).eval()
+    wide = Seq2Seq(vocab, pieces, ModelConfig(**large)).eval()
     # Along each side of each matrix: blocks that grow, as (now, then).
     e, h, d, a = (
         (small[k], large[k])
@@ -483,8 +481,8 @@ def widened(model: Seq2Seq, config: ModelConfig, sizes: dict[str, int], pieces: 
         "decoder.attention.project.weight": ([a], [h, h]),
         "decoder.attention.project.bias": ([a],),
         "decoder.attention.score": ([a],),
-        "decoder.start.weight": ([d], [h, h]),
-        "decoder.start.bias": ([d],),
+        "decoder.initial.weight": ([d], [h, h]),
+        "decoder.initial.bias": ([d],),
         "decoder.word_gates.weight": (words, [e]),
         "decoder.word_gates.bias": (words,),
         "decoder.context_gates.weight": ([d] * 3, [h, h]),

@@ -26,7 +26,7 @@ def estimate_minutes(config: Config, corpus: Corpus) -> float:
     src_len = max(2, round(corpus.characters * _PIECES_PER_CHARACTER))
     trg_len = max(2, round(corpus.words * _PIECES_PER_WORD) + 1)
     rows = max(1, min(int(config.train.batch_tokens), _MAX_TOKENS) // trg_len)
-    model = Seq2Seq(src_vocab=_VOCABULARY, trg_vocab=_VOCABULARY, **config.model.model_dump())
+    model = Seq2Seq(_VOCABULARY, _VOCABULARY, config.model)
     src = torch.randint(BOS + 2, _VOCABULARY, (rows, src_len))
     trg = torch.randint(BOS + 2, _VOCABULARY, (rows, trg_len))
     batch = Batch(src, torch.ones_like(src, dtype=torch.bool), trg, trg, rows * trg_len)

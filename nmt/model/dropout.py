@@ -1,4 +1,4 @@
-"""Dropping numbers and whole words in training."""
+"""Element dropout and word dropout."""
 
 from __future__ import annotations
 
@@ -8,55 +8,56 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-_LEVELS = 1 << 16  # of a share, which 16 random bits decide
+_LEVELS = 1 << 16  # resolution of the rate: 16 random bits per element
 
 
 class Dropout(nn.Module):
-    """Zero a random share of numbers (Srivastava et al. 2014); no effect in evaluation.
+    """Zero random elements in training and scale the others by 1 / (1 - rate).
 
-    The numbers kept are scaled up, so that a sum of them is right on average. PyTorch's own
-    takes a CPU 15 ns a number to draw what is kept, a tenth of a whole training; here four numbers
-    share 64 random bits, which takes a fourth of that.
+    Srivastava et al. (2014). On a CPU `torch.nn.functional.dropout` draws one random number per
+    element (15 ns); here one 64-bit draw serves four elements, which takes a quarter of the time.
 
     Args:
-        share: dropped, 0 to 1; on a CPU to the nearest 65,536th.
+        rate: probability of zeroing an element; rounded to a multiple of 1/65,536 on a CPU.
     """
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, rate: float) -> None:
         super().__init__()
-        self.share = share
+        self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map a tensor to one of the same shape."""
-        if not self.training or self.share == 0:
+        """Return a tensor of the shape and type of `x`."""
+        if not self.training or self.rate == 0:
             return x
         if x.device.type != "cpu":
-            return functional.dropout(x, self.share)
-        return x * _kept(x.shape, self.share).to(x.dtype).mul_(1 / (1 - self.share))
+            return functional.dropout(x, self.rate)
+        return x * _keep_mask(x.shape, self.rate).to(x.dtype).mul_(1 / (1 - self.rate))
 
 
 class WordDropout(nn.Module):
-    """Zero the whole vector of a random share of tokens; no effect in evaluation.
+    """Zero the whole vectors of random tokens in training and scale the others.
 
-    The vectors kept are scaled up as in ordinary dropout (Gal & Ghahramani 2016; Sennrich &
-    Zhang 2019).
+    Gal & Ghahramani (2016); Sennrich & Zhang (2019).
+
+    Args:
+        rate: probability of zeroing a token.
     """
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, rate: float) -> None:
         super().__init__()
-        self.share = share
+        self.rate = rate
 
     def forward(self, embedded: Tensor) -> Tensor:
         """Map `[batch, length, embedding]` to the same shape."""
-        if not self.training or self.share == 0:
+        if not self.training or self.rate == 0:
             return embedded
-        kept = torch.rand(embedded.shape[:2], device=embedded.device) >= self.share
-        return embedded * (kept / (1 - self.share)).unsqueeze(2).to(embedded.dtype)
+        keep = torch.rand(embedded.shape[:2], device=embedded.device) >= self.rate
+        return embedded * (keep / (1 - self.rate)).unsqueeze(2).to(embedded.dtype)
 
 
-def _kept(shape: torch.Size, share: float) -> Tensor:
-    """True with a probability of 1 - `share`, drawn from torch's random state on the CPU."""
+def _keep_mask(shape: torch.Size, rate: float) -> Tensor:
+    """Return a boolean CPU tensor, True with probability 1 - `rate`."""
     count = math.prod(shape)
     bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(1 << 63), None)
-    least = min(round(share * _LEVELS), _LEVELS - 1) - _LEVELS // 2  # of a signed number
-    return (bits.view(torch.int16)[:count] >= least).view(shape)
+    threshold = min(round(rate * _LEVELS), _LEVELS - 1) - _LEVELS // 2  # int16 is signed
+    return (bits.view(torch.int16)[:count] >= threshold).view(shape)

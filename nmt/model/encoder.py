@@ -1,4 +1,4 @@
-"""The encoder: one state h_j for each source token, read from both sides (section 3.2)."""
+"""The bidirectional encoder: one state h_j per source token (section 3.2, appendix A.2.1)."""
 
 from __future__ import annotations
 
@@ -6,85 +6,71 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from nmt.config.schema import ModelConfig
 from nmt.model.dropout import Dropout, WordDropout
-from nmt.model.fast import recurrence_cuda
+from nmt.model.fast.recurrence import RecurrenceInputs, recurrence
 from nmt.symbols import PAD
 
-_WAYS = ("", "_reverse")  # behind the names of a layer's weights
-_SHUT = 100.0  # the sigmoid of it is 1, whatever a network adds to it
+_DIRECTIONS = ("", "_reverse")  # suffixes of the parameter names of nn.GRU
+_SATURATED = 100.0  # pre-activation whose sigmoid is 1, whatever the network adds to it
 
 
 class Encoder(nn.Module):
     """Bidirectional GRU over embedded source tokens.
 
     Args:
-        vocab: source pieces.
-        embedding: size of a token's vector.
-        hidden: GRU units in each direction.
-        layers: stacked bidirectional layers.
-        dropout: on embeddings, between layers, and on the states.
-        word_dropout: share of tokens whose whole vector is dropped in training.
-        bridge: add a token's own vector, projected, to its state: a short way from a word to its
-            translation (source-side bridging, Kuang et al. 2018).
-        norm: normalise what the attention reads, for each token over its numbers (Ba et al. 2016).
+        vocab: number of source pieces.
+        config: `source_bridge` adds the projected embedding of a token to its state (source-side
+            bridging, Kuang et al. 2018); `layer_norm` normalises the states (Ba et al. 2016).
+            Both apply with attention only.
+        dropout: rate on embeddings, between layers, and on the states.
     """
 
-    def __init__(
-        self,
-        vocab: int,
-        embedding: int,
-        hidden: int,
-        layers: int,
-        dropout: float,
-        word_dropout: float,
-        bridge: bool = False,
-        norm: bool = False,
-    ) -> None:
+    def __init__(self, vocab: int, config: ModelConfig, dropout: float) -> None:
         super().__init__()
+        embedding, state_size = config.embedding_dim, 2 * config.encoder_hidden
+        attends = config.attention == "additive"
         self.embedding = nn.Embedding(vocab, embedding, padding_idx=PAD)
-        self.word_dropout = WordDropout(word_dropout)
+        self.word_dropout = WordDropout(config.word_dropout)
         self.dropout = Dropout(dropout)
         self.gru = nn.GRU(
             embedding,
-            hidden,
-            layers,
+            config.encoder_hidden,
+            config.encoder_layers,
             batch_first=True,
             bidirectional=True,
-            dropout=dropout if layers > 1 else 0.0,
+            dropout=dropout if config.encoder_layers > 1 else 0.0,
         )
-        self.bridge = nn.Linear(embedding, 2 * hidden, bias=False) if bridge else None
-        self.norm = nn.LayerNorm(2 * hidden) if norm else None
+        bridge = attends and config.source_bridge
+        self.bridge = nn.Linear(embedding, state_size, bias=False) if bridge else None
+        self.norm = nn.LayerNorm(state_size) if attends and config.layer_norm else None
 
     def forward(self, src: Tensor, src_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Encode a batch.
 
         Args:
-            src: ids, PAD behind each sentence, `[batch, src_len]`.
-            src_mask: True where a real token is, `[batch, src_len]`; every sentence
-                has at least one.
+            src: ids, padded with PAD at the end, `[batch, src_len]`.
+            src_mask: True on real tokens, `[batch, src_len]`; at least one per sentence.
 
         Returns:
-            encoder_states: h_j = [forward state; backward state], with what the bridge adds,
-                normalised if they are to be, zero on padding, `[batch, src_len, 2*hidden]`.
-            summary: the forward state at the last token and the backward state at the
-                first, each of which has read the whole sentence, `[batch, 2*hidden]`.
+            encoder_states: h_j = [forward state; backward state], plus the bridge, normalised
+                with layer norm; zero on padding, `[batch, src_len, 2*hidden]`.
+            summary: the forward state at the last token and the backward state at the first,
+                `[batch, 2*hidden]`.
         """
         embedded = self.dropout(self.word_dropout(self.embedding(src)))
-        if recurrence_cuda.is_for(embedded):
-            encoder_states, summary = self._step_by_step(embedded, src_mask)
-        else:
-            encoder_states, summary = self._packed(embedded, src_mask)
+        run = self._run_recurrence if embedded.is_cuda else self._run_packed
+        encoder_states, summary = run(embedded, src_mask)
         if self.bridge is not None:
             encoder_states = encoder_states + self.bridge(embedded) * src_mask.unsqueeze(2)
         if self.norm is not None:
             encoder_states = self.norm(encoder_states) * src_mask.unsqueeze(2)
         return self.dropout(encoder_states), summary
 
-    def _packed(self, embedded: Tensor, src_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """PyTorch's own loop.
+    def _run_packed(self, embedded: Tensor, src_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Run `nn.GRU` on packed sequences: states `[batch, src_len, 2*hidden]` and summary.
 
-        Packing makes the backward GRU start at each sentence's own last token, so that a
-        padded neighbour changes nothing.
+        Packing starts the backward GRU at the last real token of each sentence.
         """
         packed = pack_padded_sequence(
             embedded, src_mask.sum(dim=1), batch_first=True, enforce_sorted=False
@@ -93,40 +79,43 @@ class Encoder(nn.Module):
         padded, _ = pad_packed_sequence(states, batch_first=True, total_length=embedded.shape[1])
         return padded, torch.cat([last[-2], last[-1]], dim=1)
 
-    def _step_by_step(self, embedded: Tensor, src_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The decoder's recurrence without attention, in each direction.
+    def _run_recurrence(self, embedded: Tensor, src_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Run each layer and direction with the decoder's recurrence, without attention.
 
-        cuDNN's loop would round to float16 under autocast, whatever that is told to round
-        to, and depend on lengths that the host knows, which a recording can't.
+        Under autocast cuDNN's GRU computes in float16 whatever type autocast has. Packing needs
+        the lengths on the host, which a CUDA graph cannot provide.
         """
-        between = self.gru.dropout
         states, last = embedded, embedded
         for layer in range(self.gru.num_layers):
             if layer:
-                states = nn.functional.dropout(states, between, self.training)
-            read = [self._direction(states, src_mask, f"l{layer}{way}") for way in _WAYS]
-            states = torch.cat([each for each, _ in read], dim=2) * src_mask.unsqueeze(2)
-            last = torch.cat([each for _, each in read], dim=1)
+                states = nn.functional.dropout(states, self.gru.dropout, self.training)
+            outputs = [
+                self._run_direction(states, src_mask, f"l{layer}{direction}")
+                for direction in _DIRECTIONS
+            ]
+            states = torch.cat([output for output, _ in outputs], dim=2) * src_mask.unsqueeze(2)
+            last = torch.cat([final for _, final in outputs], dim=1)
         return states, last
 
-    def _direction(self, x: Tensor, src_mask: Tensor, name: str) -> tuple[Tensor, Tensor]:
-        """States `[batch, src_len, hidden]` of one layer read one way, and the last of them.
+    def _run_direction(self, x: Tensor, src_mask: Tensor, name: str) -> tuple[Tensor, Tensor]:
+        """Return the states of one layer and direction, `[batch, src_len, hidden]`, and the last.
 
-        On padding the update gate is shut: the state stays what it is, which is zero where
-        reading begins there.
+        On padding the update gate is 1, so the state does not change.
         """
-        into, own, into_bias, own_bias = (
-            getattr(self.gru, f"{which}_{name}")
-            for which in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        input_weight, hidden_weight, input_bias, hidden_bias = (
+            getattr(self.gru, f"{parameter}_{name}")
+            for parameter in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
-        gates = nn.functional.linear(x, into, into_bias)
+        gates = nn.functional.linear(x, input_weight, input_bias)
         hidden = self.gru.hidden_size
-        shut = torch.zeros_like(gates[0, 0])
-        shut[hidden : 2 * hidden] = _SHUT
-        gates = torch.addcmul(gates, (~src_mask).unsqueeze(2).to(gates.dtype), shut)
-        turned = name.endswith("_reverse")
-        first = own.new_zeros(len(x), hidden)
-        states, _, _ = recurrence_cuda.recurrence(
-            gates.flip(1) if turned else gates, first, own, own_bias, *(None,) * 5
+        keep_state = torch.zeros_like(gates[0, 0])
+        keep_state[hidden : 2 * hidden] = _SATURATED
+        gates = torch.addcmul(gates, (~src_mask).unsqueeze(2).to(gates.dtype), keep_state)
+        reverse = name.endswith("_reverse")
+        initial_state = hidden_weight.new_zeros(len(x), hidden)
+        states, _, _ = recurrence(
+            RecurrenceInputs(
+                gates.flip(1) if reverse else gates, initial_state, hidden_weight, hidden_bias
+            )
         )
-        return states.flip(1) if turned else states, states[:, -1]
+        return states.flip(1) if reverse else states, states[:, -1]

@@ -185,10 +185,7 @@ class Run:
 
         initialise=False leaves the weights uninitialised (`load_state_dict` follows).
         """
-        model = self.config.model.model_dump()
-        return Seq2Seq(
-            src_vocab=len(self.src), trg_vocab=len(self.trg), initialise=initialise, **model
-        )
+        return Seq2Seq(len(self.src), len(self.trg), self.config.model, initialise=initialise)
 
     def tidy(self, update: int) -> None:
         """Remove leftovers of killed processes; training resumes from `update`.

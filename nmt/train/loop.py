@@ -31,7 +31,7 @@ from nmt.data.packed import PackedSet
 from nmt.device import compute_reproducibly, cores_of_a_worker
 from nmt.distributed import Workers, joining_workers
 from nmt.errors import NmtError
-from nmt.model.fast.recurrence_cuda import path_taken
+from nmt.model.fast.triton_launch import describe_kernels
 from nmt.run.directory import Run
 from nmt.run.journal import Journal, Window, environment
 from nmt.signals import Stop, stopping_on_signals
@@ -250,7 +250,7 @@ class _Training:
             + (f"; going on at update {progress.update:,}" if progress.update else "")
         )
         recorded = ", recorded as CUDA graphs" if self.gradient.recorded is not None else ""
-        logger.info(f"recurrence: {path_taken(self.device)}{recorded}")
+        logger.info(f"recurrence: {describe_kernels(self.device)}{recorded}")
         if self.workers.first and not plots.is_installed():
             logger.info(
                 "curves.svg is not drawn: matplotlib is missing (pip install 'nmt-zh-en[plots]')"

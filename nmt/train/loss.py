@@ -11,8 +11,9 @@ from torch.autograd.function import once_differentiable
 
 from nmt.data.batches import Batch
 from nmt.model import Seq2Seq
-from nmt.model.fast.kernels import Kernels, OnTriton, available
-from nmt.model.fast.weight import Weight, as_given, autocast_precision
+from nmt.model.fast.kernels import Kernels
+from nmt.model.fast.triton_launch import TritonKernels, triton_available
+from nmt.model.fast.weight import Weight, autocast_precision, no_autocast
 from nmt.symbols import PAD
 
 # Logits held in memory at a time: enough for efficient matmuls, or to keep a GPU busy.
@@ -103,7 +104,7 @@ def output_loss(
     """
     precision = autocast_precision(features.device.type, weight.dtype)
     features = features.to(weight.dtype)
-    with as_given(features):
+    with no_autocast(features):
         smoothed, plain = _OutputLoss.apply(  # type: ignore[no-untyped-call]
             features, weight, bias, reference, label_smoothing, precision
         )
@@ -112,7 +113,7 @@ def output_loss(
 
 def _kernels(features: Tensor) -> Kernels | None:
     """Return the fused cross-entropy kernels if they support the device of `features`."""
-    return OnTriton() if available(features) else None
+    return TritonKernels() if triton_available(features) else None
 
 
 class _OutputLoss(torch.autograd.Function):

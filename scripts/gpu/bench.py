@@ -7,7 +7,6 @@ a result.
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
 import traceback
 from collections.abc import Callable, Iterator
@@ -20,20 +19,21 @@ import torch
 from shapes import PIECES, SHAPES
 from torch import Tensor
 
-from nmt.config.schema import TrainConfig
+from nmt.config.schema import ModelConfig, TrainConfig
 from nmt.data.batches import Batch, Indices, make_batch, plan_epoch
 from nmt.data.manifest import load_manifest
 from nmt.data.packed import PackedSet
 from nmt.device import compute_reproducibly
 from nmt.model import Seq2Seq
-from nmt.model.fast import recurrence_cuda
-from nmt.model.fast.kernels import PLAIN, Kernels, OnTriton
+from nmt.model.fast import recurrence
+from nmt.model.fast.kernels import REFERENCE, Kernels
+from nmt.model.fast.triton_launch import TritonKernels
 from nmt.train.cuda_graphs import RecordedGradient, Recorder
 from nmt.train.gradient import SummedLoss
 from nmt.train.optimizer import Step
 
 Found = Iterator[tuple[str, Any]]
-Loop = Callable[..., tuple[Tensor, Tensor, Tensor]]
+Loop = Kernels
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Bench:
         self.settings = settings
         self.device = torch.device(settings.device)
         compute_reproducibly(self.device)
-        self.kernels: Kernels = OnTriton() if self.device.type == "cuda" else PLAIN
+        self.kernels: Kernels = TritonKernels() if self.device.type == "cuda" else REFERENCE
         self.corpus = PackedSet.open(Path(settings.corpus), "train")
         manifest = load_manifest(Path(settings.corpus))
         self.vocab = [manifest.tokenizers[side].pieces for side in ("src", "trg")]
@@ -107,11 +107,10 @@ class Bench:
     def network(self, shape: str, dropout: float, **keys: Any) -> Seq2Seq:
         """A network of a shape; `keys` are further ones of `nmt.model.Seq2Seq`."""
         src, trg = self.pieces(shape)
-        return Seq2Seq(
-            src_vocab=src, trg_vocab=trg, attention="additive", encoder_layers=1,
-            dropout=dropout, word_dropout=dropout / 2, **self.settings.shape(shape),
-            **keys,
-        )  # fmt: skip
+        sizes = self.settings.shape(shape)
+        options = {"attention_query": "state", "layer_norm": False, **keys}
+        config = ModelConfig(dropout=dropout, word_dropout=dropout / 2, **sizes, **options)
+        return Seq2Seq(src, trg, config)
 
     def plan(self, tokens: int) -> list[Indices]:
         """Sentences of some updates.
@@ -132,8 +131,8 @@ class Bench:
             torch.cuda.synchronize()
 
     def loop(self, kernels: Kernels) -> Loop:
-        """The GPU's recurrence on some kernels."""
-        return functools.partial(recurrence_cuda.recurrence, kernels=kernels)
+        """The recurrence on some kernels."""
+        return kernels
 
 
 @contextlib.contextmanager
@@ -142,10 +141,7 @@ def through(loop: Loop | None) -> Iterator[None]:
     if loop is None:
         yield
         return
-    with (
-        mock.patch.object(recurrence_cuda, "is_for", return_value=True),
-        mock.patch.object(recurrence_cuda, "recurrence", loop),
-    ):
+    with mock.patch.object(recurrence, "select_kernels", return_value=loop):
         yield
 
 

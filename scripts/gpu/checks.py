@@ -7,15 +7,15 @@ from typing import Any
 from unittest import mock
 
 import torch
-from kernel_checks import SMALL, Sizes, checks
 from shapes import SHAPES
 from torch import Tensor
 
 from gpu.bench import Bench, Found, Loop, Trainer, attempt
+from gpu.kernel_checks import SMALL, Sizes, checks
 from nmt.data.batches import Indices, make_batch
 from nmt.model import seq2seq
 from nmt.model.fast import recurrence
-from nmt.model.fast.kernels import PLAIN
+from nmt.model.fast.kernels import REFERENCE
 
 # Energies do not see a bias that all keys share; what norms scale and shift, an untrained
 # network hardly minds.
@@ -55,9 +55,9 @@ def section_update(bench: Bench) -> Found:
     expected = gradients(Bench(replace(bench.settings, device="cpu")), torch.float32, None)
 
     paths: list[tuple[str, torch.dtype, Loop | None, float]] = [
-        ("plain, float32", torch.float32, bench.loop(PLAIN), 1e-2),
+        ("plain, float32", torch.float32, bench.loop(REFERENCE), 1e-2),
         ("kernels, float32", torch.float32, bench.loop(bench.kernels), 1e-2),
-        ("plain, bfloat16", torch.bfloat16, bench.loop(PLAIN), 1e-1),
+        ("plain, bfloat16", torch.bfloat16, bench.loop(REFERENCE), 1e-1),
         ("kernels, bfloat16", torch.bfloat16, bench.loop(bench.kernels), 1e-1),
         ("the program's own choice, bfloat16", torch.bfloat16, None, 1e-1),
     ]

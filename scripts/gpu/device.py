@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from gpu.bench import Bench, Found, attempt
-from nmt.model.fast.kernels import why_not_triton
+from nmt.model.fast.triton_launch import why_not_triton
 
 
 def section_ceilings(bench: Bench) -> Found:

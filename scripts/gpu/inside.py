@@ -8,17 +8,18 @@ from typing import Any
 from unittest import mock
 
 import torch
-from kernel_checks import Sizes, cases
 from torch import Tensor
 
 from gpu.bench import Bench, Found, Loop, Trainer, attempt
 from gpu.device import timed
+from gpu.kernel_checks import Sizes, cases
 from gpu.speed import measured
 from gpu.work import kernel_bytes
 from nmt.data.batches import make_batch
 from nmt.model import seq2seq
 from nmt.model.fast import recurrence
-from nmt.model.fast.kernels import PLAIN, OnTriton
+from nmt.model.fast.kernels import REFERENCE
+from nmt.model.fast.triton_launch import TritonKernels
 
 
 def section_main(bench: Bench) -> Found:
@@ -121,17 +122,19 @@ def section_kernels(bench: Bench) -> Found:
     for sizes in (Sizes(rows, src_len, steps, *widths), Sizes(-(-rows // 6), 48, 8, *widths)):
         made = cases(sizes, bench.device, torch.bfloat16)
         for name, case in made.items():
-            if name in ("look_backward_both", "gates_alone"):
+            if name in ("attend_backward_both", "gates_without_context"):
                 continue
 
             def both(case: Any = case, name: str = name, sizes: Sizes = sizes) -> dict[str, Any]:
                 buffers, repeats = case.buffers(), settings.repeats
                 fast = timed(bench, lambda: case.run(bench.kernels, *buffers), repeats)
-                plain = timed(bench, lambda: case.run(PLAIN, *buffers), max(2, repeats // 6))
+                plain = timed(bench, lambda: case.run(REFERENCE, *buffers), max(2, repeats // 6))
                 tiles = {}
-                if bench.device.type == "cuda" and name.startswith(("look", "spread")):
+                if bench.device.type == "cuda" and name.startswith(
+                    ("attend", "key_grads", "encoder_grads")
+                ):
                     for tile, warps in ((2048, 4), (4096, 8), (8192, 4), (8192, 8), (16384, 8)):
-                        kernels = OnTriton(tile, warps)
+                        kernels = TritonKernels(tile, warps)
                         tiles[f"{tile}, {warps} warps"] = 1e6 * timed(
                             bench, lambda kernels=kernels: case.run(kernels, *buffers), 10
                         )

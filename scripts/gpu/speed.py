@@ -14,7 +14,7 @@ from gpu.bench import Bench, Found, Loop, Trainer, attempt, empty_gpu
 from gpu.device import ceilings
 from gpu.work import counted
 from nmt.data.batches import make_batch
-from nmt.model.fast.kernels import PLAIN
+from nmt.model.fast.kernels import REFERENCE
 
 
 def measured(
@@ -115,7 +115,7 @@ def section_variants(bench: Bench) -> Found:
     """Other ways to compute the same: what each choice is worth."""
     settings = bench.settings
     ways: list[tuple[str, torch.dtype, Loop, bool]] = [
-        ("plain kernels", torch.bfloat16, bench.loop(PLAIN), True),
+        ("plain kernels", torch.bfloat16, bench.loop(REFERENCE), True),
         ("float32", torch.float32, bench.loop(bench.kernels), True),
         ("sums in any order", torch.bfloat16, bench.loop(bench.kernels), False),
     ]

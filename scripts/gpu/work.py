@@ -7,9 +7,9 @@ from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
-from kernel_checks import Sizes
 
 from gpu.bench import Bench
+from gpu.kernel_checks import Sizes
 from nmt.data.batches import Batch, make_batch
 from nmt.symbols import PAD
 
@@ -125,10 +125,13 @@ def kernel_bytes(name: str, sizes: Sizes, kept: int = 2) -> int:
     rows, u, states, h = sizes.batch, sizes.units, sizes.states, sizes.hidden
     source = rows * (sizes.src_len + 1) // 2
     return {
-        "look": source * (u + states) * kept + rows * (u + states) * kept + source * 4,
-        "look_backward": source * (u + states) * kept + rows * (2 * u + states) * kept + source * 8,
-        "look_finish": 2 * source * u * kept + sizes.trg_len * (rows * u * kept + source * 4),
-        "spread": source * states * kept + sizes.trg_len * (rows * states * kept + source * 4),
+        "attend": source * (u + states) * kept + rows * (u + states) * kept + source * 4,
+        "attend_backward": source * (u + states) * kept
+        + rows * (2 * u + states) * kept
+        + source * 8,
+        "key_grads": 2 * source * u * kept + sizes.trg_len * (rows * u * kept + source * 4),
+        "encoder_grads": source * states * kept
+        + sizes.trg_len * (rows * states * kept + source * 4),
         "cross_entropy": rows * (3 * u + 1) * 3 * kept,
         "gates": rows * h * (13 * kept + 8),
         "gates_backward": rows * h * (13 * kept + 8),

@@ -81,7 +81,7 @@ def test_the_program_itself(settings: Settings, tmp_path: Path) -> None:
     record = run_all(settings, tmp_path / "gpu.json", 300, ["train"], apart=False)
     assert failures(record) == []
     assert record["train"]["stopped and gone on"] == {"same_bits": True, "files": 2}
-    assert record["train"]["undisturbed"]["said"][-1].startswith("recurrence: plain PyTorch")
+    assert record["train"]["undisturbed"]["said"][-1].startswith("recurrence: PyTorch kernels")
 
 
 def test_a_section_in_its_own_process(settings: Settings, tmp_path: Path) -> None:
@@ -164,5 +164,5 @@ def test_without_a_gpu_it_is_refused(settings: Settings) -> None:
     assert done.stderr == (
         f"error: bench.py gpu: PyTorch {torch.__version__} sees no GPU\n"
         "hint: the kernels alone, without one: "
-        "TRITON_INTERPRET=1 python scripts/kernel_checks.py --device cpu\n"
+        "TRITON_INTERPRET=1 python scripts/gpu/kernel_checks.py --device cpu\n"
     )

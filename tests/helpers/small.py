@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nmt.config.schema import ModelConfig
 from nmt.data.alignment import PackedAlignment
 from nmt.data.packed import PackedSet, Side
 from nmt.model import Seq2Seq
@@ -46,11 +47,11 @@ def pack_alignment(
 def small_model(dropout: float = 0.0, size: int = 16) -> Seq2Seq:
     """Return a model with fixed initial weights and `size` units in each layer."""
     torch.manual_seed(1)
-    return Seq2Seq(
-        src_vocab=VOCAB, trg_vocab=VOCAB, attention="additive", embedding_dim=size,
-        encoder_hidden=size, encoder_layers=1, decoder_hidden=size, attention_hidden=size,
-        dropout=dropout, word_dropout=0.0,
+    config = ModelConfig(
+        embedding_dim=size, encoder_hidden=size, decoder_hidden=size, attention_hidden=size,
+        dropout=dropout, word_dropout=0.0, attention_query="state", layer_norm=False,
     )  # fmt: skip
+    return Seq2Seq(VOCAB, VOCAB, config)
 
 
 def gradients(model: Seq2Seq) -> dict[str, Tensor]:

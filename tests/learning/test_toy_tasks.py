@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 
+from nmt.config.schema import ModelConfig
 from nmt.data.batches import Batch
 from nmt.model import Seq2Seq
 from nmt.symbols import BOS, EOS, PAD
@@ -36,9 +37,19 @@ def toy_batch(reverse: bool, size: int, seed: int) -> tuple[Batch, list[list[int
 def learn(reverse: bool, updates: int) -> Seq2Seq:
     torch.manual_seed(0)
     model = Seq2Seq(
-        src_vocab=VOCAB, trg_vocab=VOCAB, attention="additive", embedding_dim=24, encoder_hidden=24,
-        encoder_layers=1, decoder_hidden=32, attention_hidden=24, dropout=0.0, word_dropout=0.0,
-    )  # fmt: skip
+        VOCAB,
+        VOCAB,
+        ModelConfig(
+            attention="additive",
+            embedding_dim=24,
+            encoder_hidden=24,
+            encoder_layers=1,
+            decoder_hidden=32,
+            attention_hidden=24,
+            dropout=0.0,
+            word_dropout=0.0,
+        ),
+    )
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for update in range(updates):
         batch, _ = toy_batch(reverse, 64, seed=update)
@@ -66,9 +77,19 @@ def test_a_tiny_model_learns(reverse: bool) -> None:
 def test_one_batch_can_be_learned_by_heart() -> None:
     torch.manual_seed(0)
     model = Seq2Seq(
-        src_vocab=VOCAB, trg_vocab=VOCAB, attention="additive", embedding_dim=16, encoder_hidden=16,
-        encoder_layers=1, decoder_hidden=24, attention_hidden=16, dropout=0.0, word_dropout=0.0,
-    )  # fmt: skip
+        VOCAB,
+        VOCAB,
+        ModelConfig(
+            attention="additive",
+            embedding_dim=16,
+            encoder_hidden=16,
+            encoder_layers=1,
+            decoder_hidden=24,
+            attention_hidden=16,
+            dropout=0.0,
+            word_dropout=0.0,
+        ),
+    )
     batch, _ = toy_batch(reverse=True, size=6, seed=1)
     assert (batch.trg_out == EOS).sum() == 6
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)

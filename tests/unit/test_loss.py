@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nmt.data.batches import make_batch
-from nmt.model.fast.kernels import PLAIN
+from nmt.model.fast.kernels import REFERENCE
 from nmt.symbols import EOS, PAD
 from nmt.train import loss as loss_module
 from nmt.train.loss import alignment_loss, batch_loss, output_loss
@@ -145,7 +145,7 @@ def test_the_output_layer_of_a_gpu_equals_the_other(
 ) -> None:
     batch = make_batch(random_corpus(6), np.arange(6))
     seen = []
-    for kernels in (None, PLAIN):
+    for kernels in (None, REFERENCE):
         monkeypatch.setattr(loss_module, "_kernels", lambda _, kernels=kernels: kernels)
         monkeypatch.setitem(loss_module._LOGITS_PER_CHUNK, "cpu", 7 * VOCAB)
         network = small_model()

@@ -1,93 +1,56 @@
-"""The network: padding changes nothing, attention is a distribution, the loop is the step."""
+"""The network: padding, attention, gradients, and the loop against the single step."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor
 
-from nmt.data.batches import Batch
+from nmt.config.schema import ModelConfig
 from nmt.model import Seq2Seq
 from nmt.model.encoder import Encoder
-from nmt.model.fast import recurrence_cuda
 from nmt.model.fast.recurrence import unroll
-from nmt.symbols import BOS, EOS, PAD
+from nmt.symbols import PAD
 from nmt.train.loss import batch_loss
-
-# asks: additive, with the last word in the query and the source words in what it finds.
-Kind = Literal["additive", "none", "asks"]
-KINDS = ("additive", "none", "asks")
+from tests.helpers.networks import KINDS, SOURCES, TARGETS, Kind, batch_of, network
 
 
-def build(attention: Kind = "additive", seed: int = 0, dropout: float = 0.0) -> Seq2Seq:
-    torch.manual_seed(seed)
-    return Seq2Seq(
-        src_vocab=23, trg_vocab=19, attention="none" if attention == "none" else "additive",
-        embedding_dim=8, encoder_hidden=7, encoder_layers=1, decoder_hidden=9, attention_hidden=6,
-        dropout=dropout,
-        word_dropout=dropout, source_bridge=attention == "asks", layer_norm=attention == "asks",
-        attention_query="state+word" if attention == "asks" else "state",
-    )  # fmt: skip
-
-
-def test_without_attention_nothing_is_left_that_only_attention_uses() -> None:
-    sizes = {
-        "embedding_dim": 8,
-        "encoder_hidden": 7,
-        "encoder_layers": 1,
-        "decoder_hidden": 9,
-        "attention_hidden": 6,
-    }
-    extras = {"attention_query": "state+word", "source_bridge": True, "layer_norm": True}
-    plain, asked = (
-        Seq2Seq(
-            src_vocab=23, trg_vocab=19, attention="none", dropout=0.0, word_dropout=0.0,
-            **sizes, **given,
-        )
-        for given in ({"layer_norm": True}, extras)
-    )  # fmt: skip
-    shapes = [{name: p.shape for name, p in m.state_dict().items()} for m in (plain, asked)]
+def test_options_of_the_attention_change_nothing_without_attention() -> None:
+    plain = network("none", layer_norm=True)
+    with_options = network(
+        "none", layer_norm=True, attention_query="state+word", source_bridge=True
+    )
+    shapes = [
+        {name: p.shape for name, p in model.state_dict().items()} for model in (plain, with_options)
+    ]
     assert shapes[0] == shapes[1]
 
 
-def batch_of(sources: list[list[int]], targets: list[list[int]]) -> Batch:
-    def pad(rows: list[list[int]]) -> torch.Tensor:
-        longest = max(map(len, rows))
-        return torch.tensor([row + [PAD] * (longest - len(row)) for row in rows])
-
-    src = pad(sources)
-    return Batch(
-        src, src != PAD,
-        pad([[BOS, *t] for t in targets]), pad([[*t, EOS] for t in targets]),
-        sum(len(t) + 1 for t in targets),
-    )  # fmt: skip
-
-
-SOURCES = [[5, 6, 7, 8], [9], [10, 11, 12, 13, 14, 15]]
-TARGETS = [[4, 5], [6, 7, 8, 9], [10]]
+def test_an_unresolved_dropout_is_an_error() -> None:
+    with pytest.raises(ValueError, match="dropout"):
+        Seq2Seq(23, 19, ModelConfig(dropout="auto"))
 
 
 @pytest.mark.parametrize("attention", KINDS)
 def test_a_pair_alone_equals_the_pair_in_a_padded_batch(attention: Kind) -> None:
-    model = build(attention).eval()
+    model = network(attention).eval()
     together = batch_of(SOURCES, TARGETS)
-    features, looked = model(together.src, together.src_mask, together.trg_in)
+    features, attentions = model(together.src, together.src_mask, together.trg_in)
     for row, (source, target) in enumerate(zip(SOURCES, TARGETS, strict=True)):
         alone = batch_of([source], [target])
-        own, own_looked = model(alone.src, alone.src_mask, alone.trg_in)
+        alone_features, alone_attention = model(alone.src, alone.src_mask, alone.trg_in)
         steps = len(target) + 1
-        torch.testing.assert_close(features[row, :steps], own[0], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(features[row, :steps], alone_features[0], rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(
-            looked[row, :steps, : len(source)], own_looked[0], rtol=1e-5, atol=1e-6
+            attentions[row, :steps, : len(source)], alone_attention[0], rtol=1e-5, atol=1e-6
         )
 
 
 @pytest.mark.parametrize("attention", KINDS)
 def test_the_loss_of_a_batch_is_the_sum_of_its_pairs(attention: Kind) -> None:
-    model = build(attention).eval()
+    model = network(attention).eval()
     whole = batch_loss(model, batch_of(SOURCES, TARGETS), 0.1)
     parts = [
         batch_loss(model, batch_of([s], [t]), 0.1) for s, t in zip(SOURCES, TARGETS, strict=True)
@@ -98,7 +61,7 @@ def test_the_loss_of_a_batch_is_the_sum_of_its_pairs(attention: Kind) -> None:
 
 
 def test_attention_is_zero_on_padding_and_sums_to_one() -> None:
-    model = build().eval()
+    model = network().eval()
     batch = batch_of(SOURCES, TARGETS)
     _, attention = model(batch.src, batch.src_mask, batch.trg_in)
     padding = ~batch.src_mask.unsqueeze(1).expand_as(attention)
@@ -107,8 +70,8 @@ def test_attention_is_zero_on_padding_and_sums_to_one() -> None:
 
 
 def test_attention_follows_the_equations_of_the_paper() -> None:
-    """e_ij = v·tanh(W s + U h), a = softmax(e), c = sum a h, in plain loops."""
-    model = build().eval()
+    """e_ij = v·tanh(W s + U h), a = softmax(e), c = sum a h."""
+    model = network().eval()
     decoder = model.decoder
     batch = batch_of([SOURCES[0]], [TARGETS[0]])
     memory, state = model.encode(batch.src, batch.src_mask)
@@ -121,53 +84,53 @@ def test_attention_follows_the_equations_of_the_paper() -> None:
             decoder.attention.score @ torch.tanh(query_weights @ state[0] + query_bias + key)  # type: ignore[union-attr, operator]
         )
     expected = torch.softmax(torch.stack(energies), dim=0)
-    gates = decoder.from_words(decoder.embed(batch.trg_in[:, :1]))
+    gates = decoder.input_gates(decoder.embed(batch.trg_in[:, :1]))
     _, context, attention = decoder.step(gates, state.unsqueeze(1), memory)
     torch.testing.assert_close(attention[0, 0], expected)
     torch.testing.assert_close(context[0, 0], expected @ memory.encoder_states[0])
 
 
 @pytest.mark.parametrize("attention", KINDS)
-def test_the_loop_is_the_step_again_and_again(attention: Kind) -> None:
-    model = build(attention).eval()
+def test_the_loop_equals_repeated_steps(attention: Kind) -> None:
+    model = network(attention).eval()
     decoder = model.decoder
     batch = batch_of(SOURCES, TARGETS)
     memory, first = model.encode(batch.src, batch.src_mask)
-    gates = decoder.from_words(decoder.embed(batch.trg_in))
-    states, contexts, looked = unroll(decoder, gates, first, memory)
+    gates = decoder.input_gates(decoder.embed(batch.trg_in))
+    states, contexts, attentions = unroll(decoder, gates, first, memory)
     state = first.unsqueeze(1)
     for step in range(batch.trg_in.shape[1]):
-        state, context, attended = decoder.step(gates[:, step : step + 1], state, memory)
+        state, context, step_attention = decoder.step(gates[:, step : step + 1], state, memory)
         torch.testing.assert_close(states[:, step], state[:, 0])
         torch.testing.assert_close(contexts[:, step], context[:, 0])
-        torch.testing.assert_close(looked[:, step], attended[:, 0])
+        torch.testing.assert_close(attentions[:, step], step_attention[:, 0])
 
 
-def test_the_step_serves_several_hypotheses_at_once() -> None:
-    model = build().eval()
+def test_a_step_of_several_hypotheses_equals_single_steps() -> None:
+    model = network().eval()
     decoder = model.decoder
     batch = batch_of(SOURCES, TARGETS)
     memory, first = model.encode(batch.src, batch.src_mask)
-    states = first.unsqueeze(1) * torch.tensor([1.0, 0.5, -1.0])[:, None]  # three in each beam
+    states = first.unsqueeze(1) * torch.tensor([1.0, 0.5, -1.0])[:, None]  # three hypotheses
     tokens = torch.tensor([[4, 5, 6]]).expand(3, 3)
-    gates = decoder.from_words(decoder.embed(tokens))
+    gates = decoder.input_gates(decoder.embed(tokens))
     together = decoder.step(gates, states, memory)
     for beam in range(3):
         alone = decoder.step(gates[:, beam : beam + 1], states[:, beam : beam + 1], memory)
-        for one, all_ in zip(alone, together, strict=True):
-            torch.testing.assert_close(all_[:, beam : beam + 1], one)
+        for expected, results in zip(alone, together, strict=True):
+            torch.testing.assert_close(results[:, beam : beam + 1], expected)
 
 
 @pytest.mark.parametrize("attention", KINDS)
-def test_the_first_loss_is_that_of_guessing(attention: Kind) -> None:
-    loss = batch_loss(build(attention), batch_of(SOURCES, TARGETS), 0.0)
-    # With a norm before the readout's tanh, guesses are bolder from the start.
-    apart = 0.2 if attention == "asks" else 0.1
-    assert float(loss.plain) / loss.tokens == pytest.approx(math.log(19), rel=apart)
+def test_the_initial_loss_is_near_that_of_a_uniform_distribution(attention: Kind) -> None:
+    loss = batch_loss(network(attention), batch_of(SOURCES, TARGETS), 0.0)
+    # Layer norm before the readout's tanh makes the initial logits larger.
+    tolerance = 0.2 if attention == "state+word" else 0.1
+    assert float(loss.plain) / loss.tokens == pytest.approx(math.log(19), rel=tolerance)
 
 
-def test_label_smoothing_mixes_in_the_even_distribution() -> None:
-    model = build().eval()
+def test_label_smoothing_mixes_in_the_uniform_distribution() -> None:
+    model = network().eval()
     batch = batch_of(SOURCES, TARGETS)
     plain = batch_loss(model, batch, 0.0)
     assert plain.smoothed.item() == float(plain.plain)
@@ -182,14 +145,14 @@ def test_label_smoothing_mixes_in_the_even_distribution() -> None:
 
 def test_gradients_reach_every_weight() -> None:
     for attention in KINDS:
-        model = build(attention)
+        model = network(attention)
         torch.autograd.backward(batch_loss(model, batch_of(SOURCES, TARGETS), 0.1).smoothed)
         without = [name for name, p in model.named_parameters() if p.grad is None]
         assert without == []
 
 
-def test_word_dropout_takes_whole_words_in_training_only() -> None:
-    model = build(dropout=0.5)
+def test_word_dropout_zeroes_whole_vectors_in_training_only() -> None:
+    model = network(word_dropout=0.5)
     words = torch.ones(4, 50, 8)
     dropped = model.encoder.word_dropout(words)
     assert set(dropped.unique().tolist()) == {0.0, 2.0}
@@ -199,25 +162,30 @@ def test_word_dropout_takes_whole_words_in_training_only() -> None:
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_the_encoder_of_a_gpu_equals_pytorchs_own(
+def test_the_encoder_on_the_recurrence_equals_packed_sequences(
     layers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """GPUs run `_run_recurrence`, CPUs `_run_packed`."""
     torch.manual_seed(2)
-    encoder = Encoder(30, 8, 7, layers, 0.0, 0.0, bridge=True).double()
+    config = ModelConfig(
+        embedding_dim=8, encoder_hidden=7, encoder_layers=layers, word_dropout=0.0,
+        source_bridge=True, layer_norm=False,
+    )  # fmt: skip
+    encoder = Encoder(30, config, dropout=0.0).double()
     src = torch.randint(4, 30, (5, 6))
     mask = torch.arange(6) < torch.tensor([3, 6, 1, 5, 6]).unsqueeze(1)
     src[~mask] = PAD
 
-    def outcome() -> list[Tensor]:
+    def outputs_and_gradients() -> list[Tensor]:
         encoder.zero_grad()
         outputs = encoder(src, mask)
         torch.manual_seed(3)
         torch.autograd.backward(outputs, [torch.randn_like(output) for output in outputs])
         return [*outputs, *(p.grad.clone() for p in encoder.parameters() if p.grad is not None)]
 
-    expected = outcome()
-    monkeypatch.setattr(recurrence_cuda, "is_for", lambda tensor: tensor is not None)
-    found = outcome()
-    assert len(found) == len(expected) == 2 + 2 + 8 * layers
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other)
+    expected = outputs_and_gradients()
+    monkeypatch.setattr(Encoder, "_run_packed", Encoder._run_recurrence)
+    results = outputs_and_gradients()
+    assert len(results) == len(expected) == 2 + 2 + 8 * layers
+    for ours, theirs in zip(results, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)

@@ -1,4 +1,4 @@
-"""The search against brute force, greedy search, teacher forcing and a slow twin of itself."""
+"""Beam search against brute force, greedy search, teacher forcing and a slow implementation."""
 
 from __future__ import annotations
 
@@ -21,30 +21,27 @@ from nmt.translate.search import (
     length_penalty,
     max_length,
 )
+from tests.helpers.networks import Kind, network
 
-KINDS = ["additive", "none"]
+KINDS: tuple[Kind, ...] = ("additive", "none")
 SOURCES = [[4, 5, 6, 7, 8, 9], [5, 5, 4], [9], [8, 6, 7, 4]]
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Networks this small only lose by a second thread."""
+    """Small networks are faster on one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
 
 
-def random_model(seed: int, kind: str = "additive", trg_vocab: int = 7) -> Seq2Seq:
-    """A small network with weights large enough for its choices to be sharp."""
-    torch.manual_seed(seed)
-    model = Seq2Seq(
-        src_vocab=12, trg_vocab=trg_vocab, attention=kind, embedding_dim=6, encoder_hidden=5,
-        encoder_layers=1, decoder_hidden=8, attention_hidden=7, dropout=0.3, word_dropout=0.1,
+def random_model(seed: int, kind: Kind = "additive", trg_vocab: int = 7) -> Seq2Seq:
+    """Return a small network with weights large enough for sharp choices."""
+    model = network(
+        kind, seed=seed, src_vocab=12, trg_vocab=trg_vocab, std=0.7, embedding_dim=6,
+        encoder_hidden=5, decoder_hidden=8, attention_hidden=7, dropout=0.3, word_dropout=0.1,
     )  # fmt: skip
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(std=0.7)
     return model.eval()
 
 
@@ -58,8 +55,10 @@ def search(
 
 
 def next_log_probs(model: Seq2Seq, source: list[int], prefixes: list[list[int]]) -> Tensor:
-    """Teacher forcing over prefixes of one length: log-probabilities of what may follow BOS
-    and each id, `[prefixes, len + 1, vocab]`."""
+    """Return next-token log-probabilities under teacher forcing, `[prefixes, len + 1, vocab]`.
+
+    All prefixes have one length; they do not contain BOS.
+    """
     src, src_mask = pad_sources([source])
     count = len(prefixes)
     trg_in = torch.tensor([[BOS, *ids] for ids in prefixes])
@@ -69,7 +68,7 @@ def next_log_probs(model: Seq2Seq, source: list[int], prefixes: list[list[int]])
 
 
 def forced(model: Seq2Seq, source: list[int], same_length: list[list[int]]) -> list[float]:
-    """Teacher-forced log-probabilities of ids and EOS."""
+    """Return teacher-forced log-probabilities of ids and EOS."""
     log_probs = next_log_probs(model, source, same_length)
     out = torch.tensor([[*ids, EOS] for ids in same_length])
     return log_probs.gather(2, out.unsqueeze(2)).sum(dim=(1, 2)).tolist()
@@ -78,7 +77,7 @@ def forced(model: Seq2Seq, source: list[int], same_length: list[list[int]]) -> l
 def brute_force(
     model: Seq2Seq, source: list[int], alpha: float, vocab: int, longest: int
 ) -> list[tuple[float, list[int]]]:
-    """Every sequence there is: (score, ids), best first."""
+    """Return (score, ids) of every possible sequence, best first."""
     words = [id_ for id_ in range(vocab) if id_ not in SPECIALS]
     scored = []
     for length in range(1, longest + 1):
@@ -98,10 +97,9 @@ def slow_beam(
     no_repeat: int = 0,
     n_best: int | None = None,
 ) -> list[tuple[float, list[int]]]:
-    """Beam search in plain Python: (score, ids), best first.
+    """Beam search in plain Python; return (score, ids), best first.
 
-    It never stops early, and drops no open hypothesis unless `n_best` says how many
-    finished ones must be better than the best it could become.
+    With `n_best`, open hypotheses that cannot be among the `n_best` are dropped.
     """
     alive: list[tuple[float, list[int]]] = [(0.0, [])]
     finished: list[tuple[float, list[int]]] = []
@@ -129,7 +127,7 @@ def slow_beam(
 
 
 def repeats(ids: list[int], size: int) -> bool:
-    """Whether the last n-gram stands in the ids before."""
+    """Whether the last n-gram occurs before."""
     runs = [ids[at : at + size] for at in range(len(ids) - size + 1)]
     return bool(runs) and runs[-1] in runs[:-1]
 
@@ -137,10 +135,10 @@ def repeats(ids: list[int], size: int) -> bool:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("alpha", [0.0, 0.8, 2.0])
 @pytest.mark.parametrize("seed", range(4))
-def test_a_beam_as_wide_as_the_tree_is_brute_force(kind: str, alpha: float, seed: int) -> None:
+def test_a_beam_as_wide_as_the_tree_equals_brute_force(kind: Kind, alpha: float, seed: int) -> None:
     model = random_model(seed, kind)
-    found = search(model, SOURCES, longest=4, beam=3**4 + 3**3 + 9 + 3, alpha=alpha, n_best=10)
-    for source, hypotheses in zip(SOURCES, found, strict=True):
+    results = search(model, SOURCES, longest=4, beam=3**4 + 3**3 + 9 + 3, alpha=alpha, n_best=10)
+    for source, hypotheses in zip(SOURCES, results, strict=True):
         expected = brute_force(model, source, alpha, vocab=7, longest=4)[:10]
         assert [h.ids for h in hypotheses] == [ids for _, ids in expected]
         assert [h.score for h in hypotheses] == pytest.approx([s for s, _ in expected], abs=1e-4)
@@ -148,11 +146,11 @@ def test_a_beam_as_wide_as_the_tree_is_brute_force(kind: str, alpha: float, seed
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(5))
-def test_a_beam_of_one_is_greedy_search(kind: str, seed: int) -> None:
+def test_a_beam_of_one_equals_greedy_search(kind: Kind, seed: int) -> None:
     model = random_model(seed, kind, trg_vocab=30)
-    found = search(model, SOURCES, longest=12, beam=1)
+    results = search(model, SOURCES, longest=12, beam=1)
     lengths = set()
-    for source, (hypothesis,) in zip(SOURCES, found, strict=True):
+    for source, (hypothesis,) in zip(SOURCES, results, strict=True):
         ids: list[int] = []
         while len(ids) < 12:
             values = next_log_probs(model, source, [ids])[0, -1]
@@ -169,10 +167,10 @@ def test_a_beam_of_one_is_greedy_search(kind: str, seed: int) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("beam", [1, 2, 5, 12])
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 1.5])
-def test_log_probability_is_the_teacher_forced_one(kind: str, beam: int, alpha: float) -> None:
+def test_log_probabilities_equal_teacher_forcing(kind: Kind, beam: int, alpha: float) -> None:
     model = random_model(7, kind, trg_vocab=40)
-    found = search(model, SOURCES, longest=[9, 2, 14, 5], beam=beam, alpha=alpha, n_best=beam)
-    for source, hypotheses in zip(SOURCES, found, strict=True):
+    results = search(model, SOURCES, longest=[9, 2, 14, 5], beam=beam, alpha=alpha, n_best=beam)
+    for source, hypotheses in zip(SOURCES, results, strict=True):
         assert len(hypotheses) == beam
         for hypothesis in hypotheses:
             (expected,) = forced(model, source, [hypothesis.ids])
@@ -183,41 +181,43 @@ def test_log_probability_is_the_teacher_forced_one(kind: str, beam: int, alpha: 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.8, 2.0])
 @pytest.mark.parametrize("beam", [1, 2, 3, 6])
-def test_stopping_early_misses_nothing(beam: int, alpha: float) -> None:
+def test_early_stopping_loses_nothing(beam: int, alpha: float) -> None:
     for seed in range(6):
         model = random_model(seed, trg_vocab=9)
-        found = search(model, SOURCES, longest=9, beam=beam, alpha=alpha)
-        for source, hypotheses in zip(SOURCES, found, strict=True):
+        results = search(model, SOURCES, longest=9, beam=beam, alpha=alpha)
+        for source, hypotheses in zip(SOURCES, results, strict=True):
             best, _ = slow_beam(model, source, beam, alpha, longest=9)[0]
             assert hypotheses[0].score >= best - 1e-4
 
 
 @pytest.mark.parametrize("beam", [1, 2, 3, 6])
 @pytest.mark.parametrize("no_repeat", [0, 1, 2])
-def test_it_finds_what_its_slow_twin_finds(beam: int, no_repeat: int) -> None:
+def test_it_equals_the_slow_implementation(beam: int, no_repeat: int) -> None:
     for seed in range(6):
         model = random_model(seed, trg_vocab=9)
         n_best = min(2, beam)
-        found = search(model, SOURCES, 8, beam=beam, n_best=n_best, no_repeat=no_repeat)
-        for source, hypotheses in zip(SOURCES, found, strict=True):
-            twin = slow_beam(model, source, beam, 0.8, 8, no_repeat, n_best)[:n_best]
-            assert [h.ids for h in hypotheses] == [ids for _, ids in twin]
-            assert [h.score for h in hypotheses] == pytest.approx([s for s, _ in twin], abs=1e-4)
+        results = search(model, SOURCES, 8, beam=beam, n_best=n_best, no_repeat=no_repeat)
+        for source, hypotheses in zip(SOURCES, results, strict=True):
+            expected = slow_beam(model, source, beam, 0.8, 8, no_repeat, n_best)[:n_best]
+            assert [h.ids for h in hypotheses] == [ids for _, ids in expected]
+            assert [h.score for h in hypotheses] == pytest.approx(
+                [s for s, _ in expected], abs=1e-4
+            )
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_no_run_of_ids_stands_twice(size: int) -> None:
-    looped = 0
+def test_no_n_gram_occurs_twice(size: int) -> None:
+    repeated = 0
     for seed in range(5):
         model = random_model(seed, trg_vocab=9)
         free = search(model, SOURCES, 20, beam=3)
-        for hypotheses, open_ in zip(
+        for hypotheses, unrestricted in zip(
             search(model, SOURCES, 20, beam=3, no_repeat=size, n_best=3), free, strict=True
         ):
-            looped += any(repeats(open_[0].ids[:n], size) for n in range(1, 21))
+            repeated += any(repeats(unrestricted[0].ids[:n], size) for n in range(1, 21))
             for h in hypotheses:
                 assert not any(repeats(h.ids[:n], size) for n in range(1, len(h.ids) + 1))
-    assert looped  # or nothing would have been forbidden
+    assert repeated  # otherwise nothing was forbidden
 
 
 @pytest.mark.parametrize("beta", [0.2, 1.0])
@@ -225,8 +225,8 @@ def test_coverage_penalty_ranks_as_brute_force(beta: float) -> None:
     changed = 0
     for seed in range(4):
         model = random_model(seed)
-        found = search(model, SOURCES, 4, beam=3**4 + 3**3 + 9 + 3, beta=beta, n_best=5)
-        for source, hypotheses in zip(SOURCES, found, strict=True):
+        results = search(model, SOURCES, 4, beam=3**4 + 3**3 + 9 + 3, beta=beta, n_best=5)
+        for source, hypotheses in zip(SOURCES, results, strict=True):
             src, src_mask = pad_sources([source])
             scored = []
             for score, ids in brute_force(model, source, 0.8, vocab=7, longest=4):
@@ -243,7 +243,7 @@ def test_coverage_penalty_ranks_as_brute_force(beta: float) -> None:
     assert changed
 
 
-def test_coverage_penalty_is_that_of_wu_and_others() -> None:
+def test_coverage_penalty_follows_wu_et_al() -> None:
     covered = torch.tensor([[2.0, 0.5, 0.1], [1.0, 1.0, 0.0]])
     mask = torch.tensor([[True, True, True], [True, True, False]])
     expected = torch.tensor([0.3 * (math.log(0.5) + math.log(0.1)), 0.0])
@@ -253,11 +253,11 @@ def test_coverage_penalty_is_that_of_wu_and_others() -> None:
 def test_an_ensemble_averages_probabilities() -> None:
     models = [random_model(seed, trg_vocab=30) for seed in range(3)]
     src, src_mask = pad_sources(SOURCES)
-    found = beam_search(
+    results = beam_search(
         [Inference(model) for model in models], src, src_mask,
         beam=4, alpha=0.8, max_lengths=torch.tensor([9, 3, 5, 7]), n_best=4,
     )  # fmt: skip
-    for source, hypotheses in zip(SOURCES, found, strict=True):
+    for source, hypotheses in zip(SOURCES, results, strict=True):
         for h in hypotheses:
             each = torch.stack([next_log_probs(model, source, [h.ids])[0] for model in models])
             mean = torch.logsumexp(each, dim=0) - math.log(3)
@@ -266,7 +266,7 @@ def test_an_ensemble_averages_probabilities() -> None:
             torch.testing.assert_close(h.attention.sum(dim=1), torch.ones(len(h.ids) + 1))
 
 
-def test_an_ensemble_of_one_model_is_that_model() -> None:
+def test_an_ensemble_of_equal_models_equals_the_model() -> None:
     model = random_model(2, trg_vocab=30)
     src, src_mask = pad_sources(SOURCES)
     twice = beam_search(
@@ -274,63 +274,68 @@ def test_an_ensemble_of_one_model_is_that_model() -> None:
         beam=5, alpha=0.8, max_lengths=torch.full((4,), 6),
     )  # fmt: skip
     once = search(model, SOURCES, 6)
-    assert [[h.ids for h in found] for found in twice] == [[h.ids for h in f] for f in once]
+    assert [[h.ids for h in results] for results in twice] == [[h.ids for h in f] for f in once]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("beam", [1, 4])
-def test_neighbours_and_padding_change_nothing(kind: str, beam: int) -> None:
+def test_other_sentences_and_padding_change_nothing(kind: Kind, beam: int) -> None:
     model = random_model(3, kind, trg_vocab=40)
     limits = [11, 4, 15, 7]
     together = search(model, SOURCES, longest=limits, beam=beam, n_best=beam)
-    turned = search(model, SOURCES[::-1], longest=limits[::-1], beam=beam, n_best=beam)[::-1]
+    reversed_order = search(model, SOURCES[::-1], longest=limits[::-1], beam=beam, n_best=beam)[
+        ::-1
+    ]
     alone = [
         search(model, [source], longest=limit, beam=beam, n_best=beam)[0]
         for source, limit in zip(SOURCES, limits, strict=True)
     ]
-    for others in (turned, alone):
+    for others in (reversed_order, alone):
         for ours, theirs in zip(together, others, strict=True):
             assert [h.ids for h in ours] == [h.ids for h in theirs]
-            for mine, its in zip(ours, theirs, strict=True):
-                assert mine.log_prob == pytest.approx(its.log_prob, rel=1e-5, abs=1e-5)
-                length = min(mine.attention.shape[1], its.attention.shape[1])
+            for hypothesis, expected in zip(ours, theirs, strict=True):
+                assert hypothesis.log_prob == pytest.approx(expected.log_prob, rel=1e-5, abs=1e-5)
+                length = min(hypothesis.attention.shape[1], expected.attention.shape[1])
                 torch.testing.assert_close(
-                    mine.attention[:, :length], its.attention[:, :length], rtol=1e-4, atol=1e-5
+                    hypothesis.attention[:, :length],
+                    expected.attention[:, :length],
+                    rtol=1e-4,
+                    atol=1e-5,
                 )
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_attention_is_zero_on_padding_and_sums_to_one(kind: str) -> None:
+def test_attention_is_zero_on_padding_and_sums_to_one(kind: Kind) -> None:
     model = random_model(5, kind, trg_vocab=40)
     for source, hypotheses in zip(SOURCES, search(model, SOURCES, 10, n_best=5), strict=True):
         for hypothesis in hypotheses:
             attention = hypothesis.attention
-            assert attention.shape[0] == len(hypothesis.ids) + 1  # EOS looked somewhere too
+            assert attention.shape[0] == len(hypothesis.ids) + 1  # one row for EOS
             assert attention[:, len(source) :].count_nonzero() == 0
             torch.testing.assert_close(attention.sum(dim=1), torch.ones(len(attention)))
 
 
-def test_attention_follows_its_hypothesis_through_the_beam() -> None:
+def test_attention_belongs_to_its_hypothesis() -> None:
     model = random_model(5, trg_vocab=40)
     for source, hypotheses in zip(SOURCES, search(model, SOURCES, 10, n_best=5), strict=True):
         src, src_mask = pad_sources([source])
         for hypothesis in hypotheses:
             with torch.inference_mode():
                 _, expected = model(src, src_mask, torch.tensor([[BOS, *hypothesis.ids]]))
-            given = hypothesis.attention[:, : len(source)]
-            torch.testing.assert_close(given, expected[0], rtol=1e-4, atol=1e-5)
+            attention = hypothesis.attention[:, : len(source)]
+            torch.testing.assert_close(attention, expected[0], rtol=1e-4, atol=1e-5)
 
 
 def test_lengths_stay_within_the_limits() -> None:
     for seed in range(5):
         model = random_model(seed, trg_vocab=20)
         limits = [1, 2, 8, 30]
-        found = search(model, SOURCES, limits, n_best=5)
-        for limit, hypotheses in zip(limits, found, strict=True):
+        results = search(model, SOURCES, limits, n_best=5)
+        for limit, hypotheses in zip(limits, results, strict=True):
             assert {1 <= len(h.ids) <= limit for h in hypotheses} == {True}
 
 
-def test_hypotheses_are_different_sorted_and_free_of_special_ids() -> None:
+def test_hypotheses_are_distinct_sorted_and_without_special_ids() -> None:
     for seed in range(5):
         for hypotheses in search(random_model(seed, trg_vocab=12), SOURCES, 6, beam=8, n_best=8):
             assert len({tuple(h.ids) for h in hypotheses}) == 8
@@ -339,18 +344,18 @@ def test_hypotheses_are_different_sorted_and_free_of_special_ids() -> None:
             assert not {id_ for h in hypotheses for id_ in h.ids} & set(SPECIALS)
 
 
-def test_a_tree_smaller_than_the_beam_gives_all_there_is() -> None:
+def test_a_tree_smaller_than_the_beam_returns_all_sequences() -> None:
     (hypotheses,) = search(random_model(1), [[4, 5]], longest=1, beam=10, n_best=10)
     assert sorted(h.ids for h in hypotheses) == [[4], [5], [6]]
 
 
-def test_length_penalty_is_that_of_wu_and_others() -> None:
+def test_length_penalty_follows_wu_et_al() -> None:
     assert length_penalty(1, 0.7) == 1
     assert length_penalty(7, 1.0) == 2
     assert length_penalty(19, 0.5) == 2
     assert length_penalty(123, 0.0) == 1
 
 
-def test_longest_output_follows_the_source() -> None:
+def test_max_length_depends_on_the_source() -> None:
     assert max_length(1, 3.0) == 13
     assert max_length(40, 2.5) == 110

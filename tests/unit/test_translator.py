@@ -14,7 +14,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from nmt.config.schema import SearchConfig
+from nmt.config.schema import ModelConfig, SearchConfig
 from nmt.data.lengths import LengthStatistics
 from nmt.data.tokenizer import Tokenizer, train_tokenizer
 from nmt.errors import NmtError
@@ -63,10 +63,19 @@ def translator() -> Iterator[Translator]:
     src, trg = tokenizer(CHINESE * 3, simplify=True), tokenizer(ENGLISH * 3, simplify=False)
     torch.manual_seed(11)
     model = Seq2Seq(
-        src_vocab=len(src), trg_vocab=len(trg), attention="additive", embedding_dim=12,
-        encoder_hidden=10,
-        encoder_layers=1, decoder_hidden=16, attention_hidden=14, dropout=0.3, word_dropout=0.2,
-    )  # fmt: skip
+        len(src),
+        len(trg),
+        ModelConfig(
+            attention="additive",
+            embedding_dim=12,
+            encoder_hidden=10,
+            encoder_layers=1,
+            decoder_hidden=16,
+            attention_hidden=14,
+            dropout=0.3,
+            word_dropout=0.2,
+        ),
+    )
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.6)

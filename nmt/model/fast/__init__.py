@@ -1,1 +1,1 @@
-"""Faster implementations of the network in `nmt.model`, pinned to it by tests."""
+"""Faster implementations of `nmt.model`; tests compare their results and gradients with it."""

@@ -1,360 +1,348 @@
-"""The teacher-forced time loop, as one differentiable operation with its own backward.
+"""The teacher-forced recurrence as one autograd function, on CPUs and GPUs.
 
-`unroll_by_step` is the definition: the decoder's step, once for each target token. A
-framework that differentiates it keeps every intermediate result of every step and makes
-every weight gradient a small product a step. `unroll` gives the same numbers with less:
+`unroll_by_step` is the definition: `Decoder.step` once per target token. Differentiating it keeps
+every intermediate of every step, and computes every weight gradient in small products, one per
+step. `unroll` returns the same values:
 
-- forward keeps the gates, the queries, the attention and the contexts of each step, but
-  not the tanh of the energies, the largest tensor there is: backward makes it again;
-- backward runs once over time for what must be sequential, the gradient of the state,
-  and makes each weight gradient afterwards, one large product over all steps;
-- tanh(k + q) = 1 - 2 r with r = 1 / (exp(2k) exp(2q) + 1), and the softmax of the energies
-  does not see the 1: with both exponentials made beforehand an energy costs a product and
-  a reciprocal, a fraction of PyTorch's tanh on a CPU;
-- under ``torch.autocast`` the products with weights are made in its precision, from weights
-  rounded once for all steps; states, gates, softmax and sums stay in float32.
+- forward keeps gates, queries, attention and contexts of each step, but not the tanh of the
+  energies, `[batch, src_len, units]` per step, which backward computes again;
+- backward runs the loop for the gradient of the state only, and computes each weight gradient
+  afterwards, in one product over all steps.
 
-The two are pinned to each other by a test, in double precision by `gradcheck`.
+On a GPU the products have the type of `input_gates` (bfloat16 under autocast), and the state is
+carried in float32. On a CPU all tensors have the type of the weights, and only the products have
+that of autocast. Nothing synchronises with the GPU, so a CUDA graph can capture the loop.
+
+Tensors inside are time first, so that a step is contiguous. `kernels` has the operations of a step.
 """
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nmt.model.attention import AdditiveAttention, exp_twice
+from nmt.model.attention import AdditiveAttention
 from nmt.model.decoder import Decoder, Memory
-from nmt.model.fast import recurrence_cuda
-from nmt.model.fast.weight import Weight, autocast_precision
+from nmt.model.fast.kernels import CpuKernels, Kernels, exact_type
+from nmt.model.fast.triton_launch import select_kernels
+from nmt.model.fast.weight import Weight, autocast_precision, no_autocast
 
 
-def unroll(
-    decoder: Decoder, word_gates: Tensor, first_state: Tensor, memory: Memory
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Run the decoder's step over target sentences whose tokens are given.
+@dataclass(frozen=True)
+class AttentionInputs:
+    """What the recurrence reads for attention.
+
+    Attributes:
+        context_weight: C, `[gate_size, states]`.
+        score: v_a, `[units]`.
+        keys: U_a h_j, `[batch, src_len, units]`.
+        encoder_states: h_j, `[batch, src_len, states]`.
+        src_mask: True on real tokens, `[batch, src_len]`.
+    """
+
+    context_weight: Tensor
+    score: Tensor
+    keys: Tensor
+    encoder_states: Tensor
+    src_mask: Tensor
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return the attributes in order."""
+        return self.context_weight, self.score, self.keys, self.encoder_states, self.src_mask
+
+
+@dataclass(frozen=True)
+class RecurrenceInputs:
+    """What the recurrence reads.
+
+    Attributes:
+        input_gates: pre-activations that do not depend on the state, followed by the word's part
+            of the query, if there is one, `[batch, trg_len, gate_size (+ units)]`.
+        initial_state: s_0, `[batch, hidden]`.
+        weight: U and W_a, `[gate_size + units, hidden]`.
+        bias: of the same product, `[gate_size + units]`.
+        attention: None for a plain GRU.
+    """
+
+    input_gates: Tensor
+    initial_state: Tensor
+    weight: Tensor
+    bias: Tensor
+    attention: AttentionInputs | None = None
+
+    @staticmethod
+    def from_tensors(tensors: tuple[Tensor, ...]) -> RecurrenceInputs:
+        """Inverse of `tensors`."""
+        attention = AttentionInputs(*tensors[4:]) if len(tensors) > 4 else None
+        input_gates, initial_state, weight, bias = tensors[:4]
+        return RecurrenceInputs(input_gates, initial_state, weight, bias, attention)
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return all tensors in order."""
+        tensors = (self.input_gates, self.initial_state, self.weight, self.bias)
+        return tensors if self.attention is None else (*tensors, *self.attention.tensors())
+
+    def cast(self, dtype: torch.dtype) -> RecurrenceInputs:
+        """Convert to one type, contiguous; not the initial state, the score and the mask."""
+
+        def convert(tensor: Tensor) -> Tensor:
+            return tensor.to(dtype).contiguous()
+
+        attention = self.attention
+        if attention is not None:
+            attention = AttentionInputs(
+                convert(attention.context_weight), attention.score.contiguous(),
+                convert(attention.keys), convert(attention.encoder_states),
+                attention.src_mask.contiguous(),
+            )  # fmt: skip
+        gates = self.input_gates.to(dtype)
+        return RecurrenceInputs(
+            gates if gates.stride(2) == 1 else gates.contiguous(),
+            self.initial_state, convert(self.weight), convert(self.bias), attention,
+        )  # fmt: skip
+
+
+class SavedForBackward(NamedTuple):
+    """What forward keeps, time first.
+
+    Attributes:
+        states: s_0..s_T, `[trg_len + 1, batch, hidden]`.
+        recurrent: reset gate, update gate, the candidate's U s_{i-1}, and the query as
+            `Kernels.attend` leaves it, `[trg_len, batch, gate_size + units]`.
+        candidates: `[trg_len, batch, hidden]`.
+        keys: from `Kernels.prepare_keys`; empty without attention.
+        attention: a_ij, `[trg_len, batch, src_len]`, exact type.
+        contexts: c_i, `[trg_len, batch, states]`.
+    """
+
+    states: Tensor
+    recurrent: Tensor
+    candidates: Tensor
+    keys: Tensor
+    attention: Tensor
+    contexts: Tensor
+
+
+@torch.no_grad()
+def run_forward(
+    inputs: RecurrenceInputs, kernels: Kernels, precision: torch.dtype
+) -> SavedForBackward:
+    """Run the loop on inputs from `RecurrenceInputs.cast`; products in `precision`."""
+    (batch, hidden), steps = inputs.initial_state.shape, inputs.input_gates.shape[1]
+    gate_size, att = 3 * hidden, inputs.attention
+    input_gates, word_queries = inputs.input_gates.tensor_split([gate_size], dim=2)
+    new = inputs.input_gates.new_empty
+    state = inputs.initial_state.to(exact_type(inputs.input_gates.dtype), copy=True).contiguous()
+    states = new(steps + 1, batch, hidden)
+    states[0] = state
+    recurrent = new(steps, batch, len(inputs.weight))
+    candidates = new(steps, batch, hidden)
+    src_len, state_size = (0, 0) if att is None else att.encoder_states.shape[1:]
+    keys = new(0) if att is None else kernels.prepare_keys(att.keys)
+    attention = state.new_empty(steps, batch, src_len)
+    contexts = new(steps, batch, state_size)
+    context_gates = None
+    weight = Weight(inputs.weight, precision)
+    context_weight = None if att is None else Weight(att.context_weight, precision)
+    word_in_query = word_queries.shape[2] > 0
+    if word_in_query:  # added for all steps at once, below the products with the state
+        recurrent.copy_(inputs.bias.expand_as(recurrent))
+        recurrent[:, :, gate_size:].add_(word_queries.transpose(0, 1))
+    for step in range(steps):
+        base = recurrent[step] if word_in_query else inputs.bias
+        weight.forward(states[step], base, out=recurrent[step])
+        if att is not None and context_weight is not None:
+            kernels.attend(
+                recurrent[step, :, gate_size:], keys, att.encoder_states, att.score,
+                att.src_mask, attention[step], contexts[step],
+            )  # fmt: skip
+            context_gates = context_weight.product(contexts[step], out=context_gates)
+        kernels.gates(
+            input_gates[:, step], context_gates, recurrent[step], state,
+            candidates[step], states[step + 1],
+        )  # fmt: skip
+    return SavedForBackward(states, recurrent, candidates, keys, attention, contexts)
+
+
+@torch.no_grad()
+def run_backward(
+    inputs: RecurrenceInputs,
+    saved: SavedForBackward,
+    d_states: Tensor,
+    d_contexts: Tensor | None,
+    d_attention: Tensor | None,
+    kernels: Kernels,
+    precision: torch.dtype,
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of `RecurrenceInputs.tensors`.
 
     Args:
-        decoder: owner of the step.
-        word_gates: of trg_in, `[batch, trg_len, 3*hidden (+ units)]`.
-        first_state: s_0, `[batch, hidden]`.
-        memory: of the batch.
-
-    Returns:
-        States s_1..s_T `[batch, trg_len, hidden]`, contexts `[batch, trg_len, states]`,
-        attention `[batch, trg_len, src_len]`.
+        inputs: argument of `run_forward`.
+        saved: result of `run_forward`.
+        d_states: of s_1..s_T, `[batch, trg_len, hidden]`.
+        d_contexts: of c_1..c_T, `[batch, trg_len, states]`; None for zeros.
+        d_attention: of a_ij, `[batch, trg_len, src_len]`; None for zeros.
+        kernels: those of forward.
+        precision: that of forward.
     """
-    recurrent = decoder.recurrent
-    if not isinstance(decoder.attention, AdditiveAttention):
-        return _unroll_fixed(decoder, word_gates, first_state, memory)
-    states, contexts, attention = _recurrence(
-        word_gates, first_state, recurrent.weight, recurrent.bias,
-        decoder.context_gates.weight, decoder.attention.score,
-        memory.keys, memory.encoder_states, memory.src_mask,
+    steps, batch, hidden = saved.candidates.shape
+    gate_size, att = 3 * hidden, inputs.attention
+    new = inputs.input_gates.new_empty
+    if d_states.stride(2) != 1:
+        d_states = d_states.contiguous()
+    if d_attention is not None and d_attention.stride(2) != 1:
+        d_attention = d_attention.contiguous()
+    d_carried = torch.zeros_like(saved.states[0], dtype=exact_type(saved.states.dtype))
+    d_product = torch.zeros_like(saved.states[0])
+    d_input_gates = new(steps, batch, gate_size)
+    d_recurrent = new(steps, batch, len(inputs.weight))
+    d_energies = torch.empty_like(saved.attention)
+    d_context = torch.zeros_like(saved.contexts)
+    if d_contexts is not None:
+        d_context.copy_(d_contexts.transpose(0, 1))
+    weight = Weight(inputs.weight, precision)
+    context_weight = None if att is None else Weight(att.context_weight, precision)
+    for step in range(steps - 1, -1, -1):
+        kernels.gates_backward(
+            d_states[:, step], d_carried, d_product, saved.recurrent[step],
+            saved.candidates[step], saved.states[step], d_input_gates[step], d_recurrent[step],
+        )  # fmt: skip
+        if att is not None and context_weight is not None:
+            context_weight.backward(d_input_gates[step], d_context[step], out=d_context[step])
+            kernels.attend_backward(
+                d_context[step], None if d_attention is None else d_attention[:, step],
+                saved.attention[step], saved.recurrent[step, :, gate_size:], saved.keys,
+                att.encoder_states, att.score, att.src_mask, d_energies[step],
+                d_recurrent[step, :, gate_size:],
+            )  # fmt: skip
+        weight.transposed_product(d_recurrent[step], out=d_product)
+    d_words = d_input_gates
+    if inputs.input_gates.shape[2] > gate_size:  # the word's part has the query's gradient
+        d_words = torch.cat([d_input_gates, d_recurrent[:, :, gate_size:]], dim=2)
+    d_weight = weight.gradient(d_recurrent, saved.states[:-1])
+    gradients = (
+        d_words.transpose(0, 1), d_carried + d_product, d_weight, d_recurrent.sum(dim=(0, 1)),
     )  # fmt: skip
-    return states, contexts, attention
-
-
-def _unroll_fixed(
-    decoder: Decoder, word_gates: Tensor, first_state: Tensor, memory: Memory
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The same where the context does not depend on the step: it leaves the loop."""
-    steps = word_gates.shape[1]
-    none = word_gates.new_empty(word_gates.shape[0], 1, 0)
-    context, attention = decoder.attention(
-        none, memory.keys, memory.encoder_states, memory.src_mask
+    if att is None or context_weight is None:
+        return gradients
+    d_context_weight = context_weight.gradient(d_input_gates, saved.contexts)
+    d_keys, d_score = kernels.key_grads(
+        saved.recurrent[:, :, gate_size:], d_energies, saved.keys, att.score, att.src_mask
     )
-    gates = word_gates + decoder.context_gates(context)
-    recurrent = decoder.recurrent
-    states, _, _ = _recurrence(
-        gates, first_state, recurrent.weight, recurrent.bias, None, None, None, None, None
-    )
-    return states, context.expand(-1, steps, -1), attention.expand(-1, steps, -1)
-
-
-def unroll_by_step(
-    decoder: Decoder, word_gates: Tensor, first_state: Tensor, memory: Memory
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What `unroll` means, step by step: the plain twin that tests compare it with."""
-    state = first_state.unsqueeze(1)  # [batch, 1, hidden]: a beam of one
-    states, contexts, attentions = [], [], []
-    for gates in torch.split(word_gates, 1, dim=1):
-        state, context, attention = decoder.step(gates, state, memory)
-        states.append(state)
-        contexts.append(context)
-        attentions.append(attention)
-    return torch.cat(states, dim=1), torch.cat(contexts, dim=1), torch.cat(attentions, dim=1)
+    d_encoder_states = kernels.encoder_grads(saved.attention, d_context)
+    return (*gradients, d_context_weight, d_score, d_keys, d_encoder_states, None)
 
 
 class _Recurrence(torch.autograd.Function):
-    """The loop over time. Tensors inside are time first, so that a step is contiguous."""
+    """The loop and its backward."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        word_gates: Tensor,
-        first_state: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        context_weight: Optional[Tensor],  # noqa: UP045 (torch reads these annotations)
-        score: Optional[Tensor],  # noqa: UP045
-        keys: Optional[Tensor],  # noqa: UP045
-        encoder_states: Optional[Tensor],  # noqa: UP045
-        src_mask: Optional[Tensor],  # noqa: UP045
-        precision: torch.dtype,
+        ctx: Any, kernels: Kernels, dtype: torch.dtype, precision: torch.dtype, *tensors: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        (batch, hidden), steps = first_state.shape, word_gates.shape[1]
-        three = 3 * hidden
-        asks = word_gates.shape[2] > three  # the word is part of the query
-        given = word_gates.transpose(0, 1).clone(memory_format=torch.contiguous_format)
-        states = given.new_empty(steps + 1, batch, hidden)
-        states[0] = first_state
-        gates = given.new_empty(steps, batch, three)  # reset, update, candidate
-        own_candidate = given.new_empty(steps, batch, hidden)
-        recurrent = given.new_empty(batch, weight.shape[0])
-        looks = _Looks(score, keys, encoder_states, src_mask, steps)
-        recur, read = Weight(weight, precision), Weight(context_weight, precision)
-        for step in range(steps):
-            recur.forward(states[step], bias, out=recurrent)
-            now, opened = given[step, :, :three], gates[step]
-            if context_weight is not None:
-                query = recurrent[:, three:]
-                context = looks.forward(step, query.add_(given[step, :, three:]) if asks else query)
-                read.forward(context, now, out=now)
-            _gru_step(now, recurrent[:, :three], states[step], opened, states[step + 1])
-            own_candidate[step] = recurrent[:, 2 * hidden : three]
-        # Rounded once for both ways. The weights are saved all the same: PyTorch then notices
-        # if they change before backward.
-        ctx.asks, ctx.recur, ctx.read = asks, recur, read
+        with no_autocast(tensors[0]):
+            inputs = RecurrenceInputs.from_tensors(tensors).cast(dtype)
+            saved = run_forward(inputs, kernels, precision)
+        ctx.save_for_backward(*saved, *tensors)
+        ctx.kernels, ctx.dtype, ctx.precision = kernels, dtype, precision
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(
-            states, gates, own_candidate, weight, context_weight,
-            score, looks.keys, encoder_states, looks.queries, looks.attention, looks.contexts,
-        )  # fmt: skip
-        attention = looks.attention.transpose(0, 1)
-        return states[1:].transpose(0, 1), looks.contexts.transpose(0, 1), attention
+        attention = saved.attention.transpose(0, 1)
+        return saved.states[1:].transpose(0, 1), saved.contexts.transpose(0, 1), attention
 
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any,
-        d_states: Optional[Tensor],  # noqa: UP045
-        d_contexts: Optional[Tensor],  # noqa: UP045
-        d_attention: Optional[Tensor],  # noqa: UP045
-    ) -> tuple[Optional[Tensor], ...]:  # noqa: UP045
-        (
-            states, gates, own_candidate, _weight, _context_weight,
-            score, keys, encoder_states, queries, attention, contexts,
-        ) = ctx.saved_tensors  # fmt: skip
-        steps, batch, three = gates.shape
-        hidden = three // 3
-        looks = _LooksBackward(score, keys, encoder_states, queries, attention, d_attention)
-        recur, read = ctx.recur, ctx.read
-        d_given = torch.empty_like(gates)
-        d_recurrent = gates.new_empty(steps, batch, recur.weight.shape[0])
-        d_context = torch.zeros_like(contexts)
-        if d_contexts is not None:
-            d_context.copy_(d_contexts.transpose(0, 1))
-        d_state = torch.zeros_like(states[0])
-        for step in range(steps - 1, -1, -1):
-            if d_states is not None:
-                d_state += d_states[:, step]
-            d_own = d_recurrent[step]
-            _gru_step_backward(
-                d_state, states[step], gates[step], own_candidate[step],
-                d_given[step], d_own[:, :three],
+        ctx: Any, d_states: Any, d_contexts: Any, d_attention: Any
+    ) -> tuple[Tensor | None, ...]:
+        size = len(SavedForBackward._fields)
+        saved = SavedForBackward(*ctx.saved_tensors[:size])
+        tensors = ctx.saved_tensors[size:]
+        if d_states is None:
+            d_states = torch.zeros_like(saved.states[1:].transpose(0, 1))
+        with no_autocast(d_states):
+            gradients = run_backward(
+                RecurrenceInputs.from_tensors(tensors).cast(ctx.dtype), saved,
+                d_states, d_contexts, d_attention, ctx.kernels, ctx.precision,
             )  # fmt: skip
-            if read.weight is not None:
-                read.backward(d_given[step], d_context[step], out=d_context[step])
-                d_own[:, three:] = looks.backward(step, d_context[step])
-            d_state.mul_(gates[step, :, hidden : 2 * hidden])
-            recur.backward(d_own, d_state, out=d_state)
-        d_score, d_keys, d_encoder_states = looks.finish(d_context)
-        d_context_weight = None
-        if read.weight is not None:
-            d_context_weight = read.gradient(d_given, contexts)
-        d_words = d_given
-        if ctx.asks:  # what the word adds to a query has the query's gradient
-            d_words = torch.cat([d_given, d_recurrent[:, :, three:]], dim=2)
-        return (
-            d_words.transpose(0, 1), d_state, recur.gradient(d_recurrent, states[:-1]),
-            d_recurrent.sum(dim=(0, 1)), d_context_weight,
-            d_score, d_keys, d_encoder_states, None, None,
-        )  # fmt: skip
+        cast = (
+            None if gradient is None else gradient.to(tensor.dtype)
+            for gradient, tensor in zip(gradients, tensors, strict=True)
+        )
+        return None, None, None, *cast
 
 
-def _recurrence(word_gates: Tensor, *tensors: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """`_Recurrence` in the precision that autocast asks for, if it is on."""
-    assert tensors[1] is not None
-    if recurrence_cuda.is_for(word_gates):
-        return recurrence_cuda.recurrence(word_gates, *tensors)
-    whole = tensors[1].dtype  # of the weights, and of everything but the products
-    device = word_gates.device.type
-    precision = autocast_precision(device, whole)
-    inputs = [
-        tensor.to(whole) if tensor is not None and tensor.is_floating_point() else tensor
-        for tensor in (word_gates, *tensors)
-    ]
-    with torch.autocast(device, enabled=False):
-        outputs: tuple[Tensor, Tensor, Tensor] = _Recurrence.apply(*inputs, precision)  # type: ignore[no-untyped-call]
+def recurrence(
+    inputs: RecurrenceInputs, kernels: Kernels | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run the recurrence, differentiably.
+
+    Args:
+        inputs: its tensors.
+        kernels: by default the fastest for the device.
+
+    Returns:
+        states `[batch, trg_len, hidden]`, contexts `[batch, trg_len, states]` and attention
+        `[batch, trg_len, src_len]` (float32 or float64).
+    """
+    src_len = 0 if inputs.attention is None else inputs.attention.keys.shape[1]
+    kernels = kernels or select_kernels(inputs.input_gates, src_len)
+    dtype = precision = inputs.input_gates.dtype
+    if isinstance(kernels, CpuKernels):
+        dtype = inputs.weight.dtype
+        precision = autocast_precision("cpu", dtype)
+    outputs: tuple[Tensor, Tensor, Tensor] = _Recurrence.apply(  # type: ignore[no-untyped-call]
+        kernels, dtype, precision, *inputs.tensors()
+    )
     return outputs
 
 
-def _gru_step(given: Tensor, own: Tensor, before: Tensor, gates: Tensor, after: Tensor) -> None:
-    """One step of a GRU as cuDNN has it: the reset gate scales U s_{i-1}, not s_{i-1}.
+def unroll(
+    decoder: Decoder, input_gates: Tensor, initial_state: Tensor, memory: Memory
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run the decoder over target sentences whose tokens are known (teacher forcing).
 
     Args:
-        given: W x and its bias for reset, update, candidate, `[..., 3*hidden]`.
-        own: U s_{i-1} and its bias for the same, the same shape.
-        before: s_{i-1}, `[..., hidden]`.
-        gates: filled with the gates and the candidate, `[..., 3*hidden]`.
-        after: filled with s_i, `[..., hidden]`.
+        decoder: whose `step` is computed.
+        input_gates: of trg_in, from `Decoder.input_gates`,
+            `[batch, trg_len, gate_size + word_query_size]`.
+        initial_state: s_0, `[batch, hidden]`.
+        memory: the encoded sources.
+
+    Returns:
+        states s_1..s_T `[batch, trg_len, hidden]`, contexts `[batch, trg_len, state_size]`,
+        attention `[batch, trg_len, src_len]`.
     """
-    hidden = before.shape[-1]
-    both, candidate = torch.split(gates, [2 * hidden, hidden], dim=-1)
-    torch.add(given[..., : 2 * hidden], own[..., : 2 * hidden], out=both).sigmoid_()
-    torch.addcmul(
-        given[..., 2 * hidden :], both[..., :hidden], own[..., 2 * hidden :], out=candidate
+    weight, bias = decoder.recurrent.weight, decoder.recurrent.bias
+    if isinstance(decoder.attention, AdditiveAttention):
+        attention_inputs = AttentionInputs(
+            decoder.context_gates.weight, decoder.attention.score,
+            memory.keys, memory.encoder_states, memory.src_mask,
+        )  # fmt: skip
+        return recurrence(
+            RecurrenceInputs(input_gates, initial_state, weight, bias, attention_inputs)
+        )
+    # The context does not depend on the step, so its part of the gates is computed once.
+    batch, steps = input_gates.shape[:2]
+    context, attention = decoder.attention(
+        input_gates.new_empty(batch, 1, 0), memory.keys, memory.encoder_states, memory.src_mask
     )
-    _tanh_(candidate)
-    torch.lerp(candidate, before, both[..., hidden:], out=after)
+    input_gates = input_gates + decoder.context_gates(context)
+    states, _, _ = recurrence(RecurrenceInputs(input_gates, initial_state, weight, bias))
+    return states, context.expand(-1, steps, -1), attention.expand(-1, steps, -1)
 
 
-def _tanh_(x: Tensor) -> Tensor:
-    """Tanh in place, as 2 sigmoid(2x) - 1: PyTorch computes that much faster on most CPUs."""
-    return x.mul_(2.0).sigmoid_().mul_(2.0).sub_(1.0)
-
-
-def _gru_step_backward(
-    d_state: Tensor,
-    before: Tensor,
-    gates: Tensor,
-    own_candidate: Tensor,
-    d_given: Tensor,
-    d_own: Tensor,
-) -> None:
-    """Gradients of what a GRU step was given and of U s_{i-1}, from that of its state s_i.
-
-    Args:
-        d_state: `[..., hidden]`.
-        before: s_{i-1}, the same shape.
-        gates: reset, update, candidate, `[..., 3*hidden]`.
-        own_candidate: U s_{i-1} of the candidate, `[..., hidden]`.
-        d_given: filled, `[..., 3*hidden]`.
-        d_own: filled, the same shape; differs in the candidate, which the reset gate scales.
-    """
-    hidden = d_state.shape[-1]
-    reset, update, candidate = torch.split(gates, hidden, dim=-1)
-    both, d_candidate = torch.split(d_given, [2 * hidden, hidden], dim=-1)
-    kept = torch.addcmul(d_state, d_state, update, value=-1.0)
-    torch.ops.aten.tanh_backward.grad_input(kept, candidate, grad_input=d_candidate)
-    d_open = torch.empty_like(both)
-    torch.mul(d_candidate, own_candidate, out=d_open[..., :hidden])
-    torch.sub(before, candidate, out=d_open[..., hidden:]).mul_(d_state)
-    torch.ops.aten.sigmoid_backward.grad_input(d_open, gates[..., : 2 * hidden], grad_input=both)
-    d_own[..., : 2 * hidden] = both
-    torch.mul(d_candidate, reset, out=d_own[..., 2 * hidden :])
-
-
-class _Looks:
-    """Additive attention, forward: one step at a time, with a buffer that stays.
-
-    Attributes:
-        keys: exp(2 U_a h_j), `[batch, src_len, units]`.
-        queries: exp(2q) of each step's query q, `[trg_len, batch, units]`.
-        attention: a_ij, `[trg_len, batch, src_len]`.
-        contexts: c_i, `[trg_len, batch, states]`.
-    """
-
-    def __init__(
-        self,
-        score: Tensor | None,
-        keys: Tensor | None,
-        encoder_states: Tensor | None,
-        src_mask: Tensor | None,
-        steps: int,
-    ) -> None:
-        self.keys, self.encoder_states = keys, encoder_states
-        if score is None or keys is None or encoder_states is None or src_mask is None:
-            self.queries = self.attention = self.contexts = torch.empty(0, 0, 0)
-            return
-        batch, src_len, units = keys.shape
-        self.keys, self.score = exp_twice(keys), -2.0 * score
-        self.padding, self.one = ~src_mask, keys.new_ones(1)
-        self.mixed = torch.empty_like(keys)
-        self.queries = keys.new_empty(steps, batch, units)
-        self.attention = keys.new_empty(steps, batch, src_len)
-        self.contexts = keys.new_empty(steps, batch, encoder_states.shape[2])
-
-    def forward(self, step: int, query: Tensor) -> Tensor:
-        """c_i `[batch, states]` of one step, from its query `[batch, units]`."""
-        assert self.keys is not None
-        assert self.encoder_states is not None
-        self.queries[step] = exp_twice(query)
-        _half_tanh(self.keys, self.queries[step], self.one, self.mixed)
-        energies = (self.mixed @ self.score).masked_fill_(self.padding, -torch.inf)
-        attention = self.attention[step]
-        torch.softmax(energies, dim=1, out=attention)
-        context = self.contexts[step]
-        torch.bmm(attention.unsqueeze(1), self.encoder_states, out=context.unsqueeze(1))
-        return context
-
-
-def _half_tanh(keys: Tensor, query: Tensor, one: Tensor, out: Tensor) -> None:
-    """R = (1 - tanh(k + q)) / 2 into `out`, from the exponentials that `_Looks` keeps."""
-    torch.addcmul(one, keys, query.unsqueeze(1), out=out).reciprocal_()
-
-
-class _LooksBackward:
-    """Additive attention, backward: the tanh of each step is made again.
-
-    Args:
-        d_attention: gradient of the attention from outside, `[batch, trg_len, src_len]`.
-    """
-
-    def __init__(
-        self,
-        score: Tensor | None,
-        keys: Tensor | None,
-        encoder_states: Tensor | None,
-        queries: Tensor,
-        attention: Tensor,
-        d_attention: Tensor | None,
-    ) -> None:
-        self.score, self.keys, self.encoder_states = score, keys, encoder_states
-        self.queries, self.attention, self.d_attention = queries, attention, d_attention
-        if keys is not None and score is not None:
-            self.one = keys.new_ones(1)
-            self.mixed, self.slope = torch.empty_like(keys), torch.empty_like(keys)
-            self.d_keys, self.d_score = torch.zeros_like(keys), torch.zeros_like(score)
-
-    def backward(self, step: int, d_context: Tensor) -> Tensor:
-        """Gradient of the query `[batch, units]` from that of c_i `[batch, states]`."""
-        assert self.keys is not None
-        assert self.score is not None
-        assert self.encoder_states is not None
-        attention = self.attention[step]
-        d_attention = torch.bmm(self.encoder_states, d_context.unsqueeze(2)).squeeze(2)
-        if self.d_attention is not None:
-            d_attention += self.d_attention[:, step]
-        inner = (attention * d_attention).sum(dim=1, keepdim=True)
-        d_energies = attention * (d_attention - inner)  # [batch, src_len]
-        # With r as in `_half_tanh`: tanh = 1 - 2r, and a sentence's d_energies sum to 0;
-        # its slope is 4 (r - r^2). Factors that are the same everywhere come last.
-        _half_tanh(self.keys, self.queries[step], self.one, self.mixed)
-        self.d_score.addmv_(self.mixed.flatten(0, 1).t(), d_energies.flatten(), alpha=-2.0)
-        torch.addcmul(self.mixed, self.mixed, self.mixed, value=-1.0, out=self.slope)
-        self.d_keys.addcmul_(self.slope, d_energies.unsqueeze(2))
-        d_query = torch.bmm(d_energies.unsqueeze(1), self.slope).squeeze(1)
-        return d_query * (4.0 * self.score)
-
-    def finish(self, d_context: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Gradients of v_a, of U_a h_j and of h_j, over all steps."""
-        if self.keys is None or self.score is None:
-            return None, None, None
-        d_encoder_states = torch.bmm(
-            self.attention.permute(1, 2, 0), d_context.transpose(0, 1)
-        )  # [batch, src_len, trg_len] x [batch, trg_len, states]
-        return self.d_score, self.d_keys * (4.0 * self.score), d_encoder_states
+def unroll_by_step(
+    decoder: Decoder, input_gates: Tensor, initial_state: Tensor, memory: Memory
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The definition of `unroll`: `Decoder.step` in a loop, differentiated by PyTorch."""
+    state = initial_state.unsqueeze(1)  # [batch, beam of 1, hidden]
+    outputs = []
+    for gates in torch.split(input_gates, 1, dim=1):
+        state, context, attention = decoder.step(gates, state, memory)
+        outputs.append((state, context, attention))
+    states, contexts, attentions = zip(*outputs, strict=True)
+    return torch.cat(states, dim=1), torch.cat(contexts, dim=1), torch.cat(attentions, dim=1)

@@ -1,16 +1,15 @@
-"""The recurrence's kernels in Triton. `nmt.model.fast.kernels` says what each one computes.
+"""The kernels in Triton. `nmt.model.fast.kernels.Kernels` documents the operations.
 
-This module needs Triton to be imported, so only `kernels.OnTriton` imports it.
+Importing this module needs Triton, so only `triton_launch` imports it, when a kernel is launched.
 
-Everything is computed in float32, whatever its tensors are stored in. Where an energy
-needs tanh(k + q), it is made on the spot: the `[batch, src_len, units]` tensor of a step
-is never written. No two programs write the same place, so there are no atomics, and a sum
-has one order: the same input gives the same bits.
+All arithmetic is in float32, whatever the storage type. tanh(k + q) is computed where an energy
+needs it: the `[batch, src_len, units]` tensor of a step is never written. No two programs write
+the same address, there are no atomics, and every sum has a fixed order: results are
+deterministic.
 
-A program sees all source tokens of its sentence at once, `BLOCK_S` of them, a power of two.
-What belongs to the network is known when a kernel is compiled, what belongs to a batch is not,
-nor where a step begins in memory: a kernel is compiled once for each power of two of source
-lengths, from 8 on.
+A program holds all source tokens of its sentence, padded to `BLOCK_S`, a power of two. Sizes of
+the network are compile-time constants; sizes of the batch and the alignment of a step in memory
+are not. A kernel is therefore compiled once per power of two of source lengths, from 8 on.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import triton.language as tl
 
 @triton.jit
 def _tanh(x):
-    # Two fast instructions (exponential, division); right to 1 and -1 where exp overflows.
+    # Correct where exp overflows: 1 - 2 / inf = 1.
     return 1.0 - 2.0 / (tl.exp(2.0 * x) + 1.0)
 
 
@@ -31,65 +30,67 @@ def _sigmoid(x):
 
 
 @triton.jit(do_not_specialize=["src_len"], do_not_specialize_on_alignment=["attention"])
-def look(
+def attend(
     query, keys, encoder_states, score, src_mask, attention, context,
     query_stride, src_len, units: tl.constexpr, width: tl.constexpr,
     BLOCK_S: tl.constexpr, BLOCK_U: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Energies, softmax and context of one sentence and step; a program a sentence."""
+    """Energies, softmax and context of one step; one program per sentence."""
     row = tl.program_id(0).to(tl.int64)
     source = tl.arange(0, BLOCK_S)
     real = tl.load(src_mask + row * src_len + source, mask=source < src_len, other=0) != 0
-    places = row * src_len + source
-    # Summed over units only once, at the end: a sum across threads costs more than memory.
-    scored = tl.zeros([BLOCK_S, BLOCK_U], tl.float32)
+    offsets = row * src_len + source
+    # Sum over units once, at the end: a sum across threads costs more than the registers.
+    energy_terms = tl.zeros([BLOCK_S, BLOCK_U], tl.float32)
     for begin in range(0, units, BLOCK_U):
         unit = begin + tl.arange(0, BLOCK_U)
         inside = unit < units
-        asked = tl.load(query + row * query_stride + unit, mask=inside, other=0.0).to(tl.float32)
+        q = tl.load(query + row * query_stride + unit, mask=inside, other=0.0).to(tl.float32)
         weight = tl.load(score + unit, mask=inside, other=0.0).to(tl.float32)
         key = tl.load(
-            keys + places[:, None] * units + unit[None, :],
+            keys + offsets[:, None] * units + unit[None, :],
             mask=real[:, None] & inside[None, :], other=0.0,
         ).to(tl.float32)  # fmt: skip
-        scored += weight[None, :] * _tanh(key + asked[None, :])
-    energies = tl.where(real, tl.sum(scored, axis=1), float("-inf"))
+        energy_terms += weight[None, :] * _tanh(key + q[None, :])
+    energies = tl.where(real, tl.sum(energy_terms, axis=1), float("-inf"))
     weights = tl.exp(energies - tl.max(energies, axis=0))
     weights = weights / tl.sum(weights, axis=0)
-    tl.store(attention + places, weights, mask=source < src_len)
+    tl.store(attention + offsets, weights, mask=source < src_len)
     for begin in range(0, width, BLOCK_D):
         column = begin + tl.arange(0, BLOCK_D)
         inside = column < width
         states = tl.load(
-            encoder_states + places[:, None] * width + column[None, :],
+            encoder_states + offsets[:, None] * width + column[None, :],
             mask=real[:, None] & inside[None, :], other=0.0,
         ).to(tl.float32)  # fmt: skip
-        mean = tl.sum(weights[:, None] * states, axis=0)
-        tl.store(context + row * width + column, mean.to(context.dtype.element_ty), mask=inside)
+        weighted_sum = tl.sum(weights[:, None] * states, axis=0)
+        tl.store(
+            context + row * width + column, weighted_sum.to(context.dtype.element_ty), mask=inside
+        )
 
 
 @triton.jit(
     do_not_specialize=["d_attention_stride", "src_len"],
     do_not_specialize_on_alignment=["d_attention", "attention", "d_energies"],
 )
-def look_backward(
+def attend_backward(
     d_context, d_attention, attention, query, keys, encoder_states, score, src_mask, d_energies,
     d_query, d_attention_stride, query_stride, d_query_stride, src_len,
     units: tl.constexpr, width: tl.constexpr, WITH_ATTENTION: tl.constexpr,
     BLOCK_S: tl.constexpr, BLOCK_U: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of the energies and of the query of one sentence and step."""
+    """Gradients of energies and query of one step; one program per sentence."""
     row = tl.program_id(0).to(tl.int64)
     source = tl.arange(0, BLOCK_S)
     real = tl.load(src_mask + row * src_len + source, mask=source < src_len, other=0) != 0
-    places = row * src_len + source
+    offsets = row * src_len + source
     products = tl.zeros([BLOCK_S, BLOCK_D], tl.float32)
     for begin in range(0, width, BLOCK_D):
         column = begin + tl.arange(0, BLOCK_D)
         inside = column < width
         gradient = tl.load(d_context + row * width + column, mask=inside, other=0.0)
         states = tl.load(
-            encoder_states + places[:, None] * width + column[None, :],
+            encoder_states + offsets[:, None] * width + column[None, :],
             mask=real[:, None] & inside[None, :], other=0.0,
         ).to(tl.float32)  # fmt: skip
         products += gradient.to(tl.float32)[None, :] * states
@@ -98,20 +99,20 @@ def look_backward(
         d_weights += tl.load(
             d_attention + row * d_attention_stride + source, mask=real, other=0.0
         ).to(tl.float32)
-    weights = tl.load(attention + places, mask=real, other=0.0)
+    weights = tl.load(attention + offsets, mask=real, other=0.0)
     d_energy = weights * (d_weights - tl.sum(weights * d_weights, axis=0))
-    tl.store(d_energies + places, d_energy, mask=source < src_len)
+    tl.store(d_energies + offsets, d_energy, mask=source < src_len)
     for begin in range(0, units, BLOCK_U):
         unit = begin + tl.arange(0, BLOCK_U)
         inside = unit < units
-        asked = tl.load(query + row * query_stride + unit, mask=inside, other=0.0).to(tl.float32)
+        q = tl.load(query + row * query_stride + unit, mask=inside, other=0.0).to(tl.float32)
         weight = tl.load(score + unit, mask=inside, other=0.0).to(tl.float32)
         key = tl.load(
-            keys + places[:, None] * units + unit[None, :],
+            keys + offsets[:, None] * units + unit[None, :],
             mask=real[:, None] & inside[None, :], other=0.0,
         ).to(tl.float32)  # fmt: skip
-        mixed = _tanh(key + asked[None, :])
-        total = weight * tl.sum(d_energy[:, None] * (1.0 - mixed * mixed), axis=0)
+        tanh_sum = _tanh(key + q[None, :])
+        total = weight * tl.sum(d_energy[:, None] * (1.0 - tanh_sum * tanh_sum), axis=0)
         tl.store(
             d_query + row * d_query_stride + unit,
             total.to(d_query.dtype.element_ty), mask=inside,
@@ -119,43 +120,42 @@ def look_backward(
 
 
 @triton.jit(do_not_specialize=["steps", "batch", "src_len"])
-def look_finish(
+def key_grads(
     queries, d_energies, keys, score, src_mask, d_keys, d_scores,
     step_stride, query_stride, steps, batch, src_len, units: tl.constexpr,
     BLOCK_S: tl.constexpr, BLOCK_U: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of a sentence's keys, and its share of the score's, over all steps.
+    """Gradients of the keys and the score, summed over all steps.
 
-    A program a sentence and block of units holds its piece of both while it goes through
-    the steps; adding to them in memory at each step would move `src_len * units` float32
-    numbers a sentence and step to and fro.
+    One program per sentence and block of units holds its part of both sums. Adding in memory
+    would read and write `src_len * units` float32 values per sentence and step.
     """
     row = tl.program_id(0).to(tl.int64)
     source = tl.arange(0, BLOCK_S)
     unit = tl.program_id(1) * BLOCK_U + tl.arange(0, BLOCK_U)
     inside = unit < units
     real = tl.load(src_mask + row * src_len + source, mask=source < src_len, other=0) != 0
-    places = row * src_len + source
+    offsets = row * src_len + source
     weight = tl.load(score + unit, mask=inside, other=0.0).to(tl.float32)
     key = tl.load(
-        keys + places[:, None] * units + unit[None, :],
+        keys + offsets[:, None] * units + unit[None, :],
         mask=real[:, None] & inside[None, :], other=0.0,
     ).to(tl.float32)  # fmt: skip
     keys_sum = tl.zeros([BLOCK_S, BLOCK_U], tl.float32)
     score_sum = tl.zeros([BLOCK_S, BLOCK_U], tl.float32)
-    asked_at = queries + row * query_stride + unit
-    energy_at = d_energies + places
+    query_at = queries + row * query_stride + unit
+    energy_at = d_energies + offsets
     for _step in range(0, steps):
-        asked = tl.load(asked_at, mask=inside, other=0.0).to(tl.float32)
+        q = tl.load(query_at, mask=inside, other=0.0).to(tl.float32)
         d_energy = tl.load(energy_at, mask=real, other=0.0)
-        mixed = _tanh(key + asked[None, :])
-        scaled = d_energy[:, None] * mixed
+        tanh_sum = _tanh(key + q[None, :])
+        scaled = d_energy[:, None] * tanh_sum
         score_sum += scaled
-        keys_sum += d_energy[:, None] - scaled * mixed
-        asked_at += step_stride
+        keys_sum += d_energy[:, None] - scaled * tanh_sum
+        query_at += step_stride
         energy_at += batch * src_len
     tl.store(
-        d_keys + places[:, None] * units + unit[None, :],
+        d_keys + offsets[:, None] * units + unit[None, :],
         (keys_sum * weight[None, :]).to(d_keys.dtype.element_ty),
         mask=(source < src_len)[:, None] & inside[None, :],
     )
@@ -163,18 +163,18 @@ def look_finish(
 
 
 @triton.jit(do_not_specialize=["steps", "batch", "src_len"])
-def spread(
+def encoder_grads(
     attention, d_contexts, d_encoder_states, steps, batch, src_len, width: tl.constexpr,
     BLOCK_S: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of a sentence's encoder states as what contexts were made of, over all steps."""
+    """Gradient of the encoder states through all contexts; one program per sentence and block."""
     row = tl.program_id(0).to(tl.int64)
     source = tl.arange(0, BLOCK_S)
     column = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     inside = column < width
-    places = row * src_len + source
+    offsets = row * src_len + source
     total = tl.zeros([BLOCK_S, BLOCK_D], tl.float32)
-    weights_at = attention + places
+    weights_at = attention + offsets
     gradient_at = d_contexts + row * width + column
     for _step in range(0, steps):
         weights = tl.load(weights_at, mask=source < src_len, other=0.0)
@@ -183,7 +183,7 @@ def spread(
         weights_at += batch * src_len
         gradient_at += batch * width
     tl.store(
-        d_encoder_states + places[:, None] * width + column[None, :],
+        d_encoder_states + offsets[:, None] * width + column[None, :],
         total.to(d_encoder_states.dtype.element_ty),
         mask=(source < src_len)[:, None] & inside[None, :],
     )
@@ -191,113 +191,113 @@ def spread(
 
 @triton.jit
 def gates(
-    given, from_context, recurrent, exact, candidate, state,
-    given_stride, recurrent_stride, hidden: tl.constexpr,
+    input_gates, context_gates, recurrent, exact_state, candidate, state,
+    input_gates_stride, recurrent_stride, hidden: tl.constexpr,
     WITH_CONTEXT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """A GRU's gates and new state; a program a sentence and block of units."""
+    """Gates and new state of a GRU; one program per sentence and block of units."""
     row = tl.program_id(0).to(tl.int64)
     unit = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = unit < hidden
-    given += row * given_stride + unit
+    input_gates += row * input_gates_stride + unit
     recurrent += row * recurrent_stride + unit
-    now_reset = tl.load(given, mask=inside, other=0.0).to(tl.float32)
-    now_update = tl.load(given + hidden, mask=inside, other=0.0).to(tl.float32)
-    now_candidate = tl.load(given + 2 * hidden, mask=inside, other=0.0).to(tl.float32)
+    x_reset = tl.load(input_gates, mask=inside, other=0.0).to(tl.float32)
+    x_update = tl.load(input_gates + hidden, mask=inside, other=0.0).to(tl.float32)
+    x_candidate = tl.load(input_gates + 2 * hidden, mask=inside, other=0.0).to(tl.float32)
     if WITH_CONTEXT:
-        from_context += row * 3 * hidden + unit
-        now_reset += tl.load(from_context, mask=inside, other=0.0).to(tl.float32)
-        now_update += tl.load(from_context + hidden, mask=inside, other=0.0).to(tl.float32)
-        now_candidate += tl.load(from_context + 2 * hidden, mask=inside, other=0.0).to(tl.float32)
-    own_reset = tl.load(recurrent, mask=inside, other=0.0).to(tl.float32)
-    own_update = tl.load(recurrent + hidden, mask=inside, other=0.0).to(tl.float32)
-    own = tl.load(recurrent + 2 * hidden, mask=inside, other=0.0).to(tl.float32)
-    before = tl.load(exact + row * hidden + unit, mask=inside, other=0.0)
-    reset = _sigmoid(now_reset + own_reset)
-    update = _sigmoid(now_update + own_update)
-    new = _tanh(now_candidate + reset * own)
+        context_gates += row * 3 * hidden + unit
+        x_reset += tl.load(context_gates, mask=inside, other=0.0).to(tl.float32)
+        x_update += tl.load(context_gates + hidden, mask=inside, other=0.0).to(tl.float32)
+        x_candidate += tl.load(context_gates + 2 * hidden, mask=inside, other=0.0).to(tl.float32)
+    h_reset = tl.load(recurrent, mask=inside, other=0.0).to(tl.float32)
+    h_update = tl.load(recurrent + hidden, mask=inside, other=0.0).to(tl.float32)
+    h_candidate = tl.load(recurrent + 2 * hidden, mask=inside, other=0.0).to(tl.float32)
+    before = tl.load(exact_state + row * hidden + unit, mask=inside, other=0.0)
+    reset = _sigmoid(x_reset + h_reset)
+    update = _sigmoid(x_update + h_update)
+    new = _tanh(x_candidate + reset * h_candidate)
     after = new + update * (before - new)
-    kept = recurrent.dtype.element_ty
-    tl.store(recurrent, reset.to(kept), mask=inside)
-    tl.store(recurrent + hidden, update.to(kept), mask=inside)
-    tl.store(candidate + row * hidden + unit, new.to(kept), mask=inside)
-    tl.store(exact + row * hidden + unit, after, mask=inside)
-    tl.store(state + row * hidden + unit, after.to(kept), mask=inside)
+    storage = recurrent.dtype.element_ty
+    tl.store(recurrent, reset.to(storage), mask=inside)
+    tl.store(recurrent + hidden, update.to(storage), mask=inside)
+    tl.store(candidate + row * hidden + unit, new.to(storage), mask=inside)
+    tl.store(exact_state + row * hidden + unit, after, mask=inside)
+    tl.store(state + row * hidden + unit, after.to(storage), mask=inside)
 
 
 @triton.jit
 def gates_backward(
-    d_state, carried, product, recurrent, candidate, before, d_given, d_recurrent,
+    d_state, d_carried, d_product, recurrent, candidate, before, d_input_gates, d_recurrent,
     d_state_stride, recurrent_stride, d_recurrent_stride, hidden: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of what a GRU's gates were given; a program a sentence and block of units."""
+    """Gradients of the pre-activations of a GRU; one program per sentence and block of units."""
     row = tl.program_id(0).to(tl.int64)
     unit = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = unit < hidden
-    carried += row * hidden + unit
+    d_carried += row * hidden + unit
     recurrent += row * recurrent_stride + unit
-    d_given += row * 3 * hidden + unit
+    d_input_gates += row * 3 * hidden + unit
     d_recurrent += row * d_recurrent_stride + unit
     gradient = tl.load(d_state + row * d_state_stride + unit, mask=inside, other=0.0)
-    gradient = gradient.to(tl.float32) + tl.load(carried, mask=inside, other=0.0)
-    gradient += tl.load(product + row * hidden + unit, mask=inside, other=0.0).to(tl.float32)
+    gradient = gradient.to(tl.float32) + tl.load(d_carried, mask=inside, other=0.0)
+    gradient += tl.load(d_product + row * hidden + unit, mask=inside, other=0.0).to(tl.float32)
     reset = tl.load(recurrent, mask=inside, other=0.0).to(tl.float32)
     update = tl.load(recurrent + hidden, mask=inside, other=0.0).to(tl.float32)
-    own = tl.load(recurrent + 2 * hidden, mask=inside, other=0.0).to(tl.float32)
+    h_candidate = tl.load(recurrent + 2 * hidden, mask=inside, other=0.0).to(tl.float32)
     new = tl.load(candidate + row * hidden + unit, mask=inside, other=0.0).to(tl.float32)
     old = tl.load(before + row * hidden + unit, mask=inside, other=0.0).to(tl.float32)
     d_candidate = gradient * (1.0 - update) * (1.0 - new * new)
-    d_reset = d_candidate * own * reset * (1.0 - reset)
+    d_reset = d_candidate * h_candidate * reset * (1.0 - reset)
     d_update = gradient * (old - new) * update * (1.0 - update)
-    kept = d_given.dtype.element_ty
-    tl.store(carried, gradient * update, mask=inside)
-    tl.store(d_given, d_reset.to(kept), mask=inside)
-    tl.store(d_given + hidden, d_update.to(kept), mask=inside)
-    tl.store(d_given + 2 * hidden, d_candidate.to(kept), mask=inside)
-    tl.store(d_recurrent, d_reset.to(kept), mask=inside)
-    tl.store(d_recurrent + hidden, d_update.to(kept), mask=inside)
-    tl.store(d_recurrent + 2 * hidden, (d_candidate * reset).to(kept), mask=inside)
+    storage = d_input_gates.dtype.element_ty
+    tl.store(d_carried, gradient * update, mask=inside)
+    tl.store(d_input_gates, d_reset.to(storage), mask=inside)
+    tl.store(d_input_gates + hidden, d_update.to(storage), mask=inside)
+    tl.store(d_input_gates + 2 * hidden, d_candidate.to(storage), mask=inside)
+    tl.store(d_recurrent, d_reset.to(storage), mask=inside)
+    tl.store(d_recurrent + hidden, d_update.to(storage), mask=inside)
+    tl.store(d_recurrent + 2 * hidden, (d_candidate * reset).to(storage), mask=inside)
 
 
 @triton.jit(do_not_specialize_on_alignment=["reference"])
 def cross_entropy(
-    logits, bias, reference, losses, evens, label_smoothing,
+    logits, bias, reference, losses, uniform_losses, label_smoothing,
     vocab: tl.constexpr, PAD: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """A token's loss, and its gradient in place of its scores; a program a token.
+    """Loss of a token; replaces its scores by their gradient. One program per token.
 
-    The scores are read twice and written once, in the type they are stored in: the first
-    time for the largest and the sum, each thread for its own columns, put together at the end.
+    The scores are read twice and written once. The first pass computes maximum and sum of
+    exponentials per column of the block (online softmax) and combines the columns at its end.
     """
     row = tl.program_id(0).to(tl.int64)
     logits += row * vocab
-    wanted = tl.load(reference + row)
-    counts = tl.where(wanted == PAD, 0.0, 1.0)
-    largest = tl.full([BLOCK], float("-inf"), tl.float32)
+    target = tl.load(reference + row)
+    real = tl.where(target == PAD, 0.0, 1.0)
+    maximum = tl.full([BLOCK], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK], tl.float32)
-    summed = tl.zeros([BLOCK], tl.float32)
-    found = tl.zeros([BLOCK], tl.float32)
+    score_total = tl.zeros([BLOCK], tl.float32)
+    target_score = tl.zeros([BLOCK], tl.float32)
     for begin in range(0, vocab, BLOCK):
         piece = begin + tl.arange(0, BLOCK)
         inside = piece < vocab
         score = tl.load(logits + piece, mask=inside, other=0.0).to(tl.float32)
         score += tl.load(bias + piece, mask=inside, other=0.0)
-        larger = tl.maximum(largest, score)
-        grown = total * tl.exp(largest - larger) + tl.exp(score - larger)
-        total = tl.where(inside, grown, total)
-        largest = tl.where(inside, larger, largest)
-        summed += tl.where(inside, score, 0.0)
-        found += tl.where(piece == wanted, score, 0.0)
-    top = tl.max(largest, axis=0)
-    log_total = top + tl.log(tl.sum(total * tl.exp(largest - top), axis=0))
-    tl.store(losses + row, counts * (log_total - tl.sum(found, axis=0)))
-    tl.store(evens + row, counts * (log_total - tl.sum(summed, axis=0) / vocab))
+        new_maximum = tl.maximum(maximum, score)
+        new_total = total * tl.exp(maximum - new_maximum) + tl.exp(score - new_maximum)
+        total = tl.where(inside, new_total, total)
+        maximum = tl.where(inside, new_maximum, maximum)
+        score_total += tl.where(inside, score, 0.0)
+        target_score += tl.where(piece == target, score, 0.0)
+    row_maximum = tl.max(maximum, axis=0)
+    log_total = row_maximum + tl.log(tl.sum(total * tl.exp(maximum - row_maximum), axis=0))
+    tl.store(losses + row, real * (log_total - tl.sum(target_score, axis=0)))
+    tl.store(uniform_losses + row, real * (log_total - tl.sum(score_total, axis=0) / vocab))
     for begin in range(0, vocab, BLOCK):
         piece = begin + tl.arange(0, BLOCK)
         inside = piece < vocab
         score = tl.load(logits + piece, mask=inside, other=0.0).to(tl.float32)
         score += tl.load(bias + piece, mask=inside, other=0.0)
         gradient = tl.exp(score - log_total) - label_smoothing / vocab
-        gradient -= tl.where(piece == wanted, 1.0 - label_smoothing, 0.0)
-        tl.store(logits + piece, (counts * gradient).to(logits.dtype.element_ty), mask=inside)
+        gradient -= tl.where(piece == target, 1.0 - label_smoothing, 0.0)
+        tl.store(logits + piece, (real * gradient).to(logits.dtype.element_ty), mask=inside)
