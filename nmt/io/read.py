@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from nmt.errors import NmtError, where
 
-MAX_LINE = 1 << 26  # bytes; a longer line is not text
+MAX_LINE = 1 << 24  # bytes; a longer line is not text
 BOM = b"\xef\xbb\xbf"
 
 
@@ -172,10 +172,6 @@ def read_lines(
                 if number == 1:
                     raw = raw.removeprefix(BOM)
                     _check_first_line(raw, path, encoding)
-                if len(raw) > MAX_LINE:
-                    raise NmtError(
-                        f"{where(path, number)}: line longer than {MAX_LINE >> 20} MB, not text"
-                    )
                 yield decode_line(raw, path, number, encoding, errors)
         except UnicodeDecodeError as error:
             raise NmtError(
@@ -250,9 +246,11 @@ def decode_line(
         errors: likewise.
 
     Raises:
-        NmtError: the bytes are not in the encoding; with file, line and the likely
-            encoding.
+        NmtError: the line is longer than `MAX_LINE`; the bytes are not in the encoding; with
+            file, line and the likely encoding.
     """
+    if len(raw) > MAX_LINE:
+        raise NmtError(f"{where(path, number)}: line longer than {MAX_LINE >> 20} MB, not text")
     raw = raw.removesuffix(b"\n").rstrip(b"\r")
     codec = encoding if encoding in ("gb18030", "big5") else "utf-8"
     try:

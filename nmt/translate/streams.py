@@ -10,60 +10,62 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nmt.errors import NmtError
-from nmt.io.read import BOM, decode_line, read_lines
+from nmt.io.read import BOM, MAX_LINE, decode_line, read_lines
 from nmt.translate.request import Errors
 
-_MOST_LINES = 2048
-_MOST_BYTES = 1 << 22
+_MAX_WINDOW_LINES = 2048
+_MAX_WINDOW_BYTES = 1 << 22
+_BLOCK_BYTES = 1 << 16
 
 
 def argument_lines(texts: list[str], errors: Errors) -> Iterator[list[str]]:
-    """The arguments, each of which is one line whatever it holds.
+    """Yield the arguments as one window; line feeds in an argument become spaces.
 
     Raises:
-        NmtError: one is not UTF-8, and `errors` is strict.
+        NmtError: an argument is not UTF-8, and `errors` is strict.
     """
     lines = []
     for number, text in enumerate(texts, start=1):
         raw = text.replace("\n", " ").encode("utf-8", "surrogateescape")
-        with _offering_replacement():
+        with _replacement_hint():
             lines.append(decode_line(raw, "TEXT", number, errors=errors))
     yield lines
 
 
 def file_lines(path: Path, errors: Errors) -> Iterator[str]:
-    """The lines of a file, as they are asked for.
+    """Yield the lines of a file.
 
     Raises:
-        NmtError: missing, damaged, or not UTF-8 and `errors` is strict.
+        NmtError: the file is missing, damaged, has a line that is too long, or is not UTF-8 and
+            `errors` is strict.
     """
-    with _offering_replacement():
+    with _replacement_hint():
         yield from read_lines(path, errors=errors)
 
 
 def arriving_lines(descriptor: int, errors: Errors) -> Iterator[list[str]]:
-    """The lines that have arrived by now, each time it is asked; waits for the first.
+    """Yield windows of the lines that have arrived; wait for at least one.
 
-    A person, or a program that waits for the answer to its line, gets it at once. A file
-    or a faster writer fills whole windows: while one is translated the next arrives.
+    A single line is yielded at once, so that an interactive writer gets its translation. A
+    faster writer fills windows of at most 2,048 lines.
 
     Args:
-        descriptor: of standard input.
-        errors: what to do about bytes that are not UTF-8.
+        descriptor: file descriptor of standard input.
+        errors: ``replace`` puts U+FFFD in the place of bytes that are not UTF-8.
 
     Raises:
-        NmtError: bytes that are not UTF-8, if `errors` is strict; the lines before them
-            are yielded first.
+        NmtError: a line is too long, or is not UTF-8 and `errors` is strict; the lines before
+            it are yielded first.
     """
     number = 0
-    for raw_lines in _arriving(descriptor):
+    for raw_lines in _raw_windows(descriptor):
         window: list[str] = []
         for raw in raw_lines:
             number += 1
             if number == 1:
                 raw = raw.removeprefix(BOM)
             try:
-                with _offering_replacement():
+                with _replacement_hint():
                     window.append(decode_line(raw, "standard input", number, errors=errors))
             except NmtError:
                 if window:
@@ -72,49 +74,49 @@ def arriving_lines(descriptor: int, errors: Errors) -> Iterator[list[str]]:
         yield window
 
 
-def _arriving(descriptor: int) -> Iterator[list[bytes]]:
-    held = bytearray()
-    searched = 0  # of `held`, up to here there is no line end
+def _raw_windows(descriptor: int) -> Iterator[list[bytes]]:
+    """Yield windows of undecoded lines; a line over `MAX_LINE` is cut off and the last."""
+    buffer = bytearray()  # an incomplete line
     ended = False
     while not ended:
         lines: list[bytes] = []
         size = 0
         while not ended:
-            block = _read(descriptor)  # waits if nothing is there
-            ended = not block
-            held += block
-            last = held.rfind(b"\n", searched)
-            searched = len(held)
-            if last >= 0:
-                whole = bytes(held[: last + 1])
-                del held[: last + 1]
-                searched = len(held)
-                size += len(whole)
-                lines += whole.split(b"\n")[:-1]
-            full = len(lines) >= _MOST_LINES or size >= _MOST_BYTES
-            if lines and (full or not _more_now(descriptor)):
+            block = _read(descriptor)  # waits for input
+            end = block.rfind(b"\n") + 1
+            if end:
+                complete = bytes(buffer) + block[:end]
+                buffer = bytearray(block[end:])
+                size += len(complete)
+                lines += complete.split(b"\n")[:-1]
+            else:
+                buffer += block
+            ended = not block or len(buffer) > MAX_LINE
+            is_full = len(lines) >= _MAX_WINDOW_LINES or size >= _MAX_WINDOW_BYTES
+            if lines and (is_full or not _has_more(descriptor)):
                 break
-        if ended and held:
-            lines.append(bytes(held))  # no final line end
-        for start in range(0, len(lines), _MOST_LINES):
-            yield lines[start : start + _MOST_LINES]
+        if ended and buffer:
+            lines.append(bytes(buffer))  # no final line feed
+        for start in range(0, len(lines), _MAX_WINDOW_LINES):
+            yield lines[start : start + _MAX_WINDOW_LINES]
 
 
 def _read(descriptor: int) -> bytes:
-    if sys.platform == "win32" and os.isatty(descriptor):  # its bytes are in some code page
-        return sys.stdin.buffer.read1(1 << 16)
-    return os.read(descriptor, 1 << 16)
+    if sys.platform == "win32" and os.isatty(descriptor):  # bytes in the console's code page
+        return sys.stdin.buffer.read1(_BLOCK_BYTES)
+    return os.read(descriptor, _BLOCK_BYTES)
 
 
-def _more_now(descriptor: int) -> bool:
-    if sys.platform == "win32":  # knows no waiting on pipes: whole windows, or single lines
+def _has_more(descriptor: int) -> bool:
+    """Whether input is available without waiting."""
+    if sys.platform == "win32":  # select does not support pipes there
         return not os.isatty(descriptor)
     return bool(select.select([descriptor], [], [], 0)[0])
 
 
 @contextlib.contextmanager
-def _offering_replacement() -> Iterator[None]:
-    """Name the option that lets bytes pass which are not UTF-8."""
+def _replacement_hint() -> Iterator[None]:
+    """Context manager: add ``--encoding-errors replace`` to the hint of a decoding error."""
     try:
         yield
     except NmtError as error:

@@ -1,17 +1,21 @@
-"""Lines in: nothing lost, nothing waited for."""
+"""Input lines: complete, bounded, and available as soon as they arrive."""
 
 from __future__ import annotations
 
 import contextlib
+import gzip
 import os
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from nmt.errors import NmtError
+from nmt.io.read import MAX_LINE
 from nmt.translate.streams import argument_lines, arriving_lines, file_lines
 
 LINES = ["我爱中国。", "", "a\u2028b", "x\ry", "\x00", "最后"]
@@ -36,7 +40,7 @@ def test_lines_end_at_line_feeds_only(
     tmp_path: Path, pipe: tuple[int, int], end: str, final: str
 ) -> None:
     data = (end.join(LINES) + final).encode()
-    os.write(pipe[1], b"\xef\xbb\xbf" + data)  # a byte-order mark is no text
+    os.write(pipe[1], b"\xef\xbb\xbf" + data)  # the byte-order mark is dropped
     os.close(pipe[1])
     assert flat(arriving_lines(pipe[0], "strict")) == LINES
     path = tmp_path / "lines.txt"
@@ -45,7 +49,7 @@ def test_lines_end_at_line_feeds_only(
     assert list(file_lines(path, "replace")) == LINES
 
 
-def test_a_line_is_there_as_soon_as_it_has_arrived(pipe: tuple[int, int]) -> None:
+def test_complete_lines_are_yielded_without_waiting_for_more(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     windows = arriving_lines(reader, "strict")
     os.write(writer, "一\n二\n三".encode())
@@ -56,7 +60,7 @@ def test_a_line_is_there_as_soon_as_it_has_arrived(pipe: tuple[int, int]) -> Non
     assert list(windows) == []
 
 
-def test_half_a_line_is_waited_for(pipe: tuple[int, int]) -> None:
+def test_incomplete_line_waits_for_its_end(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
 
     def write() -> None:
@@ -71,7 +75,7 @@ def test_half_a_line_is_waited_for(pipe: tuple[int, int]) -> None:
     thread.join()
 
 
-def test_a_fast_writer_fills_windows_and_loses_nothing(pipe: tuple[int, int]) -> None:
+def test_fast_writer_fills_windows_without_loss(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     expected = [f"第{n}行" + "长" * (n % 50) for n in range(20_000)]
 
@@ -91,7 +95,7 @@ def test_a_fast_writer_fills_windows_and_loses_nothing(pipe: tuple[int, int]) ->
     assert len(windows) < 200
 
 
-def test_a_very_long_line_is_read_in_linear_time(pipe: tuple[int, int]) -> None:
+def test_long_line_is_read_in_linear_time(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     text = "长" * 3_000_000
 
@@ -107,7 +111,76 @@ def test_a_very_long_line_is_read_in_linear_time(pipe: tuple[int, int]) -> None:
     thread.join()
 
 
-def test_what_is_not_utf8_names_its_line_after_the_lines_before_it(
+TOO_LONG = "line longer than 16 MB, not text"
+
+
+def test_line_without_end_is_refused_before_it_fills_the_memory(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    written = 0
+
+    def write() -> None:
+        nonlocal written
+        os.write(writer, "好\n".encode() * 2)
+        with contextlib.suppress(BrokenPipeError):
+            while written < 1 << 30:
+                written += os.write(writer, b"a" * (1 << 16))
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    windows = arriving_lines(reader, "replace")
+    assert next(windows) == ["好", "好"]
+    with pytest.raises(NmtError, match=f"standard input:3: {TOO_LONG}"):
+        next(windows)
+    os.close(reader)
+    thread.join()
+    assert written < 1 << 25
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_longest_line_is_read_and_a_longer_one_refused(
+    tmp_path: Path, pipe: tuple[int, int], end: bytes
+) -> None:
+    reader, writer = pipe
+    path = tmp_path / "lines.txt"
+    path.write_bytes(b"a" * (MAX_LINE - 2) + end + b"a" * (MAX_LINE + 1) + end)
+
+    def write() -> None:
+        with os.fdopen(writer, "wb") as file:
+            file.write(path.read_bytes())
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    windows = arriving_lines(reader, "strict")
+    assert [len(line) for line in next(windows)] == [MAX_LINE - 2]
+    with pytest.raises(NmtError, match=f"standard input:2: {TOO_LONG}"):
+        next(windows)
+    thread.join()
+    lines = file_lines(path, "strict")
+    assert len(next(lines)) == MAX_LINE - 2
+    with pytest.raises(NmtError, match=rf"lines\.txt:2: {TOO_LONG}"):
+        next(lines)
+
+
+@pytest.mark.parametrize("errors", ["strict", "replace"])
+def test_small_archive_of_a_huge_line_is_refused(
+    tmp_path: Path, errors: Literal["strict", "replace"]
+) -> None:
+    path = tmp_path / "bomb.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(b"good\n")
+        for _ in range(300):
+            file.write(bytes(1 << 20))
+    tracemalloc.start()
+    lines = file_lines(path, errors)
+    assert next(lines) == "good"
+    with pytest.raises(NmtError, match=rf"bomb\.gz:2: {TOO_LONG}"):
+        next(lines)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100 << 20
+
+
+def test_invalid_utf8_is_refused_with_its_line_after_the_lines_before_it(
     tmp_path: Path, pipe: tuple[int, int]
 ) -> None:
     data = "好\n".encode() * 3 + b"x\xffy\n" + "好\n".encode()
@@ -128,7 +201,7 @@ def test_what_is_not_utf8_names_its_line_after_the_lines_before_it(
         list(file_lines(path, "strict"))
 
 
-def test_an_argument_is_one_line_whatever_it_holds() -> None:
+def test_argument_is_one_line() -> None:
     assert list(argument_lines(["a\nb", "", "c"], "strict")) == [["a b", "", "c"]]
     broken = os.fsdecode(b"\xe6\x88")
     with pytest.raises(NmtError, match=r"TEXT:2: not valid UTF-8"):

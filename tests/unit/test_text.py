@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nmt.errors import NmtError
-from nmt.io.read import decode_line, open_bytes, read_lines
+from nmt.io.read import MAX_LINE, decode_line, open_bytes, read_lines
 from nmt.text.normalise import leakage_key, near_duplicate_key, normalise
 
 
@@ -62,6 +62,15 @@ def test_bytes_that_are_not_utf8() -> None:
     with pytest.raises(NmtError) as caught:
         decode_line("好\n".encode("gb18030"), "a.tsv", 7)
     assert caught.value.message.startswith("a.tsv:7: not valid UTF-8 (byte 1 of the line is 0xba)")
+
+
+def test_huge_utf16_line_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "long.txt"
+    path.write_bytes(("好\n" + "a" * (MAX_LINE + 1)).encode("utf-16"))
+    lines = read_lines(path, "utf-16")
+    assert next(lines) == "好"
+    with pytest.raises(NmtError, match=r"long\.txt:2: line longer than 16 MB"):
+        next(lines)
 
 
 def test_missing_file_suggests_one(tmp_path: Path) -> None:
