@@ -243,6 +243,20 @@ class CheckpointStore:
                 remove_folder(checkpoint.folder)
 
 
+def best_dev_bleu(folder: Path) -> float | None:
+    """Return the best dev BLEU of the checkpoints in a folder, without loading the run.
+
+    Damaged checkpoints are skipped. None if no checkpoint was validated.
+    """
+    scores = []
+    for path in folder.glob("*/state.json"):
+        with contextlib.suppress(NmtError):
+            state = load_record(path, CheckpointState)
+            if state.update and state.dev_bleu is not None:
+                scores.append(state.dev_bleu)
+    return max(scores, default=None)
+
+
 @contextlib.contextmanager
 def _safetensors_errors() -> Iterator[None]:
     """Context manager that restores the `OSError` that safetensors describes in a message."""

@@ -23,6 +23,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -39,7 +40,7 @@ from nmt.io.read import read_lines
 from nmt.io.temporary import remove_leftovers
 from nmt.io.write import check_inside, file_sha256, replacing_folder, write_whole
 from nmt.model import Seq2Seq
-from nmt.run.checkpoints import CheckpointStore
+from nmt.run.checkpoints import CheckpointStore, best_dev_bleu
 from nmt.run.records import FORMAT, FileRecord, Record, dump_record, load_record, read_checked
 from nmt.version import __version__
 
@@ -252,26 +253,59 @@ def load_model(run: Run, device: torch.device) -> tuple[int, Seq2Seq]:
     return best.update, model.to(device).eval()
 
 
+@dataclass(frozen=True)
+class _FinishedRun:
+    folder: Path
+    finished: datetime
+    dev_bleu: float | None  # best of its checkpoints; None without a validation
+
+
 def newest_run(parent: Path) -> Path:
-    """Return the run under `parent` that finished last.
+    """Return the run under `parent` that finished last, and log its dev BLEU and age.
+
+    Runs without a validated checkpoint are used only if there are no others. A run with a
+    higher dev BLEU is named in a note.
 
     Raises:
-        NmtError: there is none.
+        NmtError: `parent` contains no finished run.
     """
-    finished = []
-    for path in parent.glob("*/run.json"):
-        with contextlib.suppress(NmtError):
-            info = load_record(path, RunInfo)
-            if info.finished is not None:
-                finished.append((info.finished, path.parent))
-    if not finished:
+    runs = list(_finished_runs(parent))
+    if not runs:
         raise NmtError(
             f"{parent}/: no finished run in it",
             "train one with nmt train, or name one with --model",
         )
-    newest = max(finished)[1]
-    logger.info(f"model: {newest}")
-    return newest
+    validated = [run for run in runs if run.dev_bleu is not None]
+    newest = max(validated or runs, key=lambda run: run.finished)
+    score = "not validated" if newest.dev_bleu is None else f"dev BLEU {newest.dev_bleu:.1f}"
+    logger.info(f"model: {newest.folder} ({score}, finished {_age(newest.finished)})")
+    if newest.dev_bleu is not None:
+        best = max(validated, key=lambda run: run.dev_bleu or 0.0)
+        if (best.dev_bleu or 0.0) > newest.dev_bleu:
+            logger.info(
+                f"note: {best.folder} has a higher dev BLEU ({best.dev_bleu:.1f}); "
+                "name it to use it"
+            )
+    return newest.folder
+
+
+def _finished_runs(parent: Path) -> Iterator[_FinishedRun]:
+    for path in parent.glob("*/run.json"):
+        with contextlib.suppress(NmtError):
+            finished = load_record(path, RunInfo).finished
+            if finished is not None:
+                score = best_dev_bleu(path.parent / "checkpoints")
+                yield _FinishedRun(path.parent, datetime.fromisoformat(finished), score)
+
+
+def _age(time: datetime) -> str:
+    """Return the time since `time` in its largest unit: ``3 hours ago``."""
+    seconds = (datetime.now(timezone.utc) - time).total_seconds()
+    for unit, size in (("day", 86_400), ("hour", 3600), ("minute", 60)):
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"{count:,} {unit}{'s' if count > 1 else ''} ago"
+    return "less than a minute ago"
 
 
 def _length_statistics(folder: Path, src: Tokenizer, trg: Tokenizer) -> LengthStatistics | None:

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import nmt.run.checkpoints
 from nmt.config.load import load_config
 from nmt.errors import NmtError
 from nmt.prepare.pipeline import prepare
+from nmt.run import directory
 from nmt.run.checkpoints import Checkpoint, CheckpointState
 from nmt.run.directory import Run, RunInfo, load_model, newest_run
 from nmt.run.records import dump_record, load_record
@@ -214,6 +216,44 @@ def test_newest_run_is_the_one_that_finished_last(run: Run, config_path: Path) -
     Run.create(other).mark_finished()
     Run.create(other.model_copy(update={"run": parent / "unfinished"}))
     assert newest_run(parent) == parent / "other"
+
+
+def finish(config_path: Path, folder: Path, bleu: float | None) -> None:
+    run = Run.create(load_config(config_path, [f"run={folder}"]))
+    save(run, 3, bleu)
+    run.mark_finished()
+
+
+def test_newest_run_prefers_validated_runs_and_names_a_better_one(
+    config_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="nmt")
+    finish(config_path, tmp_path / "untested", None)
+    assert newest_run(tmp_path) == tmp_path / "untested"
+    assert caplog.messages == [
+        f"model: {tmp_path}/untested (not validated, finished less than a minute ago)"
+    ]
+    finish(config_path, tmp_path / "good", 23.46)
+    finish(config_path, tmp_path / "toy", 0.0)
+    finish(config_path, tmp_path / "untested2", None)
+    caplog.clear()
+    assert newest_run(tmp_path) == tmp_path / "toy"
+    assert caplog.messages == [
+        f"model: {tmp_path}/toy (dev BLEU 0.0, finished less than a minute ago)",
+        f"note: {tmp_path}/good has a higher dev BLEU (23.5); name it to use it",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "age"),
+    [
+        (59, "less than a minute ago"), (60, "1 minute ago"), (7199, "1 hour ago"),
+        (7200, "2 hours ago"), (40 * 86_400, "40 days ago"),
+    ],
+)  # fmt: skip
+def test_age_is_in_its_largest_unit(seconds: int, age: str) -> None:
+    time = datetime.now(timezone.utc) - timedelta(seconds=seconds)
+    assert directory._age(time) == age
 
 
 def test_a_best_checkpoint_that_goes_while_it_is_read_gives_way(
