@@ -7,6 +7,7 @@ import itertools
 import logging
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO
 
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 AddAttention = Callable[[AttentionMap, Translation], None]
 
 _MAX_SVG_SENTENCES = 50
+_MIN_WINDOW_LINES, _MAX_WINDOW_LINES = 64, 2048  # lines that finish together
 _MAX_CELLS = 1 << 22  # of a line's attention matrix: 2,000 characters by 2,000 words
 
 
@@ -45,7 +47,8 @@ def run(translator: Translator, request: Request) -> None:
         write, flush = stack.enter_context(writing_lines(none_if_stdout(request.output)))
         bar = stack.enter_context(_progress(request))
         number = itertools.count()
-        for window in _windows(request):
+        windows = _windows(request)
+        for window in windows if bar.disable else _timed_windows(windows):
             for translation in translator.stream(window, request.batch_size, request.n_best or 1):
                 index = next(number)
                 attention = _attention_map(request, translation, index)
@@ -106,6 +109,22 @@ def _windows(request: Request) -> Iterator[Iterable[str]]:
     if sys.stdin.isatty():
         logger.info("one sentence per line, Ctrl-D to end")
     return arriving_lines(sys.stdin.fileno(), request.errors)
+
+
+def _timed_windows(windows: Iterable[Iterable[str]]) -> Iterator[Iterable[str]]:
+    """Divide windows into smaller ones, so that the progress bar moves about once a second.
+
+    The lines of a window finish together. The first window is small; the size doubles while a
+    window takes less than a second. Each window must be read to its end before the next.
+    """
+    size = _MIN_WINDOW_LINES
+    for lines in windows:
+        iterator = iter(lines)
+        for first in iterator:
+            start = time.monotonic()
+            yield itertools.chain([first], itertools.islice(iterator, size - 1))
+            if time.monotonic() - start < 1:
+                size = min(2 * size, _MAX_WINDOW_LINES)
 
 
 def _lines(
