@@ -1,4 +1,4 @@
-"""``nmt translate`` as its users call it: bytes in, bytes out, every mistake answered."""
+"""``nmt translate`` end to end: input and output bytes, options, refused mistakes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from nmt import Translator
 from nmt.io.read import read_lines
 from nmt.run.directory import Run, RunInfo
 from nmt.run.records import dump_record, load_record
-from nmt.translate import run as job
+from nmt.translate import run as run_module
 from nmt.translate import translator
 from tests.conftest import Nmt, toy_pairs
 from tests.helpers.command import nmt as in_process
@@ -41,7 +41,7 @@ ODD = [
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Processes to end when the tests are over."""
+    """Processes that are killed after the tests."""
     started: list[subprocess.Popen[bytes]] = []
     yield started
     for process in started:
@@ -82,13 +82,13 @@ def test_arguments_files_and_pipes_give_the_same(
     assert [t.text for t in python] == arguments.out.split("\n")[:-1]
 
 
-def test_what_was_learned_is_translated(toy_run: Path) -> None:
+def test_trained_model_reproduces_its_training_pairs(toy_run: Path) -> None:
     translations = Translator.load(toy_run, "cpu").translate(SOURCES)
     right = sum(t.text == en for t, (_, en) in zip(translations, toy_pairs(), strict=True))
     assert right > 0.8 * len(SOURCES)
 
 
-def test_the_contracts_hold_on_a_trained_model(toy_run: Path) -> None:
+def test_translations_do_not_depend_on_batches_or_order(toy_run: Path) -> None:
     loaded = Translator.load(toy_run, "cpu")
     lines = SOURCES[::3] + ODD + ["".join(SOURCES[:30])]
     expected = [t.text for t in loaded.translate(lines)]
@@ -99,14 +99,14 @@ def test_the_contracts_hold_on_a_trained_model(toy_run: Path) -> None:
     assert [t.text for t in shuffled] == [expected[i] for i in order]
 
 
-def test_eight_bit_integers_translate_alike(toy_run: Path) -> None:
+def test_int8_gives_nearly_the_same_translations(toy_run: Path) -> None:
     plain = in_process("translate", "--model", toy_run, *SOURCES[:40]).out.split("\n")
     small = in_process("translate", "--model", toy_run, "--int8", *SOURCES[:40]).out.split("\n")
     assert sum(a == b for a, b in zip(plain, small, strict=True)) > 35
 
 
 def test_every_option_reaches_the_search(toy_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    search, ready = translator.beam_search, translator.Inference
+    search, inference = translator.beam_search, translator.Inference
     calls: list[dict[str, Any]] = []
     eight_bit: list[bool] = []
     threads: list[int] = []
@@ -114,13 +114,13 @@ def test_every_option_reaches_the_search(toy_run: Path, monkeypatch: pytest.Monk
     def searching(members: Any, src: Any, mask: Any, **options: Any) -> Any:
         lengths = mask.sum(dim=1).tolist()
         assert options["max_lengths"].tolist() == [int(n * 0.5) + 10 for n in lengths]
-        noted = {key: value for key, value in options.items() if key != "max_lengths"}
-        calls.append({**noted, "rows": len(src)})
+        recorded = {key: value for key, value in options.items() if key != "max_lengths"}
+        calls.append({**recorded, "rows": len(src)})
         return search(members, src, mask, **options)
 
     def preparing(model: Any, *, int8: bool) -> Any:
         eight_bit.append(int8)
-        return ready(model, int8=int8)
+        return inference(model, int8=int8)
 
     monkeypatch.setattr(translator, "beam_search", searching)
     monkeypatch.setattr(translator, "Inference", preparing)
@@ -131,34 +131,34 @@ def test_every_option_reaches_the_search(toy_run: Path, monkeypatch: pytest.Monk
     )  # fmt: skip
     result = in_process("translate", "--model", toy_run, "--device", "cpu", *options, *SOURCES[:6])
     assert result.code == 0, result.err
-    wanted = {"beam": 4, "alpha": 0.3, "beta": 0.1, "no_repeat": 2, "n_best": 2, "rows": 2}
-    assert calls == [wanted] * 3
+    expected = {"beam": 4, "alpha": 0.3, "beta": 0.1, "no_repeat": 2, "n_best": 2, "rows": 2}
+    assert calls == [expected] * 3
     assert eight_bit == [True]
     assert 3 in threads
 
 
-def test_an_ensemble_of_a_run_with_itself_is_that_run(toy_run: Path) -> None:
+def test_ensemble_of_a_run_with_itself_equals_the_run(toy_run: Path) -> None:
     twice = ("--model", toy_run, "--model", toy_run)
-    one = in_process("translate", "--model", toy_run, *SOURCES[:10])
-    assert in_process("translate", *twice, *SOURCES[:10]).out == one.out
+    single = in_process("translate", "--model", toy_run, *SOURCES[:10])
+    assert in_process("translate", *twice, *SOURCES[:10]).out == single.out
 
 
-def test_an_ensemble_needs_one_pair_of_tokenizers(toy_run: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    shutil.copytree(toy_run, other)
-    shutil.copy(other / "src.model", other / "trg.model")
-    info = load_record(other / "run.json", RunInfo)
+def test_ensemble_with_different_tokenizers_is_refused(toy_run: Path, tmp_path: Path) -> None:
+    changed = tmp_path / "changed"
+    shutil.copytree(toy_run, changed)
+    shutil.copy(changed / "src.model", changed / "trg.model")
+    info = load_record(changed / "run.json", RunInfo)
     files = {**info.files, "trg.model": info.files["src.model"]}
-    (other / "run.json").write_bytes(dump_record(info.model_copy(update={"files": files})))
-    result = in_process("translate", "--model", toy_run, "--model", other, "我")
+    (changed / "run.json").write_bytes(dump_record(info.model_copy(update={"files": files})))
+    result = in_process("translate", "--model", toy_run, "--model", changed, "我")
     assert result.code == 2
     assert result.err.splitlines() == [
-        f"error: {other}: has other tokenizers than {toy_run}",
+        f"error: {changed}: has other tokenizers than {toy_run}",
         "hint: an ensemble needs runs trained on one prepared corpus (data.dir)",
     ]
 
 
-def test_json_says_all_there_is_to_say(toy_run: Path) -> None:
+def test_json_has_all_keys_and_consistent_values(toy_run: Path) -> None:
     lines = ["我爱中国。", "", "他有30个苹果。", "　我愛　中國。"]
     result = in_process(
         "translate", "--model", toy_run, "--json", "--align", "soft", "--n-best", 2, *lines
@@ -218,7 +218,7 @@ def test_attention_is_printed_and_written(toy_run: Path, tmp_path: Path) -> None
     assert ">国<" in svg.read_text(encoding="utf-8").replace(" ", "").replace("\n", "")
 
 
-def test_flags_are_told_on_stderr(toy_run: Path) -> None:
+def test_flags_are_listed_on_stderr(toy_run: Path) -> None:
     result = in_process(
         "translate", "--model", toy_run, "--quality-flags", "我爱中国。", "他有30个龘。"
     )
@@ -237,7 +237,7 @@ def test_output_that_is_a_directory_is_refused(toy_run: Path, tmp_path: Path, op
     assert result.err.startswith(f"error: {folder}: is a directory, a file is to be written")
 
 
-def test_a_mistyped_input_beside_an_old_output_is_named(toy_run: Path, tmp_path: Path) -> None:
+def test_missing_input_is_refused_and_the_old_output_stays(toy_run: Path, tmp_path: Path) -> None:
     (tmp_path / "en").write_text("old")
     words = ("--input", tmp_path / "zn", "--output", tmp_path / "en")
     result = in_process("translate", "--model", toy_run, *words)
@@ -246,7 +246,7 @@ def test_a_mistyped_input_beside_an_old_output_is_named(toy_run: Path, tmp_path:
     assert (tmp_path / "en").read_text() == "old"
 
 
-def test_open_descriptors_are_written_to(toy_run: Path, tmp_path: Path) -> None:
+def test_output_may_be_an_open_descriptor(toy_run: Path, tmp_path: Path) -> None:
     words = f"'{sys.executable}' -m nmt translate --model '{toy_run}' --device cpu 我爱中国。"
     (tmp_path / "log").write_text("before\n")
     for line in (
@@ -265,7 +265,7 @@ def test_open_descriptors_are_written_to(toy_run: Path, tmp_path: Path) -> None:
     assert (tmp_path / "through").read_text() == "I love China.\n"
 
 
-def test_what_is_read_is_not_written_over(toy_run: Path, tmp_path: Path) -> None:
+def test_output_that_would_overwrite_the_input_is_refused(toy_run: Path, tmp_path: Path) -> None:
     (tmp_path / "zh").write_text("我爱中国。\n", encoding="utf-8")
     (tmp_path / "link").symlink_to("zh")
     for output in ("zh", "link"):
@@ -277,7 +277,7 @@ def test_what_is_read_is_not_written_over(toy_run: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz"])
-def test_output_is_compressed_as_its_name_says(toy_run: Path, tmp_path: Path, suffix: str) -> None:
+def test_output_is_compressed_by_its_suffix(toy_run: Path, tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"en{suffix}"
     words = ("translate", "--model", toy_run, "我爱中国。", "", "--output", out)
     assert in_process(*words).code == 0
@@ -297,7 +297,7 @@ def test_unknown_attention_format_is_refused(toy_run: Path, tmp_path: Path) -> N
     )
 
 
-def test_a_dash_is_standard_output(
+def test_dash_is_standard_output(
     toy_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -306,7 +306,7 @@ def test_a_dash_is_standard_output(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_closed_stream_is_told(toy_run: Path, tmp_path: Path) -> None:
+def test_closed_standard_streams_are_reported(toy_run: Path, tmp_path: Path) -> None:
     words = f"{sys.executable} -m nmt translate --model {toy_run}"
     for redirected, message in (("<&-", "input is closed"), ("我 >&-", "output is closed")):
         done = subprocess.run(
@@ -315,7 +315,7 @@ def test_a_closed_stream_is_told(toy_run: Path, tmp_path: Path) -> None:
         assert done.returncode == 2
         assert f"error: standard {message}" in done.stderr
     out = subprocess.check_output(["bash", "-c", f"{words} 我今天吃苹果。 2>&-"], cwd=tmp_path)
-    assert out.count(b"\n") == 1  # no message among the results
+    assert out.count(b"\n") == 1  # the message goes to stderr only
 
 
 def test_translating_needs_no_dev_files(toy_run: Path, tmp_path: Path) -> None:
@@ -328,14 +328,14 @@ def test_translating_needs_no_dev_files(toy_run: Path, tmp_path: Path) -> None:
     assert in_process(*command, "--model", run).out == expected
 
 
-def test_two_outputs_have_two_names(toy_run: Path, tmp_path: Path) -> None:
+def test_two_outputs_with_one_name_are_refused(toy_run: Path, tmp_path: Path) -> None:
     words = ("--attention", tmp_path / "x.html", "--output", tmp_path / "." / "x.html")
     result = in_process("translate", "--model", toy_run, *words, "我爱中国。")
     assert result.code == 2
     assert result.err.startswith("error: two outputs have the same name")
 
 
-def test_links_and_pipes_stay_what_they_are(toy_run: Path, tmp_path: Path) -> None:
+def test_output_through_links_and_pipes_keeps_them(toy_run: Path, tmp_path: Path) -> None:
     (tmp_path / "old").write_text("old")
     (tmp_path / "link").symlink_to("old")
     words = ("translate", "--model", toy_run, "我爱中国。", "--output")
@@ -343,19 +343,19 @@ def test_links_and_pipes_stay_what_they_are(toy_run: Path, tmp_path: Path) -> No
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "old").read_text() == "I love China.\n"
     os.mkfifo(tmp_path / "pipe")
-    found: list[str] = []
+    received: list[str] = []
     reader = threading.Thread(
-        target=lambda: found.append((tmp_path / "pipe").read_text()), daemon=True
+        target=lambda: received.append((tmp_path / "pipe").read_text()), daemon=True
     )
     reader.start()
     assert in_process(*words, tmp_path / "pipe").code == 0
     reader.join(timeout=60)
-    assert found == ["I love China.\n"]
+    assert received == ["I love China.\n"]
     assert (tmp_path / "pipe").is_fifo()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_a_full_disk_behind_stdout_is_said(toy_run: Path) -> None:
+def test_full_disk_behind_stdout_is_reported(toy_run: Path) -> None:
     with Path("/dev/full").open("wb") as full:
         process = subprocess.run(
             [sys.executable, "-m", "nmt", "translate", "--model", str(toy_run), "我爱中国。"],
@@ -371,7 +371,7 @@ def test_a_full_disk_behind_stdout_is_said(toy_run: Path) -> None:
     ]
 
 
-def test_what_is_sent_on_of_a_run_translates(toy_run: Path, tmp_path: Path) -> None:
+def test_documented_files_of_a_run_are_enough_to_translate(toy_run: Path, tmp_path: Path) -> None:
     best = Path("checkpoints") / Run.open(toy_run).checkpoints.best().folder.name
     (tmp_path / "run" / best).mkdir(parents=True)
     for name in (
@@ -383,17 +383,17 @@ def test_what_is_sent_on_of_a_run_translates(toy_run: Path, tmp_path: Path) -> N
     assert (result.code, result.out) == (0, "I love China.\n")
 
 
-def test_one_text_is_no_list_of_lines(toy_run: Path) -> None:
+def test_one_string_instead_of_lines_is_refused(toy_run: Path) -> None:
     with pytest.raises(nmt.NmtError, match="translate takes a list of lines, not one string"):
         Translator.load(toy_run, "cpu").translate("我爱中国。")
 
 
-def test_a_pipe_is_read_once_even_beside_a_bar(
+def test_pipe_is_read_once_with_a_progress_bar(
     toy_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = types.SimpleNamespace(isatty=lambda: True)
+    terminal = types.SimpleNamespace(isatty=lambda: True)
     monkeypatch.setattr(
-        job, "sys", types.SimpleNamespace(stderr=seen, stdin=seen, stdout=sys.stdout)
+        run_module, "sys", types.SimpleNamespace(stderr=terminal, stdin=terminal, stdout=sys.stdout)
     )
     os.mkfifo(tmp_path / "lines")
     writer = threading.Thread(
@@ -408,7 +408,7 @@ def test_a_pipe_is_read_once_even_beside_a_bar(
 
 
 @pytest.mark.parametrize("errors", ["strict", "replace"])
-def test_an_archive_cut_off_is_named(toy_run: Path, tmp_path: Path, errors: str) -> None:
+def test_truncated_archive_is_refused(toy_run: Path, tmp_path: Path, errors: str) -> None:
     whole = gzip.compress("".join(f"我爱中国{n}。\n" for n in range(5000)).encode())
     (tmp_path / "cut.gz").write_bytes(whole[: len(whole) // 2])
     words = ("--input", tmp_path / "cut.gz", "--encoding-errors", errors, "--beam", 1)
@@ -418,7 +418,7 @@ def test_an_archive_cut_off_is_named(toy_run: Path, tmp_path: Path, errors: str)
     assert not (tmp_path / "en").exists()
 
 
-def test_a_line_longer_than_training_had_is_noted(toy_run: Path) -> None:
+def test_line_longer_than_max_pieces_is_noted(toy_run: Path) -> None:
     translator = Translator.load(toy_run, "cpu")
     half = translator.max_pieces * 2 // 3
     lines = ["我爱中国" * half, "我" * half + "。" + "我" * half + "。"]
@@ -445,7 +445,7 @@ def test_sentences_of_a_line_are_translated_separately(toy_run: Path) -> None:
     assert two.err == ""  # no note for a line that one search could take
 
 
-def test_a_program_that_waits_for_each_answer_gets_it(
+def test_each_line_is_translated_as_soon_as_it_arrives(
     toy_run: Path, running: list[subprocess.Popen[bytes]]
 ) -> None:
     process = start("--model", toy_run)
@@ -469,7 +469,7 @@ def test_a_program_that_waits_for_each_answer_gets_it(
     assert answers == [b"I love China.\n", b"\n", b"He loves tea.\n"]
 
 
-def test_n_odd_lines_in_are_n_lines_out(toy_run: Path, nmt_command: Nmt) -> None:
+def test_unusual_lines_give_one_output_line_each(toy_run: Path, nmt_command: Nmt) -> None:
     rng = np.random.default_rng(5)
     ranges = [(0, 0x80), (0x4E00, 0x9FFF), (0x80, 0xD800), (0xE000, 0x10FFFF), (0x1F300, 0x1FAFF)]
 
@@ -497,9 +497,7 @@ def test_n_odd_lines_in_are_n_lines_out(toy_run: Path, nmt_command: Nmt) -> None
         assert not any(unicodedata.category(c) in ("Zl", "Zp") for c in text)
 
 
-def test_a_line_of_a_hundred_thousand_characters_goes_through(
-    toy_run: Path, nmt_command: Nmt
-) -> None:
+def test_line_of_100000_characters_is_translated(toy_run: Path, nmt_command: Nmt) -> None:
     stdin = ("我爱" * 50_000 + "\n我爱中国。\n").encode()
     result = nmt_command("translate", "--model", toy_run, "--beam", 1, stdin=stdin)
     assert result.code == 0
@@ -507,7 +505,7 @@ def test_a_line_of_a_hundred_thousand_characters_goes_through(
     assert result.out.endswith("\nI love China.\n")
 
 
-def test_a_line_too_long_for_a_matrix_has_links_and_no_matrix(toy_run: Path) -> None:
+def test_line_too_long_for_a_matrix_has_links_only(toy_run: Path) -> None:
     line = "我爱中国。" * 900
     result = in_process(
         "translate", "--model", toy_run, "--device", "cpu", "--json", "--align", "soft", line, "我"
@@ -521,7 +519,7 @@ def test_a_line_too_long_for_a_matrix_has_links_and_no_matrix(toy_run: Path) -> 
     assert "note: line 1: attention matrix omitted: line too long" in result.err.splitlines()
 
 
-def test_a_reader_that_goes_away_ends_it_quietly(
+def test_closed_output_pipe_ends_without_a_message(
     toy_run: Path, running: list[subprocess.Popen[bytes]]
 ) -> None:
     process = start("--model", toy_run, "--beam", 1, "--device", "cpu")
@@ -537,7 +535,9 @@ def test_a_reader_that_goes_away_ends_it_quietly(
     assert process.stderr.read() == b""
 
 
-def test_interrupting_it_is_no_crash(toy_run: Path, running: list[subprocess.Popen[bytes]]) -> None:
+def test_interrupt_exits_with_130_without_a_traceback(
+    toy_run: Path, running: list[subprocess.Popen[bytes]]
+) -> None:
     process = start("--model", toy_run, "--device", "cpu")
     running.append(process)
     assert process.stdin is not None
@@ -551,7 +551,7 @@ def test_interrupting_it_is_no_crash(toy_run: Path, running: list[subprocess.Pop
     assert process.stderr.read() in (b"", b"interrupted\n")
 
 
-def test_what_is_not_utf8_is_named_or_replaced(
+def test_invalid_utf8_is_refused_or_replaced(
     toy_run: Path, nmt_command: Nmt, tmp_path: Path
 ) -> None:
     data = "我爱中国。\n".encode() + b"\xff\xfe\n" + "他爱茶。\n".encode()
@@ -571,7 +571,7 @@ def test_what_is_not_utf8_is_named_or_replaced(
         assert replaced.out.endswith("\nHe loves tea.\n")
 
 
-def test_an_output_that_fails_is_not_left_half_written(toy_run: Path, tmp_path: Path) -> None:
+def test_failed_command_leaves_the_old_output(toy_run: Path, tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_bytes("我爱中国。\n".encode() + b"\xff\n")
     (tmp_path / "out.txt").write_text("old", encoding="utf-8")
     files = ("--input", tmp_path / "in.txt", "--output", tmp_path / "out.txt")
@@ -637,7 +637,7 @@ def test_an_output_that_fails_is_not_left_half_written(toy_run: Path, tmp_path: 
         ),
     ],
 )
-def test_mistakes_are_answered(
+def test_mistakes_are_refused_with_a_message(
     toy_run: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -651,7 +651,7 @@ def test_mistakes_are_answered(
     assert result.err.splitlines() == expected
 
 
-def test_a_model_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert in_process("translate", "我").err.splitlines()[0] == (
         "error: runs/: no finished run in it"
@@ -661,7 +661,7 @@ def test_a_model_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert result.err.splitlines()[0] == "error: nowhere: no such run directory"
 
 
-def test_the_newest_finished_run_is_taken_and_named(
+def test_newest_finished_run_is_used_and_named(
     toy_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -670,12 +670,31 @@ def test_the_newest_finished_run_is_taken_and_named(
         shutil.copytree(toy_run, Path("runs") / name)
     Run.open(Path("runs/new")).mark_finished()
     result = in_process("translate", "--device", "cpu", "我爱中国。")
-    assert result == (0, "I love China.\n", "model: runs/new\n")
+    assert (result.code, result.out) == (0, "I love China.\n")
+    bleu = Run.open(Path("runs/new")).checkpoints.best().dev_bleu
+    assert result.err == (
+        f"model: runs/new (dev BLEU {bleu:.1f}, finished less than a minute ago)\n"
+    )
     assert in_process("evaluate", "--device", "cpu").code == 0
     assert Path("runs/new/evaluation/report.json").exists()
 
 
-def test_weights_that_are_not_numbers_are_refused(toy_run: Path) -> None:
+def test_library_prints_nothing(toy_run: Path) -> None:
+    code = (
+        "import sys, nmt\n"
+        "assert nmt.__version__ and 'torch' not in sys.modules\n"
+        "loaded = nmt.Translator.load(sys.argv[1], 'cpu')\n"
+        "assert loaded.translate(['我爱中国。', ''])[1].text == ''\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, str(toy_run)],
+        env={**os.environ, "PYTHONPATH": str(Path(nmt.__file__).parents[1])},
+        capture_output=True, check=True,
+    )  # fmt: skip
+    assert (result.stdout, result.stderr) == (b"", b"")
+
+
+def test_non_finite_weights_are_refused(toy_run: Path) -> None:
     loaded = Translator.load(toy_run, "cpu")
     loaded.model.decoder.output_bias.data.fill_(float("nan"))
     with pytest.raises(nmt.NmtError, match="NaN or infinite"):
