@@ -12,7 +12,7 @@ from nmt.config.schema import DataConfig
 from nmt.errors import NmtError
 from nmt.io.write import file_sha256
 
-FORMAT = 3
+FORMAT = 4
 MANIFEST = "manifest.json"
 
 

@@ -6,12 +6,14 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from nmt.data.training_keys import count_trained_on
 from nmt.evaluate import gate, lengths, report, tables
 from nmt.evaluate.inputs import Decoding, System, Texts, read, translated
 from nmt.evaluate.metrics import DEFAULT, RESAMPLES, Comparison, Kind, Score, compare, score
 from nmt.evaluate.page import report_page
 from nmt.evaluate.request import Request
 from nmt.io.write import write_text, write_whole, writing_to
+from nmt.run.directory import Run
 from nmt.viz import plots
 
 logger = logging.getLogger(__name__)
@@ -45,6 +47,7 @@ def evaluate(request: Request) -> Evaluated:
     kinds: list[Kind] = [*DEFAULT, *(metric.value for metric in request.metrics)]
     bounds = None if request.by_length is None else lengths.parse_bounds(request.by_length)
     texts, given = read(request.systems, request.src, request.refs)
+    _warn_of_leakage(given, texts)
     before = None if request.baseline is None else gate.read_baseline(request.baseline, texts)
     decoding = Decoding(request.device, request.beam, request.length_penalty, request.batch_size)
     systems = translated(given, texts, decoding)
@@ -74,6 +77,21 @@ def evaluate(request: Request) -> Evaluated:
         _write(request, texts, systems, scores, checks, compared, banded)
 
     return Evaluated("\n\n".join(answer), checks, write)
+
+
+def _warn_of_leakage(systems: Sequence[Run | System], texts: Texts) -> None:
+    """Warn of source sentences that a system was trained on."""
+    for run in systems:
+        if isinstance(run, Run) and texts.source:
+            simplify = run.config.data.to_simplified
+            count = count_trained_on(run.folder, texts.source, simplify=simplify)
+            if count:
+                share = 100 * count / len(texts.source)
+                logger.warning(
+                    f"{run.folder}: trained on {count} of {len(texts.source)} source sentences "
+                    f"({share:.1f} %): its scores are too high. Score it on its own test set, or "
+                    "list the sentences under data.exclude, prepare and train again"
+                )
 
 
 def _scores_text(systems: Sequence[System], scores: Sequence[Sequence[Score]], texts: Texts) -> str:

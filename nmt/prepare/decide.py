@@ -75,13 +75,20 @@ class Decisions:
         self.split_ids: holdout.SplitIds = np.zeros(len(keys), dtype=np.uint8)
         self.examples: dict[int, str] = {}
 
-    def decide(self, eligible: int, held_out: list[Pair], excluded: dict[Path, Keys]) -> None:
+    def decide(
+        self,
+        eligible: int,
+        held_out: list[Pair],
+        excluded: dict[Path, Keys],
+        previous: dict[int, Keys] | None = None,
+    ) -> None:
         """Fill in `split_ids`.
 
         Args:
             eligible: the first so many pairs may be held out, the others only trained on.
             held_out: the pairs of dev and test where these are files.
             excluded: sentence keys of each file of `data.exclude`.
+            previous: pair keys that an earlier corpus held out, by DEV and TEST.
 
         Raises:
             NmtError: no pair is left, or too few to hold out.
@@ -97,7 +104,7 @@ class Decisions:
             self._drop(self._shares_sentence(keys, keys), f"meets {path}")
         if held_out:
             self._drop_shared_with(held_out)
-        self._hold_out(eligible)
+        self._hold_out(eligible, previous or {})
         if not self._is_train().any():
             raise NmtError(
                 "no pair is left to train on: every pair is in dev or test or shares a sentence "
@@ -144,7 +151,7 @@ class Decisions:
                 "data.dev and data.test must be other text than data.sources",
             )
 
-    def _hold_out(self, eligible: int) -> None:
+    def _hold_out(self, eligible: int, previous: dict[int, Keys]) -> None:
         sizes = ((holdout.DEV, self.data.dev), (holdout.TEST, self.data.test))
         wanted = {split_id: size for split_id, size in sizes if isinstance(size, int)}
         if not wanted:
@@ -152,7 +159,11 @@ class Decisions:
         candidates = self._is_train()
         candidates[eligible:] = False
         groups = holdout.find_groups(self.keys.src, self.keys.trg, candidates)
-        split_ids = holdout.hold_out(groups, self.keys.src, wanted, self.data.seed)
+        kept = {
+            split_id: is_member(self.keys.pairs, previous[split_id])
+            for split_id in wanted.keys() & previous.keys()
+        }
+        split_ids = holdout.hold_out(groups, self.keys.src, wanted, self.data.seed, kept)
         self.split_ids[candidates] = split_ids[candidates]
         drawn = np.isin(self.split_ids, list(wanted))
         shared = self._shares_sentence(self.keys.src[drawn], self.keys.trg[drawn])

@@ -61,7 +61,13 @@ def _runs_of_equal_keys(
     return members, np.cumsum(sizes) - sizes, sizes
 
 
-def hold_out(labels: Labels, keys: Keys, wanted: dict[int, int], seed: int) -> SplitIds:
+def hold_out(
+    labels: Labels,
+    keys: Keys,
+    wanted: dict[int, int],
+    seed: int,
+    previous: dict[int, Flags] | None = None,
+) -> SplitIds:
     """Assign each pair to TRAIN, DEV or TEST, whole groups at a time.
 
     Each set takes the groups with the smallest hashes while they fit. The hash depends on the
@@ -73,6 +79,8 @@ def hold_out(labels: Labels, keys: Keys, wanted: dict[int, int], seed: int) -> S
         keys: source key of each pair, `[pairs]`. The smallest of a group identifies it.
         wanted: number of pairs to hold out, by DEV and TEST; each set has exactly this size.
         seed: of the hash.
+        previous: pairs that an earlier corpus held out, by DEV and TEST, `[pairs]`. They stay
+            held out, and no other pair of their groups is.
 
     Returns:
         The set of each pair, DROPPED where the label is -1.
@@ -86,14 +94,22 @@ def hold_out(labels: Labels, keys: Keys, wanted: dict[int, int], seed: int) -> S
     smallest = np.full(len(groups), np.iinfo(np.uint64).max, dtype=np.uint64)
     np.minimum.at(smallest, group_of, keys[labels >= 0])
     split_of_group = np.full(len(groups), TRAIN, dtype=np.uint8)
+    kept = {
+        split_id: np.flatnonzero(flags & (labels >= 0))[: wanted[split_id]]
+        for split_id, flags in (previous or {}).items()
+    }
+    is_open = np.ones(len(groups), dtype=bool)  # has no pair that an earlier corpus held out
+    for positions in kept.values():
+        is_open[np.searchsorted(groups, labels[positions])] = False
     for split_id, count in sorted(wanted.items(), reverse=True):
         # A large group would fill a whole set with variants of one sentence.
         max_size = max(1, count // 20)
-        missing = count
+        missing = count - len(kept.get(split_id, ()))
         for group in np.argsort(seeded_keys(smallest, (seed, split_id)), kind="stable").tolist():
             if not missing:
                 break
-            if split_of_group[group] == TRAIN and sizes[group] <= min(missing, max_size):
+            is_free = is_open[group] and split_of_group[group] == TRAIN
+            if is_free and sizes[group] <= min(missing, max_size):
                 split_of_group[group] = split_id
                 missing -= int(sizes[group])
         if missing:
@@ -104,6 +120,8 @@ def hold_out(labels: Labels, keys: Keys, wanted: dict[int, int], seed: int) -> S
             )
     split_ids = np.full(len(labels), DROPPED, dtype=np.uint8)
     split_ids[labels >= 0] = split_of_group[group_of]
+    for split_id, positions in kept.items():
+        split_ids[positions] = split_id
     return split_ids
 
 

@@ -37,8 +37,9 @@ from nmt.data.manifest import (
 )
 from nmt.data.packed import SIDES, PackedWriter
 from nmt.data.tokenizer import Tokenizer
+from nmt.data.training_keys import TRAINING_KEYS, write_training_keys
 from nmt.errors import NmtError
-from nmt.io.read import Meter, check_readable
+from nmt.io.read import Meter, check_readable, read_lines
 from nmt.io.write import file_sha256, is_pipe, replacing_folder
 from nmt.prepare import chunks, holdout, leakage, report
 from nmt.prepare.chunks import Cleaned, Encoded, chunked
@@ -49,7 +50,8 @@ from nmt.prepare.pieces import Sample, train_both
 from nmt.prepare.pool import Pool
 from nmt.prepare.sources import describe, read_extra_pairs, read_pairs, source_files
 from nmt.prepare.statistics import Statistics
-from nmt.text.keys import uniform_draws
+from nmt.text.keys import Keys, text_key, uniform_draws
+from nmt.text.normalise import normalise
 from nmt.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -58,6 +60,7 @@ _OUTPUT_FILES = {
     MANIFEST, "report.html", *(f"{side}.model" for side in SIDES),
     *(f"{name}.{side}.txt" for name in ("dev", "test") for side in SIDES),
     *(f"train.{side}.{part}.npy" for side in SIDES for part in ("ids", "ends")),
+    TRAINING_KEYS,
 }  # fmt: skip
 _SYSTEM_FILES = {".DS_Store", "Thumbs.db", "desktop.ini"}  # written by file managers
 _LINE_SOURCES = (TsvSource, CsvSource, JsonlSource, ParallelSource)
@@ -91,10 +94,33 @@ def prepare(
         leakage.refuse_leakage(data.dir, checked, simplify=data.to_simplified)
         return manifest, False
     _refuse_foreign_folder(data.dir)
+    previous = _previous_held_out(data)
     with replacing_folder(data.dir) as scratch:
-        manifest = _Preparation(data, scratch, workers).run(identity)
+        manifest = _Preparation(data, scratch, workers).run(identity, previous)
         leakage.refuse_leakage(scratch, checked, simplify=data.to_simplified)
         return manifest, True
+
+
+def _previous_held_out(data: DataConfig) -> dict[int, Keys]:
+    """Return the pair keys of dev and test that the corpus in `data.dir` drew with this seed.
+
+    They stay held out when text is added, so that scores remain comparable.
+    """
+    try:
+        config = load_manifest(data.dir).config
+    except NmtError:
+        return {}
+    keys: dict[int, Keys] = {}
+    for split_id, name in ((holdout.DEV, "dev"), (holdout.TEST, "test")):
+        files = [data.dir / f"{name}.{side}.txt" for side in SIDES]
+        drawn = isinstance(config.get(name), int) and isinstance(getattr(data, name), int)
+        if config.get("seed") == data.seed and drawn and all(file.is_file() for file in files):
+            texts = [
+                f"{normalise(src, simplify=data.to_simplified)}\t{normalise(trg, simplify=False)}"
+                for src, trg in zip(*map(read_lines, files), strict=False)
+            ]
+            keys[split_id] = np.array([text_key(text) for text in texts], dtype=np.uint64)
+    return keys
 
 
 def _refuse_foreign_folder(folder: Path) -> None:
@@ -175,7 +201,7 @@ class _Preparation:
         self._keys: list[NDArray[np.uint64]] = []
         self._kept = 0
 
-    def run(self, identity: Identity) -> Manifest:
+    def run(self, identity: Identity, previous: dict[int, Keys]) -> Manifest:
         files = {name: self._read_held_out_file(name) for name in ("dev", "test")}
         excluded = leakage.files_keys(self.data.exclude, simplify=self.data.to_simplified)
         eligible = self._clean()
@@ -186,12 +212,14 @@ class _Preparation:
         keys = CorpusKeys.concatenate(self._keys)
         self._keys.clear()
         decisions = Decisions(self.data, keys, self.spans, read, self.drops)
-        decisions.decide(eligible, [pair for pairs in files.values() for pair in pairs], excluded)
+        given = [pair for pairs in files.values() for pair in pairs]
+        decisions.decide(eligible, given, excluded, previous)
         split_ids = decisions.split_ids
         drawn, sample = self._gather(split_ids, decisions.examples)
         held_out = {name: files[name] or drawn[name] for name in files}
         for name, pairs in held_out.items():
             _write_text(self.folder, name, pairs)
+        write_training_keys(self.folder, keys.src[split_ids == holdout.TRAIN])
         del keys, decisions
         tokenizers = self._train_tokenizers(sample)
         train = self._pack(split_ids, tokenizers)

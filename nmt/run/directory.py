@@ -35,6 +35,7 @@ from nmt.config.schema import Config
 from nmt.data.lengths import LengthStatistics
 from nmt.data.packed import SIDES
 from nmt.data.tokenizer import Tokenizer, load_both
+from nmt.data.training_keys import TRAINING_KEYS
 from nmt.errors import NmtError
 from nmt.io.read import read_lines
 from nmt.io.temporary import remove_leftovers
@@ -48,7 +49,7 @@ logger = logging.getLogger(__name__)
 
 _LOCK = ".lock"
 _TEXTS = ("dev.src.txt", "dev.trg.txt", "test.src.txt", "test.trg.txt")
-_COPIED = ("src.model", "trg.model", "manifest.json", *_TEXTS)
+_COPIED = ("src.model", "trg.model", "manifest.json", TRAINING_KEYS, *_TEXTS)
 _STATISTICS_LINES = 1000  # dev pairs whose lengths are counted
 
 
