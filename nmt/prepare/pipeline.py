@@ -212,8 +212,8 @@ class _Preparation:
         keys = CorpusKeys.concatenate(self._keys)
         self._keys.clear()
         decisions = Decisions(self.data, keys, self.spans, read, self.drops)
-        given = [pair for pairs in files.values() for pair in pairs]
-        decisions.decide(eligible, given, excluded, previous)
+        from_files = [pair for pairs in files.values() for pair in pairs]
+        decisions.decide(eligible, from_files, excluded, previous)
         split_ids = decisions.split_ids
         drawn, sample = self._gather(split_ids, decisions.examples)
         held_out = {name: files[name] or drawn[name] for name in files}
