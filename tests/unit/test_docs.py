@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
 import pytest
+
+import nmt
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -43,6 +46,28 @@ def test_documentation_links_stay_inside_the_site() -> None:
         for target in _LINK.findall(_FENCE.sub("", page.read_text(encoding="utf-8"))):
             if not re.match(r"[a-z]+:|#", target):
                 assert (page.parent / target.partition("#")[0]).resolve().is_relative_to(docs), page
+
+
+@pytest.mark.parametrize("public", [nmt.Translator, nmt.Translation], ids=lambda c: c.__name__)
+def test_python_api_page_matches_the_code(public: type) -> None:
+    page = (ROOT / "docs/reference/python.md").read_text(encoding="utf-8")
+    section = page.split(f"## {public.__name__}\n")[1].split("\n## ")[0]
+    cells = re.findall(r"^\| (`.+?) \|", section, re.MULTILINE)
+    members = re.findall(r"`([^`]+)`", " ".join(cells))
+    assert members
+    for member in members:
+        name, _, arguments = member.partition("(")
+        assert hasattr(public, name) or name in public.__annotations__
+        if arguments:
+            parameters = inspect.signature(getattr(public, name)).parameters.values()
+            signature = inspect.Signature(
+                [
+                    parameter.replace(annotation=inspect.Parameter.empty)
+                    for parameter in parameters
+                    if parameter.name != "self"
+                ]
+            )
+            assert f"({arguments}".replace('"', "'") == str(signature)
 
 
 def test_the_readme_fits_two_screens() -> None:

@@ -115,7 +115,6 @@ UNCONVERTED = {
     "tests/unit/test_checkpoint.py",
     "tests/unit/test_config.py",
     "tests/unit/test_files.py",
-    "tests/unit/test_flags.py",
     "tests/unit/test_gate.py",
     "tests/unit/test_gradient.py",
     "tests/unit/test_guided_alignment.py",
