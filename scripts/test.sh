@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All checks: style, types, tests. The same command runs in CI. Arguments go to pytest.
 set -euo pipefail
-NMT_EXTRAS=sample,plots,formats,dev
+NMT_EXTRAS=sample,plots,formats,serve,dev
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
 ruff check .

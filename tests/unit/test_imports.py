@@ -18,7 +18,7 @@ LAYERS = [
     {"prepare", "run"},
     {"align"},
     {"translate"},
-    {"evaluate"},
+    {"evaluate", "serve"},
     {"train"},
     {"init"},
     {"cli", "__init__"},

@@ -1,0 +1,1 @@
+"""``nmt serve``: an HTTP server with LibreTranslate's interface, and a page."""
