@@ -32,7 +32,7 @@ from nmt.config.schema import Config
 from nmt.data.batches import pad_pairs
 from nmt.errors import NmtError
 from nmt.evaluate.metrics import score
-from nmt.evaluate.tables import table
+from nmt.evaluate.report import format_table
 from nmt.io.write import write_whole
 from nmt.model import Seq2Seq
 from nmt.prepare.pipeline import prepare
@@ -87,7 +87,9 @@ def ablate(
         records += [{"change": name, **one} for one in found]
         rows.append(_row(name, found))
     signature = records[0]["signature"]
-    text = table(HEAD, rows) + f"\n\nDev set, best checkpoint of each training; {signature}\n"
+    text = (
+        format_table(HEAD, rows) + f"\n\nDev set, best checkpoint of each training; {signature}\n"
+    )
     typer.echo(text, nl=False)
     record = {"config": str(config), "set": set_ or [], "trainings": records}
     output.parent.mkdir(parents=True, exist_ok=True)

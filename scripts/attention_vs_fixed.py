@@ -24,8 +24,7 @@ from nmt.config.load import load_config
 from nmt.config.schema import Config
 from nmt.evaluate import lengths
 from nmt.evaluate.metrics import RESAMPLES, Score, score
-from nmt.evaluate.tables import length_table, score_table
-from nmt.evaluate.texts import translate_all
+from nmt.evaluate.report import length_table, score_table
 from nmt.io.write import write_whole
 from nmt.prepare.pipeline import prepare
 from nmt.prepare.report import summary
@@ -69,7 +68,7 @@ def attention_vs_fixed(
     for kind, folder in folders.items():
         trained = Run.open(folder)
         sources, references = trained.text("test", "src"), trained.text("test", "trg")
-        translations = translate_all(Translator.load(folder, device), sources, str(folder))
+        translations = Translator.load(trained, device).translate(sources)
         hypotheses[NAMES[kind]] = [translation.text for translation in translations]
 
     bands = lengths.make_buckets(sources, chosen)

@@ -1,4 +1,4 @@
-"""The quality gate for CI: floors, and no significant drop below a baseline."""
+"""The quality gate for CI: minimum scores, and no significant drop below a baseline."""
 
 from __future__ import annotations
 
@@ -11,24 +11,20 @@ from typing import Any
 from xml.etree import ElementTree
 
 from nmt.errors import NmtError
-from nmt.evaluate.inputs import Texts
-from nmt.evaluate.metrics import Score, compare
-from nmt.evaluate.tables import SIGNIFICANT
-from nmt.evaluate.texts import texts_sha256
-
-_METRIC = "BLEU"
+from nmt.evaluate.inputs import Texts, hash_lines
+from nmt.evaluate.metrics import SIGNIFICANT, Score, compare
 
 FORMAT = 1  # of report.json
 
 
 @dataclass(frozen=True)
 class Check:
-    """One condition of the gate.
+    """Result of one condition of the gate.
 
     Attributes:
-        name: what was asked.
+        name: the condition.
         passed: whether it holds.
-        message: what was found, with the numbers.
+        message: the outcome with its numbers.
     """
 
     name: str
@@ -36,34 +32,34 @@ class Check:
     message: str
 
 
-def floors(scores: Sequence[Score], wanted: Mapping[str, float | None]) -> list[Check]:
-    """One check for each score that has a floor.
+def check_floors(scores: Sequence[Score], floors: Mapping[str, float | None]) -> list[Check]:
+    """Return one check for each score that has a floor.
 
     Args:
-        scores: as measured.
-        wanted: lowest value allowed by the name of the score; None for no floor. A
-            score equal to its floor passes.
+        scores: measured scores.
+        floors: minimum by name of the score; None for no floor. A score equal to its floor, or
+            equal when rounded to two digits, passes.
     """
     checks = []
     for score in scores:
-        floor = wanted.get(score.name)
+        floor = floors.get(score.name)
         if floor is None:
             continue
-        passed = max(score.value, round(score.value, 2)) >= floor  # as measured, or as shown
-        said = "reaches" if passed else "is below"
-        message = f"{score.name} {score.value:.2f} {said} the floor of {floor:g}"
+        passed = max(score.value, round(score.value, 2)) >= floor
+        verb = "reaches" if passed else "is below"
+        message = f"{score.name} {score.value:.2f} {verb} the floor of {floor:g}"
         checks.append(Check(f"{score.name} at least {floor:g}", passed, message))
     return checks
 
 
 def read_baseline(path: Path, texts: Texts) -> list[str]:
-    """The hypotheses that an earlier report holds, for the same test set.
+    """Return the hypotheses in the report of an earlier evaluation on the same test set.
 
     Raises:
-        NmtError: missing, damaged, of a newer format, with a score that is no number,
-            or made on another test set.
+        NmtError: the report is missing, damaged, of a newer format or of another test set, or
+            a score is not a finite number.
     """
-    report = _read(path)
+    report = _read_report(path)
     for score in report["scores"]:
         value = score.get("value")
         if not isinstance(value, (int, float)) or not math.isfinite(value):
@@ -72,53 +68,56 @@ def read_baseline(path: Path, texts: Texts) -> list[str]:
                 "make the baseline again with nmt evaluate",
             )
     for role, digest in texts.sha256().items():
-        other = report["sha256"].get(role)
-        if role == "source" and other is None:
-            continue  # made of hypotheses alone; scores need no source
-        if other != digest:
+        recorded = report["sha256"].get(role)
+        if role == "source" and recorded is None:
+            continue  # report of a file of hypotheses; scores do not depend on the source
+        if recorded != digest:
             raise NmtError(
-                f"{path}: is of another test set: its {role} has SHA-256 {str(other)[:12]}…, "
+                f"{path}: is of another test set: its {role} has SHA-256 {str(recorded)[:12]}…, "
                 f"this one {digest[:12]}…",
                 "make a baseline on this test set with nmt evaluate",
             )
     hypotheses: list[str] = report["hypotheses"]
-    if texts_sha256(hypotheses) != report["sha256"].get("hypotheses"):
-        raise NmtError(f"{path}: damaged: its hypotheses don't have the checksum recorded")
+    if hash_lines(hypotheses) != report["sha256"].get("hypotheses"):
+        raise NmtError(
+            f"{path}: damaged: its hypotheses differ from their recorded checksum",
+            "restore the file, or make the baseline again with nmt evaluate",
+        )
     return hypotheses
 
 
-def no_drop(
-    path: Path, baseline: Sequence[str], hypotheses: Sequence[str], texts: Texts, most: float
+def check_drop(
+    path: Path, baseline: Sequence[str], hypotheses: Sequence[str], texts: Texts, max_drop: float
 ) -> Check:
-    """Check that BLEU has not dropped by more than `most` below the baseline.
+    """Check that BLEU is not more than `max_drop` below the baseline.
 
-    A drop counts only if paired bootstrap finds it significant (p < 0.05): a smaller
-    sample of luck than that stops nobody's work.
+    The check fails only if the drop is significant by paired bootstrap (p < 0.05), so noise
+    alone does not fail a build.
 
     Args:
         path: of the baseline, for the message.
-        baseline: its hypotheses.
-        hypotheses: those of now.
-        texts: both were made for.
-        most: points of BLEU, 0 to 100.
+        baseline: hypotheses of the baseline.
+        hypotheses: new hypotheses.
+        texts: test set of both.
+        max_drop: points of BLEU, 0 to 100.
     """
-    found = compare(baseline, [hypotheses], texts.references, test="bs", kinds=["bleu"])[0][0]
-    drop = found.baseline - found.value
-    significant = found.p_value < SIGNIFICANT
+    bleu = compare(baseline, [hypotheses], texts.references, test="bs", kinds=["bleu"])[0][0]
+    drop = bleu.baseline - bleu.value
+    significant = bleu.p_value < SIGNIFICANT
     message = (
-        f"{_METRIC} {found.value:.2f} against {found.baseline:.2f} in {path}, "
-        f"{found.value - found.baseline:+.2f} (p = {found.p_value:.4f})"
+        f"BLEU {bleu.value:.2f} against {bleu.baseline:.2f} in {path}, "
+        f"{bleu.value - bleu.baseline:+.2f} (p = {bleu.p_value:.4f})"
     )
-    if drop > most and significant:
-        message += f": a significant drop of more than {most:g}"
-    elif drop > most:
-        message += f": a drop of more than {most:g}, but not a significant one"
-    name = f"{_METRIC} not significantly more than {most:g} below the baseline"
-    return Check(name, drop <= most or not significant, message)
+    if drop > max_drop and significant:
+        message += f": a significant drop of more than {max_drop:g}"
+    elif drop > max_drop:
+        message += f": a drop of more than {max_drop:g}, but not a significant one"
+    name = f"BLEU not significantly more than {max_drop:g} below the baseline"
+    return Check(name, drop <= max_drop or not significant, message)
 
 
 def junit(checks: Sequence[Check]) -> bytes:
-    """The checks in the XML that CI systems read as tests."""
+    """Return the checks as JUnit XML, which CI systems show as tests."""
     failed = sum(not check.passed for check in checks)
     suite = ElementTree.Element(
         "testsuite", name="nmt evaluate", tests=str(len(checks)), failures=str(failed)
@@ -134,7 +133,7 @@ def junit(checks: Sequence[Check]) -> bytes:
     return text + b"\n"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_report(path: Path) -> dict[str, Any]:
     hint = "--baseline takes the report.json of an earlier nmt evaluate"
     try:
         report = json.loads(path.read_text(encoding="utf-8"))

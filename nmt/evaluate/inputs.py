@@ -1,35 +1,42 @@
-"""What is evaluated: systems, each a run or a file of hypotheses, on one set of texts."""
+"""Inputs of an evaluation: test set and systems, with the checks that make a score meaningful."""
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import re
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nmt.data.parallel import check_same_length, read_texts
+from nmt.data.parallel import check_has_chinese, check_same_length, read_texts
+from nmt.data.training_keys import count_trained_on
 from nmt.errors import NmtError
-from nmt.evaluate.texts import (
-    check_is_chinese,
-    check_is_english,
-    check_is_raw,
-    texts_sha256,
-    translate_all,
-)
 from nmt.run.directory import Run
-from nmt.translate.translator import Translator
+from nmt.symbols import SPACE_MARK
+from nmt.text.normalise import HAN
 from nmt.translate.types import Translation
+
+logger = logging.getLogger(__name__)
+
+_HAN_PAIR = re.compile(f"{HAN}(?= ?{HAN})")
+_HAN_GAP = re.compile(f"{HAN}(?= {HAN})")
+_MAX_GAPS = 0.25  # of adjacent Han characters; Chinese words have less than two on average
+_MIN_PAIRS = 8  # adjacent Han characters needed to decide whether text is segmented
+_MAX_PIECES = 0.1  # fraction of lines that may contain subword marks
+_PIECES = re.compile(rf"{SPACE_MARK}|@@(?: |$)")
 
 
 @dataclass(frozen=True)
 class Texts:
-    """The set that systems are scored on.
+    """The test set.
 
     Attributes:
-        source: raw Chinese lines; None if only hypotheses and references were given.
-        references: complete sets of them, at least one.
-        names: of the files, source first if there is one.
+        source: raw Chinese lines; None if only hypotheses and references were named.
+        references: complete sets of reference lines, at least one.
+        names: file names, source first if there is one.
     """
 
     source: list[str] | None
@@ -38,28 +45,33 @@ class Texts:
 
     @property
     def segments(self) -> int:
-        """How many lines each text has."""
+        """Number of lines of each text."""
         return len(self.references[0])
 
+    @property
+    def named(self) -> list[tuple[str, list[str]]]:
+        """Name and lines of each text, source first if there is one."""
+        sources = [] if self.source is None else [self.source]
+        return list(zip(self.names, [*sources, *self.references], strict=True))
+
     def sha256(self) -> dict[str, str]:
-        """Hashes by role: ``source``, ``reference``, ``reference2``, …."""
-        hashes = {} if self.source is None else {"source": texts_sha256(self.source)}
-        for place, lines in enumerate(self.references, start=1):
-            hashes["reference" if place == 1 else f"reference{place}"] = texts_sha256(lines)
+        """Return hashes by role: ``source``, ``reference``, ``reference2``, …."""
+        hashes = {} if self.source is None else {"source": hash_lines(self.source)}
+        for number, lines in enumerate(self.references, start=1):
+            hashes["reference" if number == 1 else f"reference{number}"] = hash_lines(lines)
         return hashes
 
 
 @dataclass(frozen=True)
 class System:
-    """One system's translations of the set.
+    """Translations of the test set by one system.
 
     Attributes:
-        name: its path as the user gave it.
-        hypotheses: a line for each segment.
-        run: the run directory, None for a file of hypotheses.
-        details: what repeats it: model, update, search.
-        translations: with their attention; empty for a file.
-        translator: of a run.
+        name: path on the command line.
+        hypotheses: one line per segment.
+        run: run directory; None for a file of hypotheses.
+        details: what is needed to reproduce the hypotheses: model, update, search settings.
+        translations: of a run, with attention; empty for a file.
     """
 
     name: str
@@ -67,132 +79,161 @@ class System:
     run: Run | None = None
     details: dict[str, Any] = field(default_factory=dict)
     translations: list[Translation] = field(default_factory=list)
-    translator: Translator | None = None
 
 
-@dataclass(frozen=True)
-class Decoding:
-    """How runs translate: where, and what is changed of their own search."""
-
-    device: str
-    beam: int | None
-    alpha: float | None
-    batch_size: int
-
-
-def read(
+def read_inputs(
     paths: Sequence[Path], src: Path | None, refs: Sequence[Path]
 ) -> tuple[Texts, list[Run | System]]:
-    """Read and check all texts.
+    """Read and check the test set and the systems.
 
     Args:
-        paths: run directories and files of hypotheses, mixed as one likes.
-        src: Chinese lines, instead of the runs' own test set.
-        refs: references, one file a set; needed without a run, or with `src`.
+        paths: run directories and files of hypotheses.
+        src: Chinese lines that replace the test set of the runs.
+        refs: references, one file per set; required without a run, or with `src`.
 
     Returns:
-        The set, and for each path the run, which has translated nothing yet, or the system.
+        The test set, and for each path an open run or a system with its hypotheses.
 
     Raises:
-        NmtError: anything missing, unequal, in pieces, or on the wrong side.
+        NmtError: a text is missing, segmented or Chinese instead of English (or the reverse);
+            line counts differ; runs have different test sets.
     """
     runs = {path: Run.open(path) for path in paths if _is_run(path)}
-    texts = _texts(list(runs.values()), src, refs)
-    given = {path: read_texts(path) for path in paths if path not in runs}
-    for path, lines in given.items():
-        check_same_length([(str(path), lines), (texts.names[-1], texts.references[-1])])
-        check_is_raw(str(path), lines)
-        check_is_english(str(path), lines)
-    return texts, [
-        runs[path] if path in runs else System(str(path), given[path], details={"file": str(path)})
-        for path in paths
-    ]
-
-
-def translated(systems: Sequence[Run | System], texts: Texts, decoding: Decoding) -> list[System]:
-    """What `read` gave, each run by now a system that has translated the set."""
-    return [one if isinstance(one, System) else _translate(one, texts, decoding) for one in systems]
+    if runs and src is None and not refs:
+        texts = _read_test_set(list(runs.values()))
+    elif runs and (src is None or not refs):
+        raise NmtError("--src and --ref go together: source lines and their references")
+    elif not refs:
+        raise NmtError("hypotheses need --ref, the references to score against")
+    else:
+        texts = _read_files(src, refs)
+    systems: list[Run | System] = []
+    for path in paths:
+        if path in runs:
+            systems.append(runs[path])
+            continue
+        name, lines = str(path), read_texts(path)
+        check_same_length([(name, lines), texts.named[-1]])
+        check_is_raw(name, lines)
+        check_is_english(name, lines)
+        systems.append(System(name, lines, details={"file": name}))
+    return texts, systems
 
 
 def _is_run(path: Path) -> bool:
     try:
         return stat.S_ISDIR(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
-        # A path that is not there reads as a run if it has no ending: the message fits then.
+        # A missing path without suffix counts as a run, for the error message.
         return str(path) != "-" and not path.suffix
 
 
-def _texts(runs: Sequence[Run], src: Path | None, refs: Sequence[Path]) -> Texts:
-    if runs and src is None and not refs:
-        return _test_set(runs)
-    if runs and (src is None or not refs):
-        raise NmtError("--src and --ref go together: source lines and their references")
-    if not refs:
-        raise NmtError("hypotheses need --ref, the references to score against")
+def _read_files(src: Path | None, refs: Sequence[Path]) -> Texts:
     source = None if src is None else read_texts(src)
     references = [read_texts(path) for path in refs]
-    names = [str(path) for path in ([src] if src is not None else []) + list(refs)]
+    names = [str(path) for path in (src, *refs) if path is not None]
     texts = Texts(source, references, names)
-    _check(texts)
-    for name, lines in zip(names[-len(references) :], references, strict=True):
+    check_same_length(texts.named)
+    for name, lines in texts.named:
+        check_is_raw(name, lines)
+    if source is not None:
+        check_is_chinese(names[0], source)
+    for name, lines in texts.named[-len(references) :]:
+        check_is_english(name, lines)
         if not any(map(str.strip, lines)):
             raise NmtError(f"{name}: every line is blank, nothing to score against")
     return texts
 
 
-def _test_set(runs: Sequence[Run]) -> Texts:
-    """The test set that all runs share."""
+def _read_test_set(runs: Sequence[Run]) -> Texts:
+    """Return the test set that all runs share.
+
+    The languages of a prepared set were checked by ``nmt prepare``. The whole corpus may still
+    have been segmented before it.
+    """
     first, *others = runs
-    texts = Texts(
-        first.text("test", "src"), [first.text("test", "trg")], ["test.src.txt", "test.trg.txt"]
-    )
-    # Written by nmt prepare: its sides are right, and a line that only looks like pieces
-    # is one of the user's own. Not so if the whole corpus was cut up beforehand.
-    named = _named(texts)
-    check_same_length(named)
-    for name, lines in named:
+    source, reference = first.text("test", "src"), first.text("test", "trg")
+    texts = Texts(source, [reference], ["test.src.txt", "test.trg.txt"])
+    check_same_length(texts.named)
+    for name, lines in texts.named:
         check_is_raw(name, lines)
-    for other in others:
-        if (other.text("test", "src"), [other.text("test", "trg")]) != (
-            texts.source,
-            texts.references,
-        ):
+    for run in others:
+        if (run.text("test", "src"), run.text("test", "trg")) != (source, reference):
             raise NmtError(
-                f"{first.folder} and {other.folder} have different test sets: their scores "
+                f"{first.folder} and {run.folder} have different test sets: their scores "
                 "can't be compared",
                 "name one set for both: --src FILE --ref FILE",
             )
     return texts
 
 
-def _named(texts: Texts) -> list[tuple[str, list[str]]]:
-    sources = [] if texts.source is None else [texts.source]
-    return list(zip(texts.names, [*sources, *texts.references], strict=True))
+def warn_of_training_sentences(systems: Sequence[Run | System], texts: Texts) -> None:
+    """Warn if a run was trained on sentences of the test set."""
+    for run in systems:
+        if not isinstance(run, Run) or texts.source is None:
+            continue
+        simplify = run.config.data.to_simplified
+        count = count_trained_on(run.folder, texts.source, simplify=simplify)
+        if count:
+            logger.warning(
+                f"{run.folder}: trained on {count:,} of {texts.segments:,} source sentences "
+                f"({count / texts.segments:.1%}): its scores are too high. Score it on its own "
+                "test set, or list the sentences under data.exclude, prepare and train again"
+            )
 
 
-def _check(texts: Texts) -> None:
-    named = _named(texts)
-    check_same_length(named)
-    for name, lines in named:
-        check_is_raw(name, lines)
-    if texts.source is not None:
-        check_is_chinese(*named.pop(0))
-    for name, lines in named:
-        check_is_english(name, lines)
+def check_is_raw(name: str, lines: Sequence[str]) -> None:
+    """Raise for text that is segmented into subword pieces: its score would be meaningless.
+
+    Up to a tenth of the lines may contain ``@@`` or ``▁``, as a manual might.
+
+    Raises:
+        NmtError: more lines contain them; names the first.
+    """
+    numbers = [number for number, line in enumerate(lines, start=1) if _PIECES.search(line)]
+    if len(numbers) > _MAX_PIECES * len(lines):
+        raise NmtError(
+            f"{name}:{numbers[0]}: segmented into pieces ({lines[numbers[0] - 1][:40]!r}), "
+            f"as {len(numbers):,} of {len(lines):,} lines",
+            "join the pieces to plain text first; scores are computed on raw text only",
+        )
 
 
-def _translate(run: Run, texts: Texts, decoding: Decoding) -> System:
-    path = run.folder
-    assert texts.source is not None  # `_texts` saw to it
-    translator = Translator.load(path, decoding.device)
-    translator.change_search({"beam": decoding.beam, "length_penalty": decoding.alpha})
-    translations = translate_all(translator, texts.source, str(path), decoding.batch_size)
-    details = {
-        "model": str(path),
-        "update": translator.updates[0],
-        "identity": run.identity,
-        "texts": texts.names,
-        "search": translator.search.model_dump(),
-    }
-    hypotheses = [translation.text for translation in translations]
-    return System(str(path), hypotheses, run, details, translations, translator)
+def check_is_chinese(name: str, lines: Sequence[str]) -> None:
+    """Raise for a source side that is not raw Chinese.
+
+    Raises:
+        NmtError: less than half of the lines contain a Han character, or words are separated
+            by spaces.
+    """
+    check_has_chinese(name, lines, "--src and --ref")
+    pairs = sum(len(_HAN_PAIR.findall(line)) for line in lines)
+    gaps = sum(len(_HAN_GAP.findall(line)) for line in lines)
+    if pairs >= _MIN_PAIRS and gaps > _MAX_GAPS * pairs:
+        first = next(number for number, line in enumerate(lines, 1) if _HAN_GAP.search(line))
+        raise NmtError(
+            f"{name}:{first}: Chinese words are separated by spaces ({lines[first - 1][:40]!r}), "
+            f"between {gaps} of {pairs} adjacent characters",
+            "use the raw text: the model has its own tokenizer",
+        )
+
+
+def check_is_english(name: str, lines: Sequence[str]) -> None:
+    """Raise for hypotheses or references that are Chinese.
+
+    Raises:
+        NmtError: most letters are Han characters.
+    """
+    text = "".join(lines)
+    letters = sum(map(str.isalpha, text))
+    han = len(re.findall(HAN, text))
+    if han * 2 > letters:
+        raise NmtError(
+            f"{name}: is Chinese ({han} of {letters} letters), English is scored here",
+            "are the sides swapped? hypotheses and references are English",
+        )
+
+
+def hash_lines(lines: Sequence[str]) -> str:
+    r"""Return the hex SHA-256 of lines, each with ``\n``: the hash of a file of these lines."""
+    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()

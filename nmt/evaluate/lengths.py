@@ -1,7 +1,4 @@
-"""Scores by source length: where attention should help and one fixed vector fail.
-
-Bahdanau et al. (2015), figure 2, on the user's own data.
-"""
+"""Scores by source length, as in figure 2 of Bahdanau et al. (2015)."""
 
 from __future__ import annotations
 
@@ -12,18 +9,18 @@ from dataclasses import dataclass
 from nmt.errors import NmtError
 from nmt.evaluate.metrics import RESAMPLES, Score, score
 
-LEAST = 30  # segments in a bucket: below, an interval says nothing
-_BOUNDS = [5, 10, 15, 20, 25, 30, 40, 50, 60, 80, 100, 150, 200, 300, 400]
+MIN_SEGMENTS = 30  # of a bucket; fewer make the interval meaningless
+_DEFAULT_BOUNDS = [5, 10, 15, 20, 25, 30, 40, 50, 60, 80, 100, 150, 200, 300, 400]
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """Segments whose source has between `low` and `high` characters, both included.
+    """Segments whose source has `low` to `high` characters, both included.
 
     Attributes:
-        low: fewest characters.
-        high: most; None for no limit.
-        members: numbers of its segments, from 0.
+        low: minimum number of characters.
+        high: maximum; None for no limit.
+        members: indices of the segments.
     """
 
     low: int
@@ -32,7 +29,7 @@ class Bucket:
 
     @property
     def label(self) -> str:
-        """``11-15``, or ``41+`` for the last."""
+        """``11-15``; ``41+`` for the last bucket."""
         return f"{self.low}+" if self.high is None else f"{self.low}-{self.high}"
 
     @property
@@ -42,7 +39,7 @@ class Bucket:
 
 
 def source_length(text: str) -> int:
-    """Characters without white space: what a user can count, whatever the pieces are."""
+    """Return the number of characters without white space, independent of the tokenizer."""
     return sum(not character.isspace() for character in text)
 
 
@@ -50,7 +47,7 @@ def parse_bounds(text: str) -> list[int] | None:
     """Return the bounds in ``10,20,40``, or None for ``auto``.
 
     Raises:
-        NmtError: not whole numbers that rise from 1 or more.
+        NmtError: not increasing whole numbers from 1.
     """
     if text == "auto":
         return None
@@ -67,40 +64,37 @@ def make_buckets(sources: Sequence[str], bounds: Sequence[int] | None = None) ->
 
     Args:
         sources: raw lines.
-        bounds: the longest length of each bucket but the last, rising. Left out, round
-            numbers are taken, and buckets with fewer than `LEAST` segments joined to
-            their longer neighbour (the last one to its shorter).
+        bounds: maximum length of each bucket except the last, increasing. None takes default
+            bounds and merges each bucket with fewer than `MIN_SEGMENTS` segments with the next
+            longer one, the last with the next shorter one.
 
     Returns:
-        Buckets that hold every segment once, shortest first; with given bounds, those
-        without a segment are left out.
+        Non-empty buckets, shortest first. Each segment is in one of them.
 
     Raises:
-        NmtError: bounds that don't rise, or start below 1.
+        NmtError: bounds do not increase, or start below 1.
     """
     lengths = [source_length(text) for text in sources]
-    chosen = _BOUNDS if bounds is None else list(bounds)
-    _check_bounds(chosen)
-    lows = [0, *(bound + 1 for bound in chosen)]
-    highs: list[int | None] = [*chosen, None]
+    maxima = _DEFAULT_BOUNDS if bounds is None else list(bounds)
+    _check_bounds(maxima)
+    lows = [0, *(bound + 1 for bound in maxima)]
+    highs: list[int | None] = [*maxima, None]
     buckets = [
         Bucket(low, high, [n for n, length in enumerate(lengths) if _within(length, low, high)])
         for low, high in zip(lows, highs, strict=True)
     ]
     if bounds is None:
-        buckets = _join_small(buckets)
+        buckets = _merge_small(buckets)
     filled = [bucket for bucket in buckets if bucket.members]
-    if filled and filled[0].low == 0:  # nobody counts from 0; blank lines go here too
+    if filled and filled[0].low == 0:  # label it from 1; blank lines belong here too
         filled[0] = Bucket(1, filled[0].high, filled[0].members)
     return filled
 
 
 def score_buckets(
-    buckets: Sequence[Bucket],
-    hypotheses: Sequence[str],
-    references: Sequence[Sequence[str]],
+    buckets: Sequence[Bucket], hypotheses: Sequence[str], references: Sequence[Sequence[str]]
 ) -> list[Score]:
-    """BLEU with its interval for each bucket.
+    """Return BLEU with its interval for each bucket.
 
     Args:
         buckets: from `make_buckets`.
@@ -108,14 +102,14 @@ def score_buckets(
         references: complete sets of references, at least one.
     """
 
-    def pick(lines: Sequence[str], bucket: Bucket) -> list[str]:
+    def select(lines: Sequence[str], bucket: Bucket) -> list[str]:
         return [lines[number] for number in bucket.members]
 
-    found = []
+    scores = []
     for bucket in buckets:
-        mine, theirs = pick(hypotheses, bucket), [pick(lines, bucket) for lines in references]
-        found += score(mine, theirs, kinds=["bleu"], resamples=RESAMPLES)
-    return found
+        selected = [select(lines, bucket) for lines in references]
+        scores += score(select(hypotheses, bucket), selected, kinds=["bleu"], resamples=RESAMPLES)
+    return scores
 
 
 def _check_bounds(bounds: Sequence[int]) -> None:
@@ -125,7 +119,7 @@ def _check_bounds(bounds: Sequence[int]) -> None:
 
 def _bad_bounds(text: str) -> NmtError:
     return NmtError(
-        f"length bounds {text}: not rising whole numbers from 1 on",
+        f"length bounds {text}: not increasing whole numbers from 1",
         "use auto, or bounds like 10,20,40",
     )
 
@@ -134,19 +128,19 @@ def _within(length: int, low: int, high: int | None) -> bool:
     return low <= length and (high is None or length <= high)
 
 
-def _join_small(buckets: list[Bucket]) -> list[Bucket]:
-    joined: list[Bucket] = []
+def _merge_small(buckets: list[Bucket]) -> list[Bucket]:
+    merged: list[Bucket] = []
     low: int | None = None
-    waiting: list[int] = []
+    pending: list[int] = []
     for bucket in buckets:
         low = bucket.low if low is None else low
-        waiting = waiting + bucket.members
-        if len(waiting) >= LEAST:
-            joined.append(Bucket(low, bucket.high, sorted(waiting)))
-            low, waiting = None, []
-    if joined and (waiting or joined[-1].high is not None):
-        last = joined.pop()
-        joined.append(Bucket(last.low, None, sorted(last.members + waiting)))
-    elif waiting:
-        joined.append(Bucket(0, None, sorted(waiting)))
-    return joined
+        pending = pending + bucket.members
+        if len(pending) >= MIN_SEGMENTS:
+            merged.append(Bucket(low, bucket.high, sorted(pending)))
+            low, pending = None, []
+    if merged and (pending or merged[-1].high is not None):
+        last = merged.pop()
+        merged.append(Bucket(last.low, None, sorted(last.members + pending)))
+    elif pending:
+        merged.append(Bucket(0, None, sorted(pending)))
+    return merged

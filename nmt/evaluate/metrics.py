@@ -1,6 +1,6 @@
-"""BLEU, chrF and TER by sacreBLEU, on raw text: the one score, in training and in evaluation.
+"""BLEU, chrF and TER by sacreBLEU on raw text, for validation and evaluation.
 
-Nothing else imports sacreBLEU: how it is called, and with which settings, stands here.
+No other module imports sacreBLEU: its settings are defined here.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ Test = Literal["bs", "ar"]
 DEFAULT: tuple[Kind, ...] = ("bleu", "chrf")
 RESAMPLES = 1000
 TRIALS: Mapping[Test, int] = {"bs": 1000, "ar": 10000}
-# sacreBLEU holds every resample at once, some 80 bytes a segment each: fewer of them
-# for a very large set. The signature says how many there were.
-_MOST_RESAMPLED = 20_000_000
-_FEWEST_RESAMPLES = 100
-_MOST_TRIED = 20_000  # segments; memory grows with them and the trials
+SIGNIFICANT = 0.05  # p-value below which a difference is significant
+
+# sacreBLEU allocates all resamples at once, about 80 bytes per segment and resample. Large sets
+# get fewer of them; the signature contains the number.
+_MAX_RESAMPLED_SEGMENTS = 20_000_000
+_MIN_RESAMPLES = 100
+_MAX_SEGMENTS_ALL_TRIALS = 20_000  # more segments get fewer trials of a paired test
 
 
 class _FloatScores:
@@ -69,10 +71,10 @@ class Score:
 
     Attributes:
         name: ``BLEU``, ``chrF2``, ``chrF2++`` or ``TER``.
-        value: 0 to 100; TER may be more, and lower is better there alone.
-        signature: sacreBLEU's, which says how it was made.
-        detail: sacreBLEU's one line, with n-gram precisions and lengths for BLEU.
-        interval: 95 % bootstrap interval, lower and upper end; None if not asked for.
+        value: 0 to 100; TER may exceed 100, and lower is better for TER only.
+        signature: sacreBLEU's signature of metric and settings.
+        detail: sacreBLEU's summary line, with n-gram precisions and lengths for BLEU.
+        interval: 95 % bootstrap interval, lower and upper end; None without resamples.
     """
 
     name: str
@@ -84,16 +86,16 @@ class Score:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One system against the baseline, by one metric and one paired test.
+    """A system compared with the baseline by one metric and one paired test.
 
     Attributes:
         name: of the metric.
-        baseline: its score, 0 to 100.
-        value: the system's score.
-        p_value: chance of a difference as large if the two were equally good.
+        baseline: score of the baseline, 0 to 100.
+        value: score of the system.
+        p_value: probability of a difference at least as large under the null hypothesis.
         test: ``bs``, paired bootstrap (Koehn 2004), or ``ar``, approximate
             randomisation (Riezler & Maxwell 2005).
-        signature: sacreBLEU's, trials and seed included.
+        signature: sacreBLEU's signature, with trials and seed.
     """
 
     name: str
@@ -111,26 +113,26 @@ def score(
     kinds: Sequence[Kind] = DEFAULT,
     resamples: int = 0,
 ) -> list[Score]:
-    """BLEU (Papineni et al. 2002) and chrF2 (Popović 2015), with sacreBLEU's defaults.
+    """Return BLEU (Papineni et al. 2002) and chrF2 (Popović 2015), with sacreBLEU's defaults.
 
     Args:
         hypotheses: detokenised translations.
-        references: sets of them, one line for each hypothesis, as a person wrote it. Where one
-            of several sets has a blank line it has no reference for that segment.
-        kinds: which metrics, in this order; ``chrf++`` is chrF with word bigrams
-            (Popović 2017), ``ter`` Snover et al. (2006).
-        resamples: of the bootstrap that gives the intervals (Koehn 2004); 0 for none.
-            Above 20,000 segments fewer are drawn, and the signature says so.
+        references: sets of untokenised references, each with one line per hypothesis. A blank
+            line in one of several sets means that this reference is missing for the segment.
+        kinds: metrics, in this order; ``chrf++`` is chrF with word bigrams (Popović 2017),
+            ``ter`` is TER (Snover et al. 2006).
+        resamples: of the bootstrap for the intervals (Koehn 2004); 0 for no intervals.
+            Fewer are drawn above 20,000 segments; the signature contains the number.
 
     Raises:
-        NmtError: no lines, or not as many on one side as on the other.
+        NmtError: no lines, or different numbers of lines.
     """
-    every = _checked(hypotheses, references)
-    drawn = min(resamples, max(_FEWEST_RESAMPLES, _MOST_RESAMPLED // len(hypotheses)))
+    known = _known_references(hypotheses, references)
+    drawn = min(resamples, max(_MIN_RESAMPLES, _MAX_RESAMPLED_SEGMENTS // len(hypotheses)))
     scores = []
     for kind in kinds:
         metric = _METRICS[kind]()
-        result = metric.corpus_score(list(hypotheses), every, n_bootstrap=drawn)
+        result = metric.corpus_score(list(hypotheses), known, n_bootstrap=drawn)
         interval = None
         if drawn > 1:
             low, high = float(result._mean - result._ci), float(result._mean + result._ci)
@@ -159,61 +161,62 @@ def compare(
     """Compare systems with a baseline by sacreBLEU's paired tests.
 
     Args:
-        baseline: its hypotheses.
+        baseline: hypotheses of the baseline.
         systems: hypotheses of each other system.
-        references: complete sets of them, one line for each segment.
+        references: complete sets of references, one line per segment.
         test: ``bs`` or ``ar``.
-        kinds: which metrics.
+        kinds: metrics.
 
     Returns:
-        For each system its comparisons, in the order of `kinds`.
+        Comparisons of each system, in the order of `kinds`.
 
     Raises:
-        NmtError: no lines, or unequal numbers of them.
+        NmtError: no lines, or different numbers of lines.
     """
-    every = _checked(baseline, references)
-    for other in systems:
-        _checked(other, every)
+    known = _known_references(baseline, references)
+    for hypotheses in systems:
+        _known_references(hypotheses, known)
     named: list[tuple[str, Sequence[str]]] = [
-        (str(place), list(lines)) for place, lines in enumerate([baseline, *systems])
+        (str(number), list(lines)) for number, lines in enumerate([baseline, *systems])
     ]
     metrics: dict[str, Any] = {kind: _METRICS[kind]() for kind in kinds}
-    trials = min(TRIALS[test], max(_FEWEST_RESAMPLES, TRIALS[test] * _MOST_TRIED // len(baseline)))
-    paired = PairedTest(named, metrics, every, test_type=test, n_samples=trials)  # type: ignore[arg-type] # None is no reference
-    # Untyped: sacreBLEU puts the systems' names and their results into one mapping.
-    answer: tuple[Any, Any] = paired()
-    signatures, results = answer
+    max_trials = TRIALS[test] * _MAX_SEGMENTS_ALL_TRIALS // len(baseline)
+    trials = min(TRIALS[test], max(_MIN_RESAMPLES, max_trials))
+    paired = PairedTest(named, metrics, known, test_type=test, n_samples=trials)  # type: ignore[arg-type] # None: reference is missing
+    # sacreBLEU returns one untyped mapping with the names and the results of the systems.
+    outcome: tuple[Any, Any] = paired()
+    signatures, results = outcome
     names = [name for name in results if name != "System"]
 
-    def comparison(name: str, place: int) -> Comparison:
-        first, one = results[name][0], results[name][place]
-        # sacreBLEU counts trials with a larger difference only. But of all ways to swap the lines
-        # that differ, two give the difference that was found; and no difference is no evidence.
-        differ = sum(a != b for a, b in zip(baseline, systems[place - 1], strict=True))
-        least = 1.0 if one.score == first.score else min(1.0, 2.0 ** (1 - differ))
-        p_value = max(float(one.p_value), least)
+    def comparison(name: str, number: int) -> Comparison:
+        base, result = results[name][0], results[name][number]
+        # sacreBLEU counts only trials with a larger difference. With n differing lines, 2 of the
+        # 2^n ways to swap them give the observed difference. Equal scores have p = 1.
+        differing = sum(a != b for a, b in zip(baseline, systems[number - 1], strict=True))
+        min_p_value = 1.0 if result.score == base.score else min(1.0, 2.0 ** (1 - differing))
+        p_value = max(float(result.p_value), min_p_value)
         return Comparison(
-            name, float(first.score), float(one.score), p_value, test, str(signatures[name])
+            name, float(base.score), float(result.score), p_value, test, str(signatures[name])
         )
 
-    return [[comparison(name, place) for name in names] for place in range(1, len(named))]
+    return [[comparison(name, number) for name in names] for number in range(1, len(named))]
 
 
 def sentence_scores(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    """chrF2 of every single segment, 0 to 100: to sort by, BLEU is no measure of one sentence."""
+    """Return chrF2 of each segment, 0 to 100. BLEU of a single sentence is not meaningful."""
     metric = CHRF()
-    every = _checked(hypotheses, references)
+    known = _known_references(hypotheses, references)
     return [
-        float(metric.sentence_score(hypothesis, [r for r in its if r is not None]).score)
-        for hypothesis, *its in zip(hypotheses, *every, strict=True)
+        float(metric.sentence_score(hypothesis, [r for r in lines if r is not None]).score)
+        for hypothesis, *lines in zip(hypotheses, *known, strict=True)
     ]
 
 
-def _checked(
-    hypotheses: Sequence[str], every_reference: Sequence[Sequence[str | None]]
+def _known_references(
+    hypotheses: Sequence[str], reference_sets: Sequence[Sequence[str | None]]
 ) -> list[list[str | None]]:
-    """The references; None in place of a blank line where another set has text."""
-    for references in every_reference:
+    """Return the references, None for a blank line if another set has text for its segment."""
+    for references in reference_sets:
         if len(hypotheses) != len(references):
             raise NmtError(
                 f"{len(hypotheses)} hypotheses, {len(references)} references: they must "
@@ -221,10 +224,10 @@ def _checked(
             )
     if not hypotheses:
         raise NmtError("nothing to score: no lines")
-    every = [list(references) for references in every_reference]
-    for segment, lines in enumerate(zip(*every, strict=True)):
+    known = [list(references) for references in reference_sets]
+    for segment, lines in enumerate(zip(*known, strict=True)):
         if any(line and line.strip() for line in lines):
-            for references, line in zip(every, lines, strict=True):
+            for references, line in zip(known, lines, strict=True):
                 if not (line and line.strip()):
-                    references[segment] = None  # as sacreBLEU calls it; "" has a length, 0
-    return every
+                    references[segment] = None  # "" would count as a reference of length 0
+    return known

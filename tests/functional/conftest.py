@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -23,3 +24,9 @@ def corpus(run: Run) -> Run:
     write_tsv(Path("a.tsv"), sentences())
     write_config("{source: tsv, path: a.tsv}")
     return run
+
+
+@pytest.fixture
+def model(toy_run: Path, tmp_path: Path) -> Path:
+    """A copy of the toy run, which a test may change."""
+    return Path(shutil.copytree(toy_run, tmp_path / "run"))
