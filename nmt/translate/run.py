@@ -61,6 +61,7 @@ def run(translator: Translator, request: Request) -> None:
                     add_attention(attention, translation)
                 bar.update()
             flush()
+            bar.refresh()
 
 
 @contextlib.contextmanager

@@ -80,12 +80,16 @@ class SlowTranslator:
 def test_bar_counts_lines_as_they_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(0.0073)  # 15 s for a window of 2,048 lines
     counts: list[tuple[float, int]] = []
+    shown: list[int] = []
 
     class Bar(run_module.tqdm):  # type: ignore[type-arg]
         def update(self, n: float | None = 1) -> bool | None:
             self.n += n or 0
             counts.append((clock.now, int(self.n)))
             return None
+
+        def refresh(self, *_: Any, **__: Any) -> None:
+            shown.append(int(self.n))
 
     (tmp_path / "in").write_text("我\n" * 2200, encoding="utf-8")
     monkeypatch.setattr(run_module, "tqdm", Bar)
@@ -98,3 +102,5 @@ def test_bar_counts_lines_as_they_finish(tmp_path: Path, monkeypatch: pytest.Mon
     assert counts[-1][1] == 2200
     for now, count in counts:  # at most two seconds of finished lines are not counted yet
         assert count * clock.seconds_per_line > now - 2
+    assert shown[-1] == 2200
+    assert max(later - earlier for earlier, later in itertools.pairwise(shown)) <= 256
