@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-r"""One change at a time: what each is worth, under one budget, over several seeds.
+r"""Ablation: train a recipe and variants of it over several seeds.
 
-Trains a base recipe and, for each --change, the same with that one thing changed, and
-writes a table of dev BLEU, chrF2, dev loss, minutes and parameters.
+Trains the base recipe and one variant per --change, and writes a table of dev BLEU, chrF2, dev
+loss, minutes and parameters.
 
     python scripts/ablate.py --config configs/tatoeba.yaml --set train.epochs=9 \
         --change train.guided_alignment=0.1 --change "model.dropout=0.4 model.word_dropout=0.2" \
         --seeds 1,2 --output docs/ablation/tatoeba
 
-Everything is scored on the whole dev set with the best checkpoint of each training; the test set
-is not looked at. Run again, it goes on where it was stopped.
+Scores are those of the best checkpoint on the whole dev set; the test set is not used. A repeated
+command resumes.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ def ablate(
     output: Annotated[Path, typer.Option(metavar="PATH", help="for PATH.md and PATH.json")],
     change: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(metavar="KEY=VALUE …", help="one change, of one key or more. Repeatable."),
+        typer.Option(metavar="KEY=VALUE …", help="one variant, of one key or more; repeatable"),
     ] = None,
     set_: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option("--set", metavar="KEY=VALUE", help="override a key, for all"),
+        typer.Option("--set", metavar="KEY=VALUE", help="override a key in all variants"),
     ] = None,
     seeds: Annotated[str, typer.Option(metavar="N,N,…")] = "1",
     device: str = "auto",
@@ -69,23 +69,21 @@ def ablate(
     """Train the base and each change, and write the table."""
     numbers = _parse_seeds(seeds)
     if not output.name:
-        raise NmtError(
-            f"--output {output}: a name for the table is needed", f"{output / 'ablation'}"
-        )
+        raise NmtError(f"--output {output}: a file name is needed", f"{output / 'ablation'}")
     changes = [BASE, *(change or [])]
-    # A mistake in the last change should not show after hours.
+    # Report a mistake in any change before the first training.
     plans = {
         name: [_config(config, set_, name, seed) for seed in numbers]
         for name in dict.fromkeys(changes)
     }
-    for name, (one, *_) in plans.items():
-        if name != BASE and one.model_copy(update={"run": plans[BASE][0].run}) == plans[BASE][0]:
-            raise NmtError(f"--change {name!r}: is what the base has already")
+    for name, (first, *_) in plans.items():
+        if name != BASE and first.model_copy(update={"run": plans[BASE][0].run}) == plans[BASE][0]:
+            raise NmtError(f"--change {name!r}: equals the base")
     rows, records = [], []
     for name, configs in plans.items():
-        found = [_train(one, device) for one in configs]
-        records += [{"change": name, **one} for one in found]
-        rows.append(_row(name, found))
+        results = [_train(variant, device) for variant in configs]
+        records += [{"change": name, **result} for result in results]
+        rows.append(_row(name, results))
     signature = records[0]["signature"]
     text = (
         format_table(HEAD, rows) + f"\n\nDev set, best checkpoint of each training; {signature}\n"
@@ -102,26 +100,28 @@ def _parse_seeds(text: str) -> list[int]:
     try:
         seeds = [int(part) for part in text.split(",")]
     except ValueError:
-        raise NmtError(f"--seeds {text}: not numbers with commas between", "--seeds 1,2") from None
+        raise NmtError(
+            f"--seeds {text}: expected numbers separated by commas", "--seeds 1,2"
+        ) from None
     if len(set(seeds)) < len(seeds):
-        raise NmtError(f"--seeds {text}: one stands twice", "--seeds 1,2")
+        raise NmtError(f"--seeds {text}: a seed is repeated", "--seeds 1,2")
     return seeds
 
 
 def _config(path: Path, overrides: list[str] | None, change: str, seed: int) -> Config:
-    """The recipe with one change, in a run directory of its own."""
+    """Return the recipe with one change and its own run directory."""
     changes = [] if change == BASE else change.split()
     loaded = load_config(path, [*(overrides or []), *changes, f"train.seed={seed}"])
     plain = change.replace(" ", "_")
     name = re.sub(r"[^\w.=-]+", "_", plain)[:60]
-    if name != plain:  # another change may look the same
+    if name != plain:  # different changes may have the same name
         name += "-" + hashlib.sha256(change.encode()).hexdigest()[:8]
     name = f"{loaded.run.name}-{name}-{seed}"
     return loaded.model_copy(update={"run": loaded.run.parent / "ablation" / name})
 
 
 def _train(config: Config, device: str) -> dict[str, Any]:
-    """Train one, or go on with it; what it came to on the dev set."""
+    """Train or resume one variant and return its results on dev."""
     prepare(config)
     trained, progress = train(config, device)
     if progress.stopped_by is None:
@@ -164,17 +164,17 @@ def _dev_loss(run: Run, model: Seq2Seq, device: torch.device) -> float:
     return total / tokens
 
 
-def _row(name: str, found: list[dict[str, Any]]) -> list[str]:
+def _row(name: str, results: list[dict[str, Any]]) -> list[str]:
     def mean(key: str, digits: int) -> str:
-        values = [one[key] for one in found]
+        values = [result[key] for result in results]
         text = f"{statistics.mean(values):.{digits}f}"
         if len(values) > 1 and digits:
             text += f" ± {statistics.stdev(values):.{digits}f}"
         return text
 
-    parameters = f"{found[0]['parameters']:,}"
+    parameters = f"{results[0]['parameters']:,}"
     scores = [mean("bleu", 1), mean("chrf", 1), mean("dev_loss", 2), mean("minutes", 1)]
-    return [name, *scores, parameters, str(len(found))]
+    return [name, *scores, parameters, str(len(results))]
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
-r"""Attention against one fixed vector, by source length, on a corpus of your own.
+r"""Compare attention with a fixed context vector by source length.
 
-Trains the same recipe twice, with `model.attention` additive and none, nothing else
-changed, translates the test set with both, and draws BLEU by source length: the claim
-of Bahdanau, Cho & Bengio (2015, figure 2).
+Trains a recipe twice, with `model.attention` additive and none, translates the test set with both,
+and draws BLEU by source length, as figure 2 of Bahdanau, Cho & Bengio (2015).
 
     python scripts/attention_vs_fixed.py --config configs/tatoeba.yaml \
         --set data.sources.0.path=tatoeba.tsv.gz --output docs/attention_vs_fixed/tatoeba
 
-Run again, it goes on where it was stopped. Needs the extra `plots`.
+A repeated command resumes. Needs the extra `plots`.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def attention_vs_fixed(
     output: Annotated[Path, typer.Option(metavar="DIR", help="for by_length.svg and by_length.md")],
     set_: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option("--set", metavar="KEY=VALUE", help="override a key, for both"),
+        typer.Option("--set", metavar="KEY=VALUE", help="override a key in both recipes"),
     ] = None,
     buckets: Annotated[
         Optional[str],  # noqa: UP045
@@ -81,7 +80,7 @@ def attention_vs_fixed(
     }
     table = score_table(list(whole), list(whole.values())) + "\n\n" + length_table(bands, banded)
     if loaded.train.guided_alignment:
-        # What the fixed vector can't have belongs under the table.
+        # Only the model with attention can be guided.
         table += f"\n\nAttention was guided: train.guided_alignment {loaded.train.guided_alignment}"
     typer.echo(table)
     output.mkdir(parents=True, exist_ok=True)
@@ -91,7 +90,7 @@ def attention_vs_fixed(
 
 
 def _train(config: Config, kind: str, device: str) -> Path:
-    """Train one of the two, or go on with it; returns its run directory."""
+    """Train or resume one of the two and return its run directory."""
     folder = config.run.with_name(f"{config.run.name}-{kind}")
     model = config.model.model_copy(update={"attention": kind})
     _, progress = train(config.model_copy(update={"run": folder, "model": model}), device)

@@ -1,4 +1,4 @@
-"""Named sizes of networks, for benchmarks."""
+"""Network sizes for benchmarks."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ SHAPES: dict[str, dict[str, int]] = {
         "attention_hidden": 1000,
     },
 }
-# Vocabularies that belong to them, on both sides.
+# Vocabulary sizes, both sides.
 PIECES = {"small": 4_000, "base": 16_000, "large": 30_000}

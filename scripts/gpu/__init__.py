@@ -1,6 +1,6 @@
-"""What `scripts/bench.py gpu` measures; `scripts/bench_gpu.py` runs it, section by section.
+"""The sections of `scripts/bench_gpu.py`.
 
-`bench` is what every section is given, `work` counts what an update must do at the least. The
-sections are in `device` (its ceilings), `checks` (is it right), `speed` (how fast are
-updates), `inside` (where does their time go) and `program` (`nmt` itself).
+`harness` has the shared parts, `work` counts operations and bytes. The sections are in `device`
+(limits of the device), `checks` (correctness), `speed` and `inside` (training speed and where time
+is spent) and `program` (`nmt train`). `kernel_checks` also runs on its own.
 """

@@ -1,4 +1,4 @@
-"""What the device can do: a large product, a large copy, the time loop's own products."""
+"""Limits of the device: a large product, a large copy, the products of a step."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
-from gpu.bench import Bench, Found, attempt
+from gpu.harness import Bench, Results, attempt
 from nmt.model.fast.triton_launch import why_not_triton
 
 
-def section_ceilings(bench: Bench) -> Found:
-    """What the device can do, and what Triton needs besides it."""
+def section_ceilings(bench: Bench) -> Results:
+    """Measure the limits of the device and check what Triton needs."""
     yield (
         "tools",
         {
@@ -35,23 +35,23 @@ def section_ceilings(bench: Bench) -> Found:
 
 
 def ceilings(bench: Bench) -> dict[str, float]:
-    """Operations a second of a large product, and bytes a second of a large copy."""
-    found = {}
+    """Return the FLOP/s of a large product and the bytes/s of a large copy."""
+    rates = {}
     size = bench.settings.matmul
     for dtype in (torch.bfloat16, torch.float32):
         a = torch.randn(size, size, device=bench.device, dtype=dtype)
         b = torch.randn(size, size, device=bench.device, dtype=dtype)
         seconds = timed(bench, lambda a=a, b=b: torch.mm(a, b), 8)
-        found[f"matmul_{str(dtype).removeprefix('torch.')}_flops"] = 2 * size**3 / seconds
+        rates[f"matmul_{str(dtype).removeprefix('torch.')}_flops"] = 2 * size**3 / seconds
     a = torch.zeros(bench.settings.copy_mib << 18, device=bench.device)
     b = torch.empty_like(a)
-    found["copy_bytes_per_second"] = 8 * a.numel() / timed(bench, lambda: b.copy_(a), 8)
-    return found
+    rates["copy_bytes_per_second"] = 8 * a.numel() / timed(bench, lambda: b.copy_(a), 8)
+    return rates
 
 
 def products_of_a_step(bench: Bench) -> dict[str, Any]:
-    """The products of one step at the main shape: what of the ceiling they reach alone."""
-    shape, found = bench.settings.shape(bench.settings.main), {}
+    """Measure the products of one step at the main shape."""
+    shape, results = bench.settings.shape(bench.settings.main), {}
     h, units, states = (
         shape["decoder_hidden"],
         shape["attention_hidden"],
@@ -63,30 +63,30 @@ def products_of_a_step(bench: Bench) -> dict[str, Any]:
             w = torch.randn(out, inner, device=bench.device, dtype=torch.bfloat16)
             y = torch.empty(rows, out, device=bench.device, dtype=torch.bfloat16)
             seconds = timed(bench, lambda x=x, w=w, y=y: torch.mm(x, w.t(), out=y), 20)
-            found[f"{name}, {rows} rows"] = {
+            results[f"{name}, {rows} rows"] = {
                 "microseconds": seconds * 1e6, "flops": 2 * rows * out * inner / seconds,
             }  # fmt: skip
-    return found
+    return results
 
 
 def timed(bench: Bench, function: Callable[[], Any], repeats: int) -> float:
-    """Seconds of a function on the device: median, each between two events."""
+    """Return the median seconds of a function on the device."""
     for _ in range(3):
         function()
     if bench.device.type != "cuda":
         times = []
         for _ in range(repeats):
-            began = time.perf_counter()
+            start = time.perf_counter()
             function()
-            times.append(time.perf_counter() - began)
+            times.append(time.perf_counter() - start)
         return statistics.median(times)
     events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(repeats)]
-    for begin, end in events:
-        begin.record()
+    for start, end in events:
+        start.record()
         function()
         end.record()
     torch.cuda.synchronize()
-    return statistics.median(begin.elapsed_time(end) / 1e3 for begin, end in events)
+    return statistics.median(start.elapsed_time(end) / 1e3 for start, end in events)
 
 
 def _version(package: str) -> str | None:

@@ -7,7 +7,7 @@
 
 Prints one JSON record per comparison: operation, sizes, and the largest error relative to the
 largest value of the reference. The exit status is 1 if an error exceeds its tolerance. The section
-`checks` of `scripts/bench.py gpu` runs the same comparisons at the sizes of training.
+`checks` of `scripts/bench_gpu.py` runs the same comparisons at the sizes of training.
 """
 
 from __future__ import annotations

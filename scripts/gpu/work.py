@@ -1,4 +1,4 @@
-"""What an update or a kernel must do at the least, counted: operations and bytes."""
+"""Count the operations and bytes of an update."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ from typing import Any
 
 import torch
 
-from gpu.bench import Bench
-from gpu.kernel_checks import Sizes
+from gpu.harness import Bench
 from nmt.data.batches import Batch, make_batch
 from nmt.symbols import PAD
 
 
 @dataclass(frozen=True)
 class Work:
-    """Of an update, counted by formula.
+    """Work of an update, by formula.
 
     Attributes:
-        flops: multiply-adds times two of all products with weights and of the attention's
-            sums, forward and backward (three times forward), of real tokens.
-        recurrence_bytes: that the kernels and products of the time loop move, if every
-            tensor is read and written once where it is used, weights once a step.
-        logits_bytes: of scores and their gradients, written and read once each.
+        flops: of products with weights and attention sums, forward and backward (three times
+            forward), real tokens only; two per multiply-add.
+        recurrence_bytes: moved by the recurrence if each operation reads and writes each of its
+            tensors once, weights once per step.
+        logits_bytes: of scores and their gradients, each written and read once.
         weights_bytes: of gradients, clipping and Adam.
-        tanhs: of the attention, in forward, in backward and in `look_finish`.
+        tanhs: of the attention, in forward, in backward and in `key_grads`.
     """
 
     flops: float
@@ -36,24 +35,24 @@ class Work:
 
     @property
     def bytes(self) -> float:
-        """All that is counted; embeddings, encoder and readout are not."""
+        """Return all bytes; embeddings, encoder and readout are not counted."""
         return self.recurrence_bytes + self.logits_bytes + self.weights_bytes
 
-    def __add__(self, other: Work) -> Work:
-        return Work(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+    def __add__(self, second: Work) -> Work:
+        return Work(*(a + b for a, b in zip(astuple(self), astuple(second), strict=True)))
 
 
 def work_of(
-    shape: dict[str, int], pieces: int, parameters: int, batch: Batch, kept: int = 2
+    shape: dict[str, int], pieces: int, parameters: int, batch: Batch, itemsize: int = 2
 ) -> Work:
     """Count the work of an update.
 
     Args:
         shape: of the network.
         pieces: target vocabulary.
-        parameters: how many weights there are.
+        parameters: number of weights.
         batch: on the CPU.
-        kept: bytes of a number in a product.
+        itemsize: bytes per element of a product.
     """
     e, h, d, u = (
         shape[k] for k in ("embedding_dim", "encoder_hidden", "decoder_hidden", "attention_hidden")
@@ -63,44 +62,46 @@ def work_of(
     trg_lengths = (batch.trg_out != PAD).sum(dim=1).double()
     src, trg = float(src_lengths.sum()), float(batch.trg_tokens)
     steps, rows = batch.trg_out.shape[1], float(len(batch.trg_out))
-    looks = float((src_lengths * trg_lengths).sum())  # pairs of a real source and target token
+    pairs = float((src_lengths * trg_lengths).sum())  # pairs of source and target tokens
     multiply_adds = (
         src * (2 * 3 * h * (e + h) + states * u)
         + trg * (3 * d * (e + states + d) + d * u)
-        + looks * (u + states)
+        + pairs * (u + states)
         + trg * (e * (d + states + e) + pieces * e)
     )
-    out, cells = 3 * d + u, rows * steps  # padding is computed in the time loop
+    out, cells = 3 * d + u, rows * steps  # the recurrence computes padding too
     exact = 4
-    looked = src * steps * (u + states) * kept  # keys and encoder states, once a step
-    weights = steps * (out * d + 3 * d * states) * kept
-    forward = cells * kept * (
+    attention_reads = src * steps * (u + states) * itemsize  # keys and encoder states, per step
+    weights = steps * (out * d + 3 * d * states) * itemsize
+    forward = cells * itemsize * (
         (d + out) + (u + states) + (states + 3 * d) + (9 * d + 4 * d)
-    ) + cells * exact * 2 * d + src * steps * exact + looked + weights  # fmt: skip
-    backward = cells * kept * (
+    ) + cells * exact * 2 * d + src * steps * exact + attention_reads + weights  # fmt: skip
+    backward = cells * itemsize * (
         (7 * d + 6 * d) + (3 * d + 2 * states) + (states + 2 * u) + (out + d)
-    ) + cells * exact * 2 * d + src * steps * exact * 2 + looked + weights  # fmt: skip
+    ) + cells * exact * 2 * d + src * steps * exact * 2 + attention_reads + weights  # fmt: skip
     after = (
-        cells * kept * (out + d + 3 * d + states)  # gradients of weights
-        + cells * kept * (u + states) + 2 * src * (u + states) * kept  # look_finish, spread
+        cells * itemsize * (out + d + 3 * d + states)  # gradients of weights
+        + cells * itemsize * (u + states) + 2 * src * (u + states) * itemsize
     )  # fmt: skip
     return Work(
         flops=3 * 2 * multiply_adds,
         recurrence_bytes=forward + backward + after,
-        logits_bytes=trg * pieces * kept * 4,
+        logits_bytes=trg * pieces * itemsize * 4,
         weights_bytes=parameters * 4.0 * (1 + 3 + 7),  # written; read, scaled; Adam: 4 in, 3 out
         tanhs=3.0 * src * steps * u,
     )
 
 
-def counted(bench: Bench, shape: str, tokens: int, kept: int) -> tuple[Work, int, dict[str, Any]]:
-    """Work of a pass and its real target tokens, and both as shares for JSON; no device needed."""
+def counted(
+    bench: Bench, shape: str, tokens: int, itemsize: int
+) -> tuple[Work, int, dict[str, Any]]:
+    """Return the work of a pass, its real target tokens, and figures per token for JSON."""
     batches = [make_batch(bench.corpus, part) for part in bench.plan(tokens)]
     sizes, pieces = bench.settings.shape(shape), bench.pieces(shape)[1]
     with torch.device("meta"):
         parameters = sum(p.numel() for p in bench.network(shape, 0.0).parameters())
     work = functools.reduce(
-        Work.__add__, (work_of(sizes, pieces, parameters, batch, kept) for batch in batches)
+        Work.__add__, (work_of(sizes, pieces, parameters, batch, itemsize) for batch in batches)
     )
     real = sum(batch.trg_tokens for batch in batches)
     return work, real, {
@@ -118,21 +119,3 @@ def counted(bench: Bench, shape: str, tokens: int, kept: int) -> tuple[Work, int
         },
         "tanhs_per_target_token": work.tanhs / real,
     }  # fmt: skip
-
-
-def kernel_bytes(name: str, sizes: Sizes, kept: int = 2) -> int:
-    """What a kernel must move at the least; lengths random, half of the longest on average."""
-    rows, u, states, h = sizes.batch, sizes.units, sizes.states, sizes.hidden
-    source = rows * (sizes.src_len + 1) // 2
-    return {
-        "attend": source * (u + states) * kept + rows * (u + states) * kept + source * 4,
-        "attend_backward": source * (u + states) * kept
-        + rows * (2 * u + states) * kept
-        + source * 8,
-        "key_grads": 2 * source * u * kept + sizes.trg_len * (rows * u * kept + source * 4),
-        "encoder_grads": source * states * kept
-        + sizes.trg_len * (rows * states * kept + source * 4),
-        "cross_entropy": rows * (3 * u + 1) * 3 * kept,
-        "gates": rows * h * (13 * kept + 8),
-        "gates_backward": rows * h * (13 * kept + 8),
-    }[name]

@@ -1,4 +1,4 @@
-"""The script that changes one thing at a time."""
+"""scripts/ablate.py"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run_script(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_base_and_changes_stand_in_one_table(toy: Path) -> None:
+def test_base_and_changes_are_in_one_table(toy: Path) -> None:
     out = toy.parent / "out" / "table"
     arguments = (
         "--config", toy, "--set", "train.epochs=1", "--change",
@@ -38,23 +38,23 @@ def test_base_and_changes_stand_in_one_table(toy: Path) -> None:
     assert all(line.endswith(" 2 |") for line in lines[2:4])
     assert "nrefs:1|case:mixed" in text
     trainings = json.loads(out.with_name("table.json").read_text())["trainings"]
-    assert [one["seed"] for one in trainings] == [1, 2, 1, 2]
-    assert all(0 < one["dev_loss"] < 20 for one in trainings)
-    assert len({one["dev_loss"] for one in trainings}) == 4
+    assert [training["seed"] for training in trainings] == [1, 2, 1, 2]
+    assert all(0 < training["dev_loss"] < 20 for training in trainings)
+    assert len({training["dev_loss"] for training in trainings}) == 4
 
     again = run_script(*arguments)
     assert again.stdout == text
     assert again.stderr.count("training is finished") == 4
 
 
-def test_mistakes_show_before_the_first_training(toy: Path) -> None:
+def test_mistakes_are_reported_before_the_first_training(toy: Path) -> None:
     done = run_script("--config", toy, "--change", "model.dropuot=0", "--output", toy.parent / "x")
     assert done.returncode == 2
     assert "unknown key model.dropuot" in done.stderr
     assert not (toy.parent / "ablation").exists()
     done = run_script("--config", toy, "--seeds", "one", "--output", toy.parent / "x")
-    assert done.stderr.startswith("error: --seeds one: not numbers with commas between")
+    assert done.stderr.startswith("error: --seeds one: expected numbers separated by commas")
     done = run_script("--config", toy, "--seeds", "1,1", "--output", toy.parent / "x")
-    assert done.stderr.startswith("error: --seeds 1,1: one stands twice")
+    assert done.stderr.startswith("error: --seeds 1,1: a seed is repeated")
     done = run_script("--config", toy, "--output", ".")
-    assert done.stderr.startswith("error: --output .: a name for the table is needed")
+    assert done.stderr.startswith("error: --output .: a file name is needed")

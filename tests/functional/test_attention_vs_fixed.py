@@ -1,4 +1,4 @@
-"""The script that trains with and without attention: two alike runs, one chart."""
+"""scripts/attention_vs_fixed.py"""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run_script(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_both_are_trained_alike_and_drawn(toy: Path) -> None:
+def test_both_recipes_differ_in_attention_only(toy: Path) -> None:
     pytest.importorskip("matplotlib")
     out = toy.parent / "out"
     done = run_script(
@@ -46,7 +46,7 @@ def test_both_are_trained_alike_and_drawn(toy: Path) -> None:
     assert "one fixed vector" in picture
 
 
-def test_a_mistake_has_the_house_form(tmp_path: Path) -> None:
+def test_a_mistake_is_reported_as_an_error(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     done = run_script("--config", tmp_path / "none.yaml", "--output", tmp_path)
     assert done.returncode == 2

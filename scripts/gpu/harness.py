@@ -1,7 +1,6 @@
-"""What a section is given: settings, corpus, networks, and updates as `nmt train` makes them.
+"""Settings, corpus, networks and training updates, shared by the sections.
 
-A section is a generator of (name, result); a variant that fails gives its error in place of
-a result.
+A section is a generator of (name, result). The result of a step that raised is its traceback.
 """
 
 from __future__ import annotations
@@ -32,34 +31,30 @@ from nmt.train.cuda_graphs import RecordedGradient, Recorder
 from nmt.train.gradient import SummedLoss
 from nmt.train.optimizer import Step
 
-Found = Iterator[tuple[str, Any]]
-Loop = Kernels
+Results = Iterator[tuple[str, Any]]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Of a whole benchmark; the defaults are those for a GPU, a test takes tiny ones.
+    """Settings of the benchmark; the defaults suit a GPU, tests use tiny sizes.
 
     Attributes:
         corpus: a prepared corpus.
-        run: a trained run to translate with, if there is one.
-        device: what everything runs on; on a CPU plain kernels take the place of Triton's.
-        sizes: by name of shape.
-        pieces: smallest vocabulary by name of shape; a corpus with more has its way.
-        main: the shape that is looked at most closely.
-        tokens: target tokens in an update of it.
-        sweep: the same, how it depends on them.
-        updates: in a pass; each is timed twice or more after one that warms up.
-        passes: that are timed.
-        matmul: rows, columns and depth of the product that gives the ceiling.
-        copy_mib: size of the copy that gives the other.
-        repeats: of a kernel that is timed.
-        check_sizes: at which kernels are compared with their twins.
-        train_updates: of the whole program, in the comparison of stopping and not stopping.
+        device: on a CPU the reference kernels replace the Triton kernels.
+        sizes: of the network, by name of shape.
+        pieces: minimum vocabulary, by name of shape.
+        main: shape of the measurements.
+        tokens: target tokens per update.
+        sweep: further values of `tokens`.
+        updates: per pass.
+        passes: timed, after two that are not.
+        matmul: rows, columns and depth of the matrix product that defines the compute limit.
+        copy_mib: size of the copy that defines the memory limit.
+        check_sizes: sizes of the kernel checks, besides the small ones.
+        train_updates: updates of `nmt train` in the resume check.
     """
 
     corpus: str
-    run: str | None = None
     device: str = "cuda"
     sizes: dict[str, dict[str, int]] | None = None
     pieces: dict[str, int] | None = None
@@ -70,7 +65,6 @@ class Settings:
     passes: int = 4
     matmul: int = 8_192
     copy_mib: int = 2_048
-    repeats: int = 30
     check_sizes: tuple[tuple[int, ...], ...] = (
         (300, 9, 4, 1024, 1024, 1024),
         (64, 48, 3, 1000, 2000, 1000),
@@ -78,12 +72,12 @@ class Settings:
     train_updates: int = 40
 
     def shape(self, name: str) -> dict[str, int]:
-        """Sizes of a network."""
+        """Return the sizes of a network."""
         return (self.sizes or SHAPES)[name]
 
 
 class Bench:
-    """What the sections share: the corpus, and how an update is made and timed."""
+    """The corpus, the device and the networks."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -95,17 +89,17 @@ class Bench:
         self.vocab = [manifest.tokenizers[side].pieces for side in ("src", "trg")]
 
     def pieces(self, shape: str) -> tuple[int, int]:
-        """Source and target vocabulary of a shape's network."""
-        least = (self.settings.pieces or PIECES)[shape]
-        return max(least, self.vocab[0]), max(least, self.vocab[1])
+        """Return the source and target vocabulary sizes of a shape."""
+        minimum = (self.settings.pieces or PIECES)[shape]
+        return max(minimum, self.vocab[0]), max(minimum, self.vocab[1])
 
     def model(self, shape: str, dropout: float = 0.2, **keys: Any) -> Seq2Seq:
-        """A network with random weights, always the same ones."""
+        """Return a network with fixed random weights."""
         torch.manual_seed(1)
         return self.network(shape, dropout, **keys).to(self.device)
 
     def network(self, shape: str, dropout: float, **keys: Any) -> Seq2Seq:
-        """A network of a shape; `keys` are further ones of `nmt.model.Seq2Seq`."""
+        """Return a network of a shape; `keys` are further keys of `ModelConfig`."""
         src, trg = self.pieces(shape)
         sizes = self.settings.shape(shape)
         options = {"attention_query": "state", "layer_norm": False, **keys}
@@ -113,52 +107,50 @@ class Bench:
         return Seq2Seq(src, trg, config)
 
     def plan(self, tokens: int) -> list[Indices]:
-        """Sentences of some updates.
-
-        Each is one block, whatever training would cut it to: what its size is worth is measured.
-        """
+        """Return the sentences of `updates` updates, each in one block."""
         lengths = self.corpus.src.lengths
         plan = [block for (block,) in plan_epoch(lengths, self.corpus.trg.lengths, tokens, 1, 0)]
         return [plan[i % len(plan)] for i in range(self.settings.updates)]
 
     def batch(self, part: Indices) -> Batch:
-        """On the device, without waiting."""
+        """Return a batch on the device, without synchronising."""
         return make_batch(self.corpus, part).to(self.device)
 
     def wait(self) -> None:
-        """For the device to have done everything."""
+        """Synchronise with the device."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
-    def loop(self, kernels: Kernels) -> Loop:
-        """The recurrence on some kernels."""
-        return kernels
-
 
 @contextlib.contextmanager
-def through(loop: Loop | None) -> Iterator[None]:
-    """Within, the recurrence of the network is `loop`; None: the program's own choice."""
-    if loop is None:
+def use_kernels(kernels: Kernels | None) -> Iterator[None]:
+    """Context manager: the recurrence runs on `kernels`; None for the default."""
+    if kernels is None:
         yield
         return
-    with mock.patch.object(recurrence, "select_kernels", return_value=loop):
+    with mock.patch.object(recurrence, "select_kernels", return_value=kernels):
         yield
 
 
 class Trainer:
-    """Updates as `nmt train` makes them, without its bookkeeping.
+    """The training updates of `nmt train`.
 
     Args:
-        model: to be trained.
+        model: the network.
         precision: of products.
-        loop: the recurrence to go through; None: the program's own choice.
-        recorded: whether launches are recorded and replayed, as the program does on a GPU.
+        kernels: of the recurrence; None for the default.
+        recorded: whether to capture and replay CUDA graphs, as `nmt train` does on a GPU.
     """
 
     def __init__(
-        self, model: Seq2Seq, precision: torch.dtype, loop: Loop | None, *, recorded: bool = False
+        self,
+        model: Seq2Seq,
+        precision: torch.dtype,
+        kernels: Kernels | None,
+        *,
+        recorded: bool = False,
     ) -> None:
-        self.model, self.loop = model.train(), loop
+        self.model, self.kernels = model.train(), kernels
         device = next(model.parameters()).device
         recorders = [Recorder(device) if recorded else None for _ in range(2)]
         self.step = Step(model, model, TrainConfig(ema=0), recorders[0])
@@ -168,27 +160,27 @@ class Trainer:
             self.recorded = RecordedGradient(self.loss, list(model.parameters()), recorders[1])
 
     def gradient(self, batch: Batch, mark: Callable[[str], None] = lambda _: None) -> Tensor:
-        """Set the gradients, launch by launch; returns the loss in nats per token.
+        """Compute the gradients without CUDA graphs; return the loss in nats per token.
 
         Args:
             batch: on the device.
-            mark: told when a phase ends.
+            mark: called with the name of a phase at its end.
         """
-        with through(self.loop):
+        with use_kernels(self.kernels):
             smoothed, plain = self.loss(batch)
             mark("readout, output layer and loss (with its own gradient)")
             torch.autograd.backward(smoothed / batch.trg_tokens)
         return plain / batch.trg_tokens
 
     def add_recorded(self, batch: Batch) -> Tensor:
-        """Add the gradients, recorded; `batch` is on the CPU."""
+        """Add the gradients with CUDA graphs; `batch` is on the CPU."""
         assert self.recorded is not None
-        with through(self.loop):
+        with use_kernels(self.kernels):
             plain = self.recorded.add(self.recorded.ready(batch), 1 / batch.trg_tokens)
         return plain / batch.trg_tokens
 
     def update(self, batch: Batch, device: torch.device) -> None:
-        """One update from a batch on the CPU; waits for nothing."""
+        """Run one update on a CPU batch, without synchronising."""
         if self.recorded is None:
             self.gradient(batch.to(device))
         else:
@@ -196,18 +188,18 @@ class Trainer:
         self.step(1e-4, 1)
 
 
-def attempt(name: str, function: Callable[[], Any]) -> Found:
-    """A result under its name; what went wrong, if something did."""
+def attempt(name: str, function: Callable[[], Any]) -> Results:
+    """Yield a result, or the traceback if the function raises."""
     try:
         yield name, function()
-    except Exception:  # the next variant may work, and this one's error is worth knowing
+    except Exception:  # the next step may succeed
         yield name, {"error": traceback.format_exc(limit=-6)[-3000:]}
     empty_gpu()
 
 
 def empty_gpu() -> None:
-    """Give back what dropped networks held; recordings hold theirs in cycles."""
+    """Free the memory of deleted networks; CUDA graphs are in reference cycles."""
     if torch.cuda.is_available():
         gc.collect()
-        with contextlib.suppress(RuntimeError):  # after a recording that failed
+        with contextlib.suppress(RuntimeError):  # after a failed capture
             torch.cuda.empty_cache()
