@@ -19,6 +19,10 @@ SYMBOLS = tuple(f"\u27e6{number}\u27e7" for number in range(MAX_SPANS))  # ‚ü¶0‚
 _SYMBOL = regex.compile("\u27e6([0-9])\u27e7")
 
 _SPACED_SYMBOL = regex.compile("\\s*(\u27e6[0-9]\u27e7)\\s*")
+# A line without any of these has no span of a built-in kind; most Chinese lines are such lines.
+_TRIGGER = regex.compile(
+    "[A-Za-z0-9<&{%`#@~/\\\\\uff10-\uff19\u27e6\u203c-\u3299\U0001f000-\U0001faff]"
+)
 _SECONDS = 1.0  # for one user pattern on one line; bounds catastrophic backtracking
 
 # ASCII only: a span ends where Chinese text begins, with or without a space between.
@@ -172,6 +176,8 @@ def find_spans(text: str, patterns: Sequence[regex.Pattern[str]] = ()) -> list[S
     Raises:
         NmtError: a pattern of the user's took longer than a second.
     """
+    if not patterns and _TRIGGER.search(text) is None:
+        return []
     taken = [*_user_spans(text, patterns), *_brace_spans(text)]
     taken.sort(key=lambda span: (span.begin, -span.end))
     spans: list[Span] = []
