@@ -80,6 +80,11 @@ class DataConfig(_Section):
         description="fraction of training sources whose final punctuation is removed, so that the "
         "model accepts sentences typed without it",
     )
+    protect: list[str] = Field(
+        default_factory=list,
+        description="regular expressions of text to copy unchanged, besides URLs, tags, "
+        "placeholders, codes and long numbers",
+    )
     src_vocab: int | Literal["auto"] = Field(
         "auto", description="vocabulary size of the Chinese side; auto: by the corpus size"
     )

@@ -135,11 +135,14 @@ class Masked:
     """A line with a symbol in place of each span.
 
     Attributes:
-        text: the line; its k-th span is ``SYMBOLS[k]``.
+        text: the line; its k-th span is ``SYMBOLS[k]``, without spaces around it.
+        origins: for each character of `text` the begin and end of what it represents in the
+            line: one character, or a whole span.
         spans: in the order of the line, at most `MAX_SPANS`.
     """
 
     text: str
+    origins: list[tuple[int, int]]
     spans: tuple[Span, ...]
 
 
@@ -192,17 +195,38 @@ def find_spans(text: str, patterns: Sequence[regex.Pattern[str]] = ()) -> list[S
 
 
 def mask(text: str, spans: Sequence[Span]) -> Masked:
-    """Put a symbol in place of each span.
+    """Put a symbol in place of each span, and remove the spaces around it.
 
     Args:
         text: the line.
         spans: as `find_spans` returns them, at most `MAX_SPANS`.
     """
-    parts, end = [], 0
+    parts: list[str] = []
+    origins: list[tuple[int, int]] = []
+    end = 0
     for symbol, span in zip(SYMBOLS, spans, strict=False):
-        parts += [text[end : span.begin], symbol]
+        _add_text(parts, origins, text, end, span.begin, strip=(end > 0, True))
+        parts.append(symbol)
+        origins += [(span.begin, span.end)] * len(symbol)
         end = span.end
-    return Masked("".join(parts) + text[end:], tuple(spans))
+    _add_text(parts, origins, text, end, len(text), strip=(end > 0, False))
+    return Masked("".join(parts), origins, tuple(spans))
+
+
+def _add_text(
+    parts: list[str],
+    origins: list[tuple[int, int]],
+    text: str,
+    begin: int,
+    end: int,
+    strip: tuple[bool, bool],
+) -> None:
+    while strip[0] and begin < end and text[begin].isspace():
+        begin += 1
+    while strip[1] and begin < end and text[end - 1].isspace():
+        end -= 1
+    parts.append(text[begin:end])
+    origins += [(at, at + 1) for at in range(begin, end)]
 
 
 def mask_pair(src: str, trg: str, patterns: Sequence[regex.Pattern[str]] = ()) -> tuple[str, str]:
@@ -257,23 +281,46 @@ def restore(text: str, spans: Sequence[Span]) -> str:
         text: a translation that holds ``SYMBOLS[k]`` once for each span.
         spans: the spans of the source.
     """
-    out = ""
+    return restore_with_origins(text, spans)[0]
+
+
+def restore_with_origins(text: str, spans: Sequence[Span]) -> tuple[str, list[int]]:
+    """Return `restore`, and for each of its characters the index of its origin in `text`."""
+    characters: list[str] = []
+    origins: list[int] = []
     end = 0
-    glue = False  # whether the text that follows joins the last span without a space
+    join_next = False  # whether the text after the last span follows without a space
+
+    def add(begin: int, stop: int) -> None:
+        while join_next and begin < stop and text[begin] == " ":
+            begin += 1
+        if text[begin : begin + 1] == " " and text[begin + 1 : begin + 2] in tuple(",.;:!?)"):
+            begin += 1
+        if begin < stop and _touch(characters, text[begin]):
+            characters.append(" ")
+            origins.append(begin)
+        characters.extend(text[begin:stop])
+        origins.extend(range(begin, stop))
+
     for match in _SYMBOL.finditer(text):
         number = int(match[1])
         if number >= len(spans):
             continue
         span = spans[number]
-        between = text[end : match.start()]
-        out = _append(out, between.lstrip() if glue else between)
-        if _joins_before(span) or out.endswith(("( ", "[ ", "\u201c ")):
-            out = out.rstrip()
-        out += span.text
-        glue = _opens(span)
+        add(end, match.start())
+        if _joins_before(span) or "".join(characters[-2:]) in ("( ", "[ ", "\u201c "):
+            while characters and characters[-1] == " ":
+                characters.pop()
+                origins.pop()
+        if _touch(characters, span.text[0]):
+            characters.append(" ")
+            origins.append(match.start())
+        characters.extend(span.text)
+        origins.extend([match.start()] * len(span.text))
+        join_next = _opens(span)
         end = match.end()
-    rest = text[end:]
-    return _append(out, rest.lstrip() if glue else rest)
+    add(end, len(text))
+    return "".join(characters), origins
 
 
 def order_table(spans: Sequence[Span]) -> list[int]:
@@ -409,6 +456,11 @@ def _join_touching_tags(text: str, spans: list[Span]) -> list[Span]:
     return joined
 
 
+def _touch(characters: list[str], following: str) -> bool:
+    """Whether a word would run into the next one."""
+    return bool(characters) and characters[-1].isalnum() and following.isalnum()
+
+
 def _opens(span: Span) -> bool:
     match = _TAG_NAME.match(span.text) if span.kind == "tag" else None
     return match is not None and not match[1] and not span.text.endswith("/>")
@@ -416,9 +468,3 @@ def _opens(span: Span) -> bool:
 
 def _joins_before(span: Span) -> bool:
     return span.kind == "entity" or (span.kind == "tag" and not _opens(span))
-
-
-def _append(out: str, text: str) -> str:
-    if text.startswith(" ") and text.lstrip()[:1] in tuple(",.;:!?)") and out and text.lstrip():
-        return out + text.lstrip()
-    return out + text

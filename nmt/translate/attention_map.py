@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from nmt.data.tokenizer import Piece, Tokenizer, byte_of
 from nmt.symbols import EOS, SPACE_MARK
 from nmt.text.normalise import character_origins
+from nmt.text.spans import Masked, restore_with_origins
 from nmt.translate.search import Hypothesis
 
 _DIAGONAL = 4.0
@@ -108,20 +109,65 @@ def join_links(maps: list[AttentionMap], begins: list[int]) -> list[tuple[int, i
 
 
 def map_attention(
-    source: str, pieces: list[Piece], hypothesis: Hypothesis, src: Tokenizer, trg: Tokenizer
+    source: str,
+    pieces: list[Piece],
+    hypothesis: Hypothesis,
+    src: Tokenizer,
+    trg: Tokenizer,
+    masked: Masked | None = None,
 ) -> AttentionMap:
-    """Merge the attention of a hypothesis from pieces to characters and words."""
-    spread = _pieces_to_characters(source, pieces, src)  # [pieces, characters]
+    """Merge the attention of a hypothesis from pieces to characters and words.
+
+    Args:
+        source: text of the part.
+        pieces: of the tokenised source.
+        hypothesis: of the search.
+        src: source tokenizer.
+        trg: target tokenizer.
+        masked: the source as it was tokenised, if it has protected spans.
+    """
+    spread = _pieces_to_characters(source, pieces, src, masked)  # [pieces, characters]
     words, word_pieces = _pieces_to_words(hypothesis.ids, trg)  # [words, target pieces]
+    if masked is not None:
+        words, merge = _restored_words(words, masked)
+        word_pieces = merge @ word_pieces
     attention = hypothesis.attention.numpy()[: len(hypothesis.ids), : len(spread)]
     return AttentionMap(list(source), words, word_pieces @ attention @ spread)
 
 
-def _pieces_to_characters(source: str, pieces: list[Piece], tokenizer: Tokenizer) -> Matrix:
-    origin = character_origins(source, tokenizer.normalise(source), simplify=tokenizer.simplify)
+def _restored_words(words: list[str], masked: Masked) -> tuple[list[str], Matrix]:
+    """Return the words after the spans are restored, and their mix of the words before."""
+    text = " ".join(words)
+    word_at = [n for n, word in enumerate(words) for _ in range(len(word) + 1)]
+    restored, origins = restore_with_origins(text, masked.spans)
+    sources: list[set[int]] = []
+    inside = False
+    for character, origin in zip(restored, origins, strict=True):
+        if character.isspace():
+            inside = False
+            continue
+        if not inside:
+            sources.append(set())
+        inside = True
+        sources[-1].add(word_at[origin])
+    merge = np.zeros((len(sources), len(words)), dtype=np.float32)
+    for row, numbers in enumerate(sources):
+        merge[row, sorted(numbers)] = 1 / len(numbers)
+    return restored.split(), merge
+
+
+def _pieces_to_characters(
+    source: str, pieces: list[Piece], tokenizer: Tokenizer, masked: Masked | None
+) -> Matrix:
+    text = source if masked is None else masked.text
+    origin = character_origins(text, tokenizer.normalise(text), simplify=tokenizer.simplify)
     spread = np.zeros((len(pieces), len(source)), dtype=np.float32)
     for row, piece in enumerate(pieces):
-        characters = sorted({origin[at] for at in range(piece.begin, piece.end)})
+        covered = {origin[at] for at in range(piece.begin, piece.end)}
+        characters = sorted(covered)
+        if masked is not None:
+            ranges = {masked.origins[at] for at in covered}
+            characters = sorted({at for begin, end in ranges for at in range(begin, end)})
         if characters:
             spread[row, characters] = 1 / len(characters)
     return spread

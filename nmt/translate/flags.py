@@ -87,7 +87,7 @@ def _unattended(src: Tokenizer, parts: list[Part]) -> Flag | None:
     missed: list[str] = []
     flagged = False
     for part in parts:
-        normalised, pieces = src.normalise(part.source), part.pieces
+        normalised, pieces = src.normalise(part.model_input), part.pieces
         received = part.hypotheses[0].attention[:, : len(pieces)].sum(dim=0).numpy()
         content = [
             index
@@ -122,6 +122,8 @@ def _length(parts: list[Part], usual: LengthStatistics | None) -> Flag | None:
         return None
     shortest, longest = usual.ratio[0] / _FAR, usual.ratio[1] * _FAR
     for part in parts:
+        if part.literal:
+            continue
         source = len(part.pieces)
         length = len(part.hypotheses[0].ids)
         if not shortest <= length_ratio(source, length) <= longest:
@@ -134,7 +136,7 @@ def _vocabulary(src: Tokenizer, parts: list[Part]) -> Flag | None:
     unknown: list[str] = []
     characters = 0
     for part in parts:
-        normalised, pieces = src.normalise(part.source), part.pieces
+        normalised, pieces = src.normalise(part.model_input), part.pieces
         characters += sum(not c.isspace() for c in normalised)
         spelled = {
             piece.begin

@@ -28,6 +28,7 @@ from torch import Tensor
 from nmt.model import Seq2Seq
 from nmt.model.fast.inference import Inference
 from nmt.symbols import BOS, EOS, PAD, UNK
+from nmt.translate.constraints import SpanConstraints
 
 _EXTRA_LENGTH = 10  # tokens allowed beyond max_ratio, for very short sources
 _SHRINK_FRACTION = 0.25  # of the batch that must be done before it is made smaller
@@ -85,6 +86,7 @@ def beam_search(
     n_best: int = 1,
     beta: float = 0.0,
     no_repeat: int = 0,
+    constraints: SpanConstraints | None = None,
 ) -> list[list[Hypothesis]]:
     """Search for the best translations of a batch.
 
@@ -99,6 +101,7 @@ def beam_search(
         n_best: hypotheses to return per sentence, at most `beam`.
         beta: weight of the coverage penalty, which ranks finished hypotheses only.
         no_repeat: size of the n-grams that may not occur twice in a hypothesis; 0 for no limit.
+        constraints: on the symbols of protected spans.
 
     Returns:
         The hypotheses of each sentence, best score first; fewer than `n_best` only if there are
@@ -125,6 +128,7 @@ def beam_search(
     log_prob = torch.zeros(batch, device=device)
     coverage = torch.zeros(batch, src.shape[1], device=device)
     prefixes = torch.empty(batch, 0, dtype=torch.long, device=device)
+    written = torch.zeros_like(tokens)  # span symbols of each hypothesis, as bit masks
     width = 1  # slots per sentence in this step
 
     for length in range(int(max_lengths.max()) + 1):
@@ -146,6 +150,8 @@ def beam_search(
         _mask_tokens(next_log_probs, sentence, limits <= length, eos_allowed=length > 0)
         if no_repeat and length >= no_repeat:
             _mask_repeats(next_log_probs, prefixes, no_repeat)
+        if constraints is not None:
+            constraints.apply(next_log_probs, written, sentence, length)
         top_log_probs, top_tokens = next_log_probs.topk(min(beam, next_log_probs.shape[1]), dim=1)
         per_row = top_tokens.shape[1]
         candidates = top_log_probs.new_full((len(limits) * width, per_row), -torch.inf)
@@ -183,6 +189,8 @@ def beam_search(
         tokens, log_prob = chosen.view(-1)[slot], values.view(-1)[slot]
         states = [state.index_select(0, rows) for state in states]
         products = [product.index_select(0, rows) for product in products]
+        if constraints is not None:
+            written = constraints.after(written[rows], tokens)
         if beta > 0:
             coverage = coverage[rows]
         if no_repeat:
@@ -194,6 +202,8 @@ def beam_search(
             src_len = int(sources[0].mask[keep].sum(dim=1).max())
             sources = [source.select(keep, src_len) for source in sources]
             history.select(keep)
+            if constraints is not None:
+                constraints.select(keep)
             limits, max_penalty, free = limits[keep], max_penalty[keep], free[keep]
             coverage = coverage[:, :src_len]
             new_index = torch.cumsum(sentence_open, dim=0) - 1

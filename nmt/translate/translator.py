@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 import torch
 
 from nmt.config.schema import SearchConfig
@@ -27,8 +28,11 @@ from nmt.errors import NmtError
 from nmt.model import Seq2Seq
 from nmt.model.fast.inference import Inference
 from nmt.run.directory import Run, load_model
+from nmt.text.spans import SYMBOLS, compile_patterns, mask, order_table, restore
 from nmt.translate.attention_map import AttentionMap, map_attention
+from nmt.translate.constraints import SpanConstraints
 from nmt.translate.flags import find_flags
+from nmt.translate.protect import split_line
 from nmt.translate.search import Hypothesis, beam_search, max_length
 from nmt.translate.segment import Splitter
 from nmt.translate.types import Candidate, Flag, Part, Translation
@@ -42,7 +46,7 @@ _MIN_SHARE = 8  # minimum batch size per thread
 
 
 # Hypotheses chosen for a prefix of a line's parts, as a linked list.
-_Chosen: TypeAlias = "tuple[_Chosen, Hypothesis] | None"
+_Chosen: TypeAlias = "tuple[_Chosen, Part, Hypothesis] | None"
 
 
 class Translator:
@@ -61,6 +65,8 @@ class Translator:
             that is longer than typical is translated sentence by sentence.
         frozen: the weights will not change, so tensors derived from them are cached.
         updates: update numbers of the loaded checkpoints.
+        patterns: patterns of protected spans besides the built-in kinds; None to protect
+            nothing.
 
     Raises:
         NmtError: `int8` on a GPU.
@@ -79,6 +85,7 @@ class Translator:
         usual: LengthStatistics | None = None,
         frozen: bool = False,
         updates: Sequence[int] = (),
+        patterns: Sequence[str] | None = (),
     ) -> None:
         if int8 and device.type != "cpu":
             raise NmtError("--int8 runs on the CPU only", "add --device cpu, or leave --int8 out")
@@ -91,6 +98,8 @@ class Translator:
         self.int8 = int8
         self.usual = usual
         self.updates = list(updates)
+        self.protect(patterns)
+        self._symbols = [id_ for symbol in SYMBOLS if (id_ := trg.id_of(symbol)) is not None]
         self._frozen = frozen
         self._ready: list[Inference] | None = None
 
@@ -136,12 +145,21 @@ class Translator:
             models, first.src, first.trg, search or first.config.search, chosen,
             first.config.data.clean.max_pieces,
             int8=int8, usual=first.info.length_statistics, frozen=True, updates=updates,
+            patterns=first.config.data.protect,
         )  # fmt: skip
 
     def change_search(self, changes: Mapping[str, float | None]) -> None:
         """Replace search settings by name; None keeps the current value."""
         overrides = {name: value for name, value in changes.items() if value is not None}
         self.search = self.search.model_copy(update=overrides)
+
+    def protect(self, patterns: Sequence[str] | None) -> None:
+        """Set the patterns of protected spans besides the built-in kinds; None for no spans.
+
+        Raises:
+            NmtError: a pattern is not a regular expression, or matches the empty text.
+        """
+        self._patterns = None if patterns is None else compile_patterns(patterns)
 
     def translate(
         self, lines: Iterable[str], batch_size: int = 64, n_best: int = 1
@@ -177,7 +195,12 @@ class Translator:
             yield from self._translate_window(members, window, batch_size, n_best)
 
     def _map_part(self, part: Part) -> AttentionMap:
-        return map_attention(part.source, part.pieces, part.hypotheses[0], self.src, self.trg)
+        hypothesis = part.hypotheses[0]
+        if part.literal:
+            words = part.source.split()
+            weights = np.full((len(words), len(part.source)), 1 / len(part.source), np.float32)
+            return AttentionMap(list(part.source), words, weights)
+        return map_attention(part.source, part.pieces, hypothesis, self.src, self.trg, part.masked)
 
     def _find_flags(self, translation: Translation) -> list[Flag]:
         return find_flags(translation, self.src, self.usual)
@@ -200,35 +223,63 @@ class Translator:
     def _translate_window(
         self, members: list[Inference], lines: list[str], batch_size: int, n_best: int
     ) -> Iterator[Translation]:
-        splitter = self._splitter()
-        sections: list[tuple[int, int, str, list[Piece]]] = []  # line, offset, text, pieces
-        for number, line in enumerate(map(_encodable, lines)):
-            pieces = self.src.pieces(line)
-            if len(pieces) > splitter.target_pieces:
-                for begin, text in splitter.split(line):
-                    sections.append((number, begin, text, self.src.pieces(text)))
-            elif pieces:
-                sections.append((number, 0, line, pieces))
-        ids = [[piece.id for piece in pieces] for _, _, _, pieces in sections]
-        results = self._search_all(members, ids, batch_size, n_best)
+        parts = [
+            (number, part)
+            for number, line in enumerate(map(_encodable, lines))
+            for part in self._parts(line)
+        ]
+        searched = [part for _, part in parts if not part.literal]
+        for part, hypotheses in zip(
+            searched, self._search_all(members, searched, batch_size, n_best), strict=True
+        ):
+            part.hypotheses.extend(hypotheses)
         # Restore the order of the input.
         line_parts: list[list[Part]] = [[] for _ in lines]
-        for (number, begin, text, pieces), hypotheses in zip(sections, results, strict=True):
-            line_parts[number].append(Part(text, hypotheses, pieces, begin))
-        for source, parts in zip(lines, line_parts, strict=True):
-            yield self._join(source, parts, n_best)
+        for number, part in parts:
+            line_parts[number].append(part)
+        for source, sections in zip(lines, line_parts, strict=True):
+            yield self._join(source, sections, n_best)
+
+    def _parts(self, line: str) -> Iterator[Part]:
+        """Split and tokenise a line; the hypotheses are still missing."""
+        splitter = self._splitter()
+
+        def split(text: str) -> Iterator[tuple[int, str]]:
+            pieces = self.src.pieces(text)
+            tokenised[text] = pieces
+            if len(pieces) > splitter.target_pieces:
+                yield from splitter.split(text)
+            elif pieces:
+                yield 0, text
+
+        tokenised: dict[str, list[Piece]] = {}
+        has_symbols = len(self._symbols) == len(SYMBOLS)
+        for section in split_line(line, self._patterns, split, has_symbols=has_symbols):
+            if section.literal:
+                attention = torch.zeros(1, 0)
+                literal = [Hypothesis([], 0.0, 0.0, attention)]
+                yield Part(section.text, literal, [], section.begin, literal=True)
+                continue
+            masked = mask(section.text, section.spans) if section.spans else None
+            text = section.text if masked is None else masked.text
+            pieces = tokenised.get(text) or self.src.pieces(text)
+            yield Part(section.text, [], pieces, section.begin, masked)
 
     def _search_all(
-        self, members: list[Inference], ids: list[list[int]], batch_size: int, n_best: int
+        self, members: list[Inference], parts: list[Part], batch_size: int, n_best: int
     ) -> list[list[Hypothesis]]:
-        """Search for all sources, batched by length."""
+        """Search for all parts, batched by length."""
+        ids = [[piece.id for piece in part.pieces] for part in parts]
+        tables = [[0] if p.masked is None else order_table(p.masked.spans) for p in parts]
         results: list[list[Hypothesis]] = [[] for _ in ids]
         were_training = [model.training for model in self.models]
         for model in self.models:
             model.eval()
 
         def search(batch: list[int]) -> list[list[Hypothesis]]:
-            return self._search(members, [ids[index] for index in batch], n_best)
+            return self._search(
+                members, [ids[n] for n in batch], [tables[n] for n in batch], n_best
+            )
 
         batches = self._batches(ids, batch_size)
         for batch, hypotheses in zip(batches, self._each(search, batches), strict=True):
@@ -277,10 +328,17 @@ class Translator:
         return torch.get_num_threads() if self.device.type == "cpu" else 1
 
     def _search(
-        self, members: list[Inference], sources: list[list[int]], n_best: int
+        self,
+        members: list[Inference],
+        sources: list[list[int]],
+        tables: list[list[int]],
+        n_best: int,
     ) -> list[list[Hypothesis]]:
         src, src_mask = pad_sources(sources)
         limits = torch.tensor([max_length(len(ids), self.search.max_ratio) for ids in sources])
+        constraints = None
+        if self._symbols:
+            constraints = SpanConstraints(self._symbols, tables, limits, self.device)
         hypotheses = beam_search(
             members,
             src.to(self.device),
@@ -291,6 +349,7 @@ class Translator:
             no_repeat=self.search.no_repeat_ngram,
             max_lengths=limits,
             n_best=n_best,
+            constraints=constraints,
         )
         if not all(hypotheses):
             raise _no_probabilities()
@@ -304,7 +363,11 @@ class Translator:
         best: list[tuple[float, float, _Chosen]] = [(0.0, 0.0, None)]
         for part in parts:
             extended = (
-                (score + hypothesis.score, log_prob + hypothesis.log_prob, (chosen, hypothesis))
+                (
+                    score + hypothesis.score,
+                    log_prob + hypothesis.log_prob,
+                    (chosen, part, hypothesis),
+                )
                 for score, log_prob, chosen in best
                 for hypothesis in part.hypotheses
             )
@@ -318,8 +381,9 @@ class Translator:
     def _text(self, chosen: _Chosen) -> str:
         texts = []
         while chosen is not None:
-            chosen, hypothesis = chosen
-            texts.append(self.trg.decode(hypothesis.ids))
+            chosen, part, hypothesis = chosen
+            text = part.source.strip() if part.literal else self.trg.decode(hypothesis.ids)
+            texts.append(text if part.masked is None else restore(text, part.masked.spans))
         return " ".join(filter(None, reversed(texts)))
 
     def _splitter(self) -> Splitter:

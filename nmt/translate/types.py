@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from nmt.data.tokenizer import Piece
+from nmt.text.spans import Masked
 from nmt.translate.attention_map import AttentionMap, join_links, join_maps
 from nmt.translate.search import Hypothesis
 
@@ -32,14 +33,23 @@ class Part:
     Attributes:
         source: text as the user wrote it.
         hypotheses: best score first.
-        pieces: tokenised source, with spans in the normalised text.
+        pieces: tokenised source, with offsets in the normalised text.
         begin: offset in the line, in characters.
+        masked: the source with symbols in place of its protected spans.
+        literal: the source is a protected span, copied instead of translated.
     """
 
     source: str
     hypotheses: list[Hypothesis]
     pieces: list[Piece]
     begin: int = 0
+    masked: Masked | None = None
+    literal: bool = False
+
+    @property
+    def model_input(self) -> str:
+        """The text that was tokenised."""
+        return self.source if self.masked is None else self.masked.text
 
 
 @dataclass(frozen=True)
