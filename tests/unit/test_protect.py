@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmt.config.schema import SearchConfig
+from nmt.config.schema import ModelConfig, SearchConfig
 from nmt.data.tokenizer import train_tokenizer
 from nmt.model import Seq2Seq
 from nmt.symbols import BOS, EOS
@@ -37,11 +37,10 @@ SPANS = [
 
 def build_model(src_vocab: int, trg_vocab: int) -> Seq2Seq:
     """A small network with weights large enough for its choices to be sharp."""
-    model = Seq2Seq(
-        src_vocab=src_vocab, trg_vocab=trg_vocab, attention="additive", embedding_dim=6,
-        encoder_hidden=5, encoder_layers=1, decoder_hidden=8, attention_hidden=7, dropout=0.3,
-        word_dropout=0.1,
+    config = ModelConfig(
+        embedding_dim=6, encoder_hidden=5, decoder_hidden=8, attention_hidden=7, dropout=0.3,
     )  # fmt: skip
+    model = Seq2Seq(src_vocab, trg_vocab, config)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.7)
