@@ -55,6 +55,7 @@ _CORS = {
     "Access-Control-Allow-Credentials": "true",
     "Access-Control-Max-Age": "1728000",
 }
+_DISCONNECTED = 499  # status in the metrics if the client closed the connection
 _RETRY = {"Retry-After": "1"}
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src data:; frame-ancestors 'self'",
@@ -108,6 +109,8 @@ def create_app(translator: ServedTranslator, settings: Settings) -> Guard:
             RequestError: _answer_error,
             HTTPException: _answer_http_error,
             QueueFullError: _answer_full_queue,
+            ClientDisconnect: _answer_nobody,
+            Exception: _answer_internal_error,
         },
     )
     return Guard(app, metrics, {route.path for route in routes}, batcher)
@@ -391,7 +394,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         begin = time.perf_counter()
-        status = 499  # the client closed the connection
+        status = _DISCONNECTED
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -408,8 +411,6 @@ class Guard:
                 await _busy()(scope, receive, send_with_headers)
             else:
                 await self._app(scope, receive, send_with_headers)
-        except ClientDisconnect:
-            pass
         except Exception as error:
             # Starlette has sent the response with status 500.
             place = traceback.extract_tb(error.__traceback__)[-1]
@@ -477,3 +478,11 @@ async def _answer_http_error(_: Request, error: Exception) -> Response:
 
 async def _answer_full_queue(_request: Request, _error: Exception) -> Response:
     return _busy()
+
+
+async def _answer_internal_error(_request: Request, _error: Exception) -> Response:
+    return JSONResponse({"error": "Internal Server Error"}, 500)
+
+
+async def _answer_nobody(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=_DISCONNECTED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import signal
 import subprocess
@@ -17,8 +18,10 @@ import httpx
 import pytest
 
 from nmt import Translator
+from nmt.serve.app import Settings, create_app
 from tests.conftest import toy_pairs
 from tests.helpers.command import ROOT, assert_refused, nmt
+from tests.helpers.serving import serving
 
 SOURCES = [zh for zh, _ in toy_pairs()]
 
@@ -61,10 +64,15 @@ def server(toy_run: Path) -> Iterator[Served]:
 
 
 @pytest.fixture(scope="module")
-def expected(toy_run: Path) -> dict[str, str]:
+def expected(toy_translator: Translator) -> dict[str, str]:
     """The translation of each source by the Python interface."""
-    translations = Translator.load(toy_run, "cpu").translate(SOURCES)
+    translations = toy_translator.translate(SOURCES)
     return {translation.source: translation.text for translation in translations}
+
+
+@pytest.fixture(scope="module")
+def toy_translator(toy_run: Path) -> Translator:
+    return Translator.load(toy_run, "cpu")
 
 
 def test_libretranslatepy(server: Served, expected: dict[str, str]) -> None:
@@ -85,13 +93,13 @@ def test_deep_translator(server: Served, expected: dict[str, str]) -> None:
     assert client.translate_batch(SOURCES[:3]) == [expected[source] for source in SOURCES[:3]]
 
 
-def test_details_of_a_translation(server: Served, toy_run: Path) -> None:
+def test_details_of_a_translation(server: Served, toy_translator: Translator) -> None:
     text = f"{SOURCES[0]}\n\n{SOURCES[50]}"
     body = {"q": text, "source": "zh", "target": "en", "nmt": True}
     answer = httpx.post(f"{server.url}/translate", json=body).json()
     assert set(answer) == {"translatedText", "alignment", "flags"}
     lines = text.split("\n")
-    translations = Translator.load(toy_run, "cpu").translate(lines)
+    translations = toy_translator.translate(lines)
     for line, alignment, flags, translation in zip(
         lines, answer["alignment"], answer["flags"], translations, strict=True
     ):
@@ -100,6 +108,45 @@ def test_details_of_a_translation(server: Served, toy_run: Path) -> None:
         assert alignment["links"] == [list(link) for link in translation.links]
         assert all(sum(row) == pytest.approx(1, abs=0.01) for row in alignment["weights"])
         assert [flag["name"] for flag in flags] == [flag.name for flag in translation.flags]
+
+
+def test_concurrent_clients_get_the_translations_of_the_python_interface(
+    toy_translator: Translator,
+) -> None:
+    """Batch invariance: each client checks each of its answers."""
+    sources = [
+        "我爱中国。",
+        "他们喜欢茶。",
+        "老师看见大海。",
+        "她找书。",
+        "医生认识北京。我爱猫。",
+        "😀",
+        "12345",
+    ]
+    expected = dict(zip(sources, [t.text for t in toy_translator.translate(sources)], strict=True))
+    expected["😀"] = "😀"  # a text without letters is returned
+    wrong: list[object] = []
+
+    def client(seed: int, url: str) -> None:
+        draw = random.Random(seed)
+        with httpx.Client(base_url=url, timeout=60) as connection:
+            for _ in range(12):
+                q = draw.sample(sources, draw.randint(1, 5))
+                body = {"q": q, "source": "zh", "target": "en"}
+                texts = connection.post("/translate", json=body).json()["translatedText"]
+                if texts != [expected[line] for line in q]:
+                    wrong.append((q, texts))
+
+    with serving(create_app(toy_translator, Settings())) as url:
+        threads = [threading.Thread(target=client, args=(n, url)) for n in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        metrics = httpx.get(f"{url}/metrics").text
+    assert wrong == []
+    assert 'nmt_requests_total{path="/translate",status="200"} 144' in metrics
+    assert "nmt_queue_lines 0" in metrics
 
 
 def test_a_host_of_the_network_needs_a_key_or_public(toy_run: Path) -> None:
