@@ -24,6 +24,7 @@ from nmt.evaluate.command import evaluate
 from nmt.init.command import init
 from nmt.log import install_handler
 from nmt.prepare.command import prepare
+from nmt.run.command import models, package
 from nmt.serve.command import serve
 from nmt.signals import interrupting_on_signals
 from nmt.train.command import train
@@ -87,7 +88,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for command in (init, prepare, train, translate, serve, evaluate, align):
+for command in (init, prepare, train, translate, serve, evaluate, align, package, models):
     app.command(cls=Command)(command)
 
 

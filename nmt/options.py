@@ -33,8 +33,8 @@ Model = Annotated[
     Path | None,
     typer.Option(
         "--model",
-        metavar="RUN",
-        help="Run directory; default: the newest finished one in runs/.",
+        metavar="MODEL",
+        help="Run directory or package; default: the newest finished run in runs/.",
     ),
 ]
 Beam = Annotated[

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from nmt.align.hmm import Floats, Ids, Mask
 from nmt.align.lexicon import Lexicon, PairBatch, expect, pair_keys
@@ -32,7 +32,6 @@ from nmt.symbols import BOS, EOS, PAD
 
 logger = logging.getLogger(__name__)
 
-ALIGNER = "aligner.safetensors"  # file name in a run directory
 FORMAT = 1
 _AGAIN = "remove it: nmt train learns it again from the same corpus"
 
@@ -146,16 +145,30 @@ class Aligner:
 
     @classmethod
     def load(cls, path: Path) -> Aligner:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
             NmtError: missing, damaged, or of another format.
         """
         try:
-            with safe_open(path, framework="numpy") as file:
-                head = json.loads((file.metadata() or {}).get("nmt", "{}"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, ValueError, SafetensorError) as error:
+            data = path.read_bytes()
+        except OSError as error:
+            raise NmtError(f"{path}: missing or damaged ({error})", _AGAIN) from error
+        return cls.parse(data, str(path))
+
+    @classmethod
+    def parse(cls, data: bytes, path: str) -> Aligner:
+        """Read the content of a file that `save` wrote; `path` is named in messages.
+
+        Raises:
+            NmtError: damaged, or of another format.
+        """
+        try:
+            tensors = load(data)
+            size = int.from_bytes(data[:8], "little")  # of the safetensors header
+            metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
+            head = json.loads(metadata.get("nmt", "{}"))
+        except (ValueError, SafetensorError) as error:
             raise NmtError(f"{path}: missing or damaged ({error})", _AGAIN) from error
         if head.get("format") != FORMAT:
             raise NmtError(

@@ -13,7 +13,7 @@ from nmt.errors import NmtError
 if TYPE_CHECKING:
     from nmt.align.aligner import Aligner
     from nmt.align.links import Links, TokenPair
-    from nmt.run.directory import Run
+    from nmt.run.models import Model
 
 
 def align(
@@ -64,7 +64,8 @@ def align(
     from nmt.align.links import link_tokens, pharaoh
     from nmt.data.parallel import check_has_chinese, check_same_length
     from nmt.io.write import refuse_overwriting, writing_lines
-    from nmt.run.directory import Run, newest_run
+    from nmt.run.directory import newest_run
+    from nmt.run.models import open_model
 
     _check_options(src, trg, gold, links, output, model)
     output = options.none_if_stdout(output)
@@ -83,8 +84,9 @@ def align(
         predicted = score.read_links(links, one_based=one_based)
         check_same_length([(str(gold), gold_links or []), (str(links), predicted)])
     elif pairs is not None:
-        run = Run.open(model or newest_run(options.RUNS))
-        linked = link_tokens(load_or_learn(run).posteriors, run.src, run.trg, pairs)
+        opened = open_model(model or newest_run(options.RUNS))
+        aligner = load_or_learn(opened)
+        linked = link_tokens(aligner.posteriors, opened.src, opened.trg, pairs)
         if gold_links is None or output is not None:
             with writing_lines(output) as (write, _):
                 for sentence_links in linked:
@@ -119,17 +121,26 @@ def _check_options(
         raise NmtError("nmt align needs --src and --trg, both in tokens separated by spaces")
 
 
-def load_or_learn(run: Run) -> Aligner:
-    """Load the aligner of a run, or learn it from the run's prepared corpus and save it.
+def load_or_learn(run: Model) -> Aligner:
+    """Load the aligner of a model, or learn it from a run's prepared corpus and save it.
 
     Raises:
-        NmtError: the aligner is damaged, or there is none and the corpus is missing or has
-            changed.
+        NmtError: the aligner is damaged; a package has none; a run has none, and its corpus is
+            missing or has changed.
     """
-    from nmt.align.aligner import ALIGNER, Aligner
+    from nmt.align.aligner import Aligner
     from nmt.data.packed import PackedSet
     from nmt.io.write import file_sha256
+    from nmt.run.directory import ALIGNER
+    from nmt.run.package import Package
 
+    if isinstance(run, Package):
+        if run.aligner is None:
+            raise NmtError(
+                f"{run.path}: a package without an aligner",
+                "write it again: nmt package RUN --with-aligner",
+            )
+        return Aligner.parse(run.aligner, f"{run.path}: {ALIGNER}")
     path = run.folder / ALIGNER
     if path.exists():
         return Aligner.load(path)

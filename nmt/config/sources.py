@@ -53,6 +53,7 @@ class _Source(_Section):
         description="maximum pairs, a random sample after cleaning; of hsk, sentences and "
         "glosses each",
     )
+    licence: str | None = Field(None, description="of the text, for the card of nmt package")
 
 
 class _FileSource(_Source):

@@ -69,6 +69,15 @@ class Tokenizer:
             data = path.read_bytes()
         except OSError as error:
             raise NmtError(f"{path}: {error.strerror or error}") from error
+        return cls.parse(data, str(path), simplify=simplify)
+
+    @classmethod
+    def parse(cls, data: bytes, path: str, *, simplify: bool) -> Tokenizer:
+        """Return the tokenizer of a serialized model; `path` is named in messages.
+
+        Raises:
+            NmtError: damaged, or not trained by this program.
+        """
         try:
             tokenizer = cls(data, simplify=simplify)
         except (RuntimeError, OSError) as error:

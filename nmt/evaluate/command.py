@@ -30,7 +30,7 @@ from nmt.log import print_text
 if TYPE_CHECKING:  # torch and sacreBLEU are imported when the command runs
     from nmt.evaluate.inputs import System, Texts
     from nmt.evaluate.report import ByLength, Evaluation
-    from nmt.run.directory import Run
+    from nmt.run.models import Model
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +62,8 @@ class Request:
         list[Path],
         typer.Argument(
             metavar="[SYSTEM]...",
-            help="Run directories or files of hypotheses, the first is the baseline; default: the "
-            "newest finished run in runs/.",
+            help="Run directories, packages or files of hypotheses, the first is the baseline; "
+            "default: the newest finished run in runs/.",
         ),
     ] = field(default_factory=list)
     src: Annotated[
@@ -303,16 +303,17 @@ def run(request: Request) -> Evaluation:
     return report.Evaluation(systems, texts, scores, checks, comparisons, by_length)
 
 
-def _translate(run: Run, texts: Texts, request: Request) -> System:
-    """Translate the test set with a run."""
+def _translate(model: Model, texts: Texts, request: Request) -> System:
+    """Translate the test set with a model."""
     from tqdm import tqdm
 
     from nmt.evaluate.inputs import System
+    from nmt.run.directory import Run
     from nmt.translate.translator import Translator
 
     assert texts.source is not None  # checked by `read_inputs`
-    name = str(run.folder)
-    translator = Translator.load(run, request.device)
+    name = str(model.path)
+    translator = Translator.load(model, request.device)
     translator.change_search({"beam": request.beam, "length_penalty": request.length_penalty})
     stream = translator.stream(texts.source, request.batch_size)
     title, total = f"translating, {name}", texts.segments
@@ -320,10 +321,11 @@ def _translate(run: Run, texts: Texts, request: Request) -> System:
     details = {
         "model": name,
         "update": translator.updates[0],
-        "identity": run.identity,
+        "identity": model.identity,
         "texts": texts.names,
         "search": translator.search.model_dump(),
     }
+    run = model if isinstance(model, Run) else None
     return System(name, [line.text for line in translations], run, details, translations)
 
 

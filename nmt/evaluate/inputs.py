@@ -15,6 +15,7 @@ from nmt.data.parallel import check_has_chinese, check_same_length, read_texts
 from nmt.data.training_keys import count_trained_on
 from nmt.errors import NmtError
 from nmt.run.directory import Run
+from nmt.run.models import Model, is_model, open_model
 from nmt.symbols import SPACE_MARK
 from nmt.text.normalise import HAN
 from nmt.translate.types import Translation
@@ -69,9 +70,9 @@ class System:
     Attributes:
         name: path on the command line.
         hypotheses: one line per segment.
-        run: run directory; None for a file of hypotheses.
+        run: run directory; None for a package or a file of hypotheses.
         details: what is needed to reproduce the hypotheses: model, update, search settings.
-        translations: of a run, with attention; empty for a file.
+        translations: of a model, with attention; empty for a file.
     """
 
     name: str
@@ -83,22 +84,22 @@ class System:
 
 def read_inputs(
     paths: Sequence[Path], src: Path | None, refs: Sequence[Path]
-) -> tuple[Texts, list[Run | System]]:
+) -> tuple[Texts, list[Model | System]]:
     """Read and check the test set and the systems.
 
     Args:
-        paths: run directories and files of hypotheses.
+        paths: run directories, packages and files of hypotheses.
         src: Chinese lines that replace the test set of the runs.
         refs: references, one file per set; required without a run, or with `src`.
 
     Returns:
-        The test set, and for each path an open run or a system with its hypotheses.
+        The test set, and for each path an open model or a system with its hypotheses.
 
     Raises:
         NmtError: a text is missing, segmented or Chinese instead of English (or the reverse);
             line counts differ; runs have different test sets.
     """
-    runs = {path: Run.open(path) for path in paths if _is_run(path)}
+    runs = {path: open_model(path) for path in paths if _is_model(path)}
     if runs and src is None and not refs:
         texts = _read_test_set(list(runs.values()))
     elif runs and (src is None or not refs):
@@ -107,7 +108,7 @@ def read_inputs(
         raise NmtError("hypotheses need --ref, the references to score against")
     else:
         texts = _read_files(src, refs)
-    systems: list[Run | System] = []
+    systems: list[Model | System] = []
     for path in paths:
         if path in runs:
             systems.append(runs[path])
@@ -120,7 +121,9 @@ def read_inputs(
     return texts, systems
 
 
-def _is_run(path: Path) -> bool:
+def _is_model(path: Path) -> bool:
+    if is_model(path):
+        return True
     try:
         return stat.S_ISDIR(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
@@ -145,7 +148,7 @@ def _read_files(src: Path | None, refs: Sequence[Path]) -> Texts:
     return texts
 
 
-def _read_test_set(runs: Sequence[Run]) -> Texts:
+def _read_test_set(runs: Sequence[Model]) -> Texts:
     """Return the test set that all runs share.
 
     The languages of a prepared set were checked by ``nmt prepare``. The whole corpus may still
@@ -160,14 +163,14 @@ def _read_test_set(runs: Sequence[Run]) -> Texts:
     for run in others:
         if (run.text("test", "src"), run.text("test", "trg")) != (source, reference):
             raise NmtError(
-                f"{first.folder} and {run.folder} have different test sets: their scores "
+                f"{first.path} and {run.path} have different test sets: their scores "
                 "can't be compared",
                 "name one set for both: --src FILE --ref FILE",
             )
     return texts
 
 
-def warn_of_training_sentences(systems: Sequence[Run | System], texts: Texts) -> None:
+def warn_of_training_sentences(systems: Sequence[Model | System], texts: Texts) -> None:
     """Warn if a run was trained on sentences of the test set."""
     for run in systems:
         if not isinstance(run, Run) or texts.source is None:

@@ -47,6 +47,7 @@ from nmt.version import __version__
 
 logger = logging.getLogger(__name__)
 
+ALIGNER = "aligner.safetensors"  # the statistical aligner, written by nmt.align
 _LOCK = ".lock"
 _TEXTS = ("dev.src.txt", "dev.trg.txt", "test.src.txt", "test.trg.txt")
 _COPIED = ("src.model", "trg.model", "manifest.json", TRAINING_KEYS, *_TEXTS)
@@ -165,6 +166,11 @@ class Run:
         return cls(folder, build_config(tree, str(path)), info)
 
     @property
+    def path(self) -> Path:
+        """The directory, by the name that packages have too."""
+        return self.folder
+
+    @property
     def identity(self) -> str:
         """Hash of the tokenizers and the shape of the network, which weights must match."""
         network = self.config.model.model_dump(mode="json")
@@ -188,6 +194,17 @@ class Run:
         initialise=False leaves the weights uninitialised (`load_state_dict` follows).
         """
         return Seq2Seq(len(self.src), len(self.trg), self.config.model, initialise=initialise)
+
+    def load_model(self, device: torch.device) -> tuple[int, Seq2Seq]:
+        """Return the update of the best weights, and the network with them in evaluation mode.
+
+        Raises:
+            NmtError: there is no checkpoint, or it is damaged.
+        """
+        best, weights = self.checkpoints.load_best(device)
+        model = self.build_model(initialise=False)
+        model.load_state_dict(weights)
+        return best.update, model.to(device).eval()
 
     def tidy(self, update: int) -> None:
         """Remove leftovers of killed processes; training resumes from `update`.
@@ -240,18 +257,6 @@ class Run:
     def _write(self, name: str, data: bytes) -> None:
         check_inside(self.folder / name, self.folder)
         write_whole(self.folder / name, data)
-
-
-def load_model(run: Run, device: torch.device) -> tuple[int, Seq2Seq]:
-    """Load the network with its best weights, in evaluation mode; return its update too.
-
-    Raises:
-        NmtError: there is no checkpoint, or it is damaged.
-    """
-    best, weights = run.checkpoints.load_best(device)
-    model = run.build_model(initialise=False)
-    model.load_state_dict(weights)
-    return best.update, model.to(device).eval()
 
 
 @dataclass(frozen=True)

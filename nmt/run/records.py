@@ -44,8 +44,8 @@ class FileRecord(Record):
         return cls(size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
-def read_bytes(path: Path, max_size: int = _MAX_RECORD) -> bytes:
-    """Read a regular file of at most `max_size` bytes.
+def read_bytes(path: Path, max_size: int = _MAX_RECORD, count: int = -1) -> bytes:
+    """Read a regular file of at most `max_size` bytes; `count` limits the bytes read.
 
     Raises:
         NmtError: the file is missing, not a regular file, too large or not readable.
@@ -59,7 +59,8 @@ def read_bytes(path: Path, max_size: int = _MAX_RECORD) -> bytes:
                 f"{path}: damaged: {status.st_size:,} bytes, at most {max_size:,} are expected",
                 _RESTORE,
             )
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(count)
     except OSError as error:
         raise NmtError(f"{path}: missing or damaged ({error.strerror or error})") from error
 

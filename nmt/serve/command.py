@@ -95,11 +95,11 @@ def serve(
                     "add --api-key KEY, or --public to allow it",
                 )
             listener = stack.enter_context(listen(host, port))  # before seconds of loading
-            from nmt.run.directory import newest_run
+            from nmt.run.models import default_model
             from nmt.serve.app import Settings, create_app
             from nmt.translate.translator import Translator
 
-            translator = Translator.load(model or newest_run(options.RUNS), device, int8=int8)
+            translator = Translator.load(model or default_model(options.RUNS), device, int8=int8)
         settings = Settings(
             char_limit=None if char_limit < 0 else char_limit,
             batch_limit=None if batch_limit < 0 else batch_limit,

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nmt.align.aligner import ALIGNER, Aligner
+from nmt.align.aligner import Aligner
 from nmt.data.alignment import PackedAlignment
 from nmt.data.batches import Indices, gather
 from nmt.data.packed import PackedSet
 from nmt.distributed import Workers
 from nmt.errors import NmtError
 from nmt.io.write import file_sha256
-from nmt.run.directory import Run
+from nmt.run.directory import ALIGNER, Run
 
 logger = logging.getLogger(__name__)
 

@@ -33,11 +33,11 @@ def translate(request: Request) -> None:
             import torch
 
             torch.set_num_threads(request.threads)
-        from nmt.run.directory import newest_run
+        from nmt.run.models import default_model
         from nmt.translate.run import run
         from nmt.translate.translator import Translator
 
-        models = request.model or [newest_run(options.RUNS)]
+        models = request.model or [default_model(options.RUNS)]
         translator = Translator.load(models, request.device, int8=request.int8)
         translator.change_search(request.search)
     try:

@@ -51,9 +51,10 @@ class Request:
         list[Path],
         typer.Option(
             "--model",
-            metavar="RUN",
-            help="Run directory; default: the newest finished one in runs/. Repeat for an "
-            "ensemble of runs on one corpus: --model runs/a --model runs/b.",
+            metavar="MODEL",
+            help="Run directory or package; default: the newest finished run in runs/, else the "
+            "bundled model, everyday. Repeat for an ensemble of models on one corpus: "
+            "--model runs/a --model runs/b.",
         ),
     ] = field(default_factory=list)
     beam: options.Beam = None

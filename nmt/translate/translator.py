@@ -27,7 +27,7 @@ from nmt.device import choose_device
 from nmt.errors import NmtError
 from nmt.model import Seq2Seq
 from nmt.model.fast.inference import Inference
-from nmt.run.directory import Run, load_model
+from nmt.run.models import Model, open_model
 from nmt.text.spans import SYMBOLS, compile_patterns, mask, order_table, restore
 from nmt.translate.attention_map import AttentionMap, map_attention
 from nmt.translate.constraints import SpanConstraints
@@ -111,36 +111,40 @@ class Translator:
     @classmethod
     def load(
         cls,
-        run: str | Path | Run | Sequence[str | Path | Run],
+        model: str | Path | Model | Sequence[str | Path | Model] | None = None,
         device: str = "auto",
         search: SearchConfig | None = None,
         *,
         int8: bool = False,
     ) -> Translator:
-        """Load the best checkpoint of a run directory, or of several as an ensemble.
+        """Load a run directory or a package, or several as an ensemble.
 
         Args:
-            run: a directory that ``nmt train`` wrote, or an open run; several must share
-                their tokenizers, and the settings of the first are used.
+            model: a run directory, whose best checkpoint is loaded, or a package; or an open
+                one. Several must share their tokenizers, and the settings of the first are
+                used. Default: the bundled model.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-            search: override the run's search settings.
+            search: override the model's search settings.
             int8: use 8-bit integer matmuls; CPU only, faster there.
 
         Raises:
-            NmtError: missing, incomplete or damaged run; runs that do not share their
+            NmtError: missing, incomplete or damaged model; models that do not share their
                 tokenizers; absent device; `int8` on a GPU.
         """
-        sources = [run] if isinstance(run, str | Path | Run) else list(run)
-        runs = [source if isinstance(source, Run) else Run.open(Path(source)) for source in sources]
-        first = runs[0]
-        for member in runs[1:]:
+        sources = [model] if model is None or isinstance(model, str | Path | Model) else list(model)
+        members = [
+            source if isinstance(source, Model) else open_model(source) for source in sources
+        ]
+        first = members[0]
+        for member in members[1:]:
             if member.info.tokenizers != first.info.tokenizers:
                 raise NmtError(
-                    f"{member.folder}: has other tokenizers than {first.folder}",
+                    f"{member.path}: has other tokenizers than {first.path}",
                     "an ensemble needs runs trained on one prepared corpus (data.dir)",
                 )
         chosen = choose_device(device)
-        updates, models = zip(*(load_model(member, chosen) for member in runs), strict=True)
+        loaded = (member.load_model(chosen) for member in members)
+        updates, models = zip(*loaded, strict=True)
         return cls(
             models, first.src, first.trg, search or first.config.search, chosen,
             first.config.data.clean.max_pieces,

@@ -16,7 +16,7 @@ from nmt.errors import NmtError
 from nmt.prepare.pipeline import prepare
 from nmt.run import directory
 from nmt.run.checkpoints import Checkpoint, CheckpointState
-from nmt.run.directory import Run, RunInfo, load_model, newest_run
+from nmt.run.directory import Run, RunInfo, newest_run
 from nmt.run.records import dump_record, load_record
 from tests.helpers.toy import write_config
 
@@ -269,7 +269,7 @@ def test_a_best_checkpoint_that_goes_while_it_is_read_gives_way(
         return load(self, name, device)
 
     monkeypatch.setattr(Checkpoint, "load", goes)
-    update, model = load_model(run, CPU)
+    update, model = run.load_model(CPU)
     assert update == 2
     assert all(bool((p == 2.0).all()) for p in model.parameters())
 
