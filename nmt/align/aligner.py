@@ -58,6 +58,7 @@ class Aligner:
         *,
         pairs: int = 200_000,
         seed: int = 1,
+        start: Aligner | None = None,
     ) -> Aligner:
         """Learn from a random part of a corpus; the same arguments give the same bytes.
 
@@ -65,6 +66,7 @@ class Aligner:
             corpus: packed ids.
             pairs: at most so many pairs are drawn, fewer if they are long.
             seed: of the sample.
+            start: aligner to start from, of the same tokenizers; replaces model 1.
 
         Raises:
             NmtError: no pair is short enough to learn from.
@@ -72,17 +74,21 @@ class Aligner:
         from nmt.align.learn import Learner, draw  # needs torch, which takes a helper seconds
 
         learner = Learner(draw(corpus, pairs, seed))
+        if start is not None:
+            learner.start_from(start.lexicon, start.jumps)
         learner.run()
         return cls(learner.lexicon, learner.jumps)
 
     @classmethod
-    def learn_and_save(cls, path: Path, corpus: PackedSet, seed: int) -> Aligner:
+    def learn_and_save(
+        cls, path: Path, corpus: PackedSet, seed: int, start: Aligner | None = None
+    ) -> Aligner:
         """Learn from a corpus, save the result at `path`, and log the time taken."""
-        start = time.monotonic()
-        aligner = cls.learn(corpus, seed=seed)
+        began = time.monotonic()
+        aligner = cls.learn(corpus, seed=seed, start=start)
         aligner.save(path)
         logger.info(
-            f"word alignment learned from the training pairs: {time.monotonic() - start:.0f} s"
+            f"word alignment learned from the training pairs: {time.monotonic() - began:.0f} s"
         )
         return aligner
 

@@ -83,13 +83,35 @@ class Learner:
         )
         self.jumps: Floats | None = None
 
+    def start_from(self, start: Lexicon, jumps: Floats | None) -> None:
+        """Take the probabilities of another aligner of the same tokenizers.
+
+        A pair that it does not have gets probability `_KEPT`.
+        """
+        entries = self.lexicon
+        within = (entries.src < len(start.null_src) - 1) & (entries.trg < len(start.null_trg) - 1)
+        keys = entries.src.astype(np.int64) * len(start.null_trg) + entries.trg
+        known = start.keys()
+        places = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+        shared = within & (known[places] == keys)
+        kept = np.float32(_KEPT)
+        entries.forward = np.where(shared, start.forward[places], kept)
+        entries.backward = np.where(shared, start.backward[places], kept)
+        entries.forward[0] = entries.backward[0] = _FLOOR
+        for side in ("null_trg", "null_src"):
+            probabilities, size = getattr(start, side), len(getattr(entries, side))
+            ids = np.minimum(np.arange(size), len(probabilities) - 1)
+            setattr(entries, side, probabilities[ids])
+        self.jumps = np.ones((2, 2 * JUMP_RANGE + 1), np.float32) if jumps is None else jumps
+
     def run(self) -> None:
-        """Model 1 first, then the HMMs from what it found."""
-        for _ in range(_MODEL1_ROUNDS):
-            # Two models this vague agree on little: what they'd both drop is missed later.
-            self._round(agree=False)
-            self._forget()
-        self.jumps = np.full((2, 2 * JUMP_RANGE + 1), 1.0, np.float32)
+        """Model 1 first, unless started from another aligner; then the HMMs."""
+        if self.jumps is None:
+            for _ in range(_MODEL1_ROUNDS):
+                # Two models this vague agree on little: what they'd both drop is missed later.
+                self._round(agree=False)
+                self._forget()
+            self.jumps = np.full((2, 2 * JUMP_RANGE + 1), 1.0, np.float32)
         for _ in range(_HMM_ROUNDS):
             self._round(agree=True)
 

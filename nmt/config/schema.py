@@ -91,6 +91,10 @@ class DataConfig(_Section):
     trg_vocab: int | Literal["auto"] = Field(
         "auto", description="vocabulary size of the English side; auto: by the corpus size"
     )
+    tokenizers: FilePath | None = Field(
+        None,
+        description="run directory or package whose tokenizers are used, instead of new ones",
+    )
     clean: CleanConfig = Field(default_factory=lambda: CleanConfig())
 
     @model_validator(mode="after")
@@ -103,6 +107,8 @@ class DataConfig(_Section):
             value = getattr(self, key)
             if isinstance(value, int) and not 300 <= value <= 1_000_000:
                 raise ValueError(f"data.{key}: must be between 300 and 1000000, not {value}")
+            if self.tokenizers is not None and value != "auto":
+                raise ValueError(f"data.{key}: {value} contradicts data.tokenizers; remove it")
         sources = [s for s in (*self.sources, self.dev, self.test) if not isinstance(s, int)]
         paths = [getattr(s, key, None) for s in sources for key in ("path", "src", "trg")]
         if sum(str(path) == "-" for path in paths) > 1:
@@ -151,6 +157,11 @@ class TrainConfig(_Section):
     """Optimisation, and when training ends."""
 
     seed: int = Field(1, ge=0, description="of initial weights, data order and dropout")
+    start_from: FilePath | None = Field(
+        None,
+        description="run directory or package whose weights training starts from; the model "
+        "section follows it where left out; needs data.tokenizers",
+    )
     batch_tokens: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         "auto",
         description="target tokens per update, EOS included; auto: by the corpus size",
@@ -179,12 +190,10 @@ class TrainConfig(_Section):
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay of AdamW")
     clip: float = Field(1.0, gt=0, description="maximum norm of the gradient")
     label_smoothing: float = Field(0.1, ge=0, lt=1)
-    ema: float = Field(
-        0.999,
-        ge=0,
-        lt=1,
+    ema: Annotated[float, Field(ge=0, lt=1)] | Literal["auto"] = Field(
+        "auto",
         description="decay of the exponential moving average of the weights, used for validation "
-        "and translation; 0: none",
+        "and translation; 0: none; auto: 0.999, with start_from by the corpus size",
     )
     guided_alignment: float = Field(
         0.1,
@@ -214,6 +223,10 @@ class TrainConfig(_Section):
     validate_every: float = Field(1.0, gt=0, description="epochs between validations")
     validate_sentences: int = Field(
         500, ge=1, description="dev sentences per validation, evenly spaced"
+    )
+    also_validate: list[FilePath] = Field(
+        default_factory=list,
+        description="run directories or prepared corpora whose dev sets are scored too",
     )
     patience: int = Field(
         10, ge=1, description="stop after this number of validations without a better dev BLEU"

@@ -43,6 +43,11 @@ class Sample:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
+    def remove(self) -> None:
+        """Remove the files."""
+        for path in self.paths:
+            path.unlink()
+
     def offer(self, line: bytes) -> None:
         """Add the scratch line of a training pair if it belongs to the sample."""
         size = min(_MAX_PAIRS, self.total)
@@ -81,8 +86,7 @@ def train_both(
     large = sample.total > 20_000 or (workers or 0) > 1
     with Pool(min(workers or 2, 2) if large else 1) as pool:
         (src, src_warning), (trg, trg_warning) = pool.map(_train, jobs)
-    for path in sample.paths:
-        path.unlink()
+    sample.remove()
     tokenizers = Tokenizer(src, simplify=simplify), Tokenizer(trg, simplify=False)
     return tokenizers, [warning for warning in (src_warning, trg_warning) if warning]
 

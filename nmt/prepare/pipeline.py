@@ -50,6 +50,7 @@ from nmt.prepare.pieces import Sample, train_both
 from nmt.prepare.pool import Pool
 from nmt.prepare.sources import describe, read_extra_pairs, read_pairs, source_files
 from nmt.prepare.statistics import Statistics
+from nmt.run.models import open_model
 from nmt.text.keys import Keys, text_key, uniform_draws
 from nmt.text.normalise import normalise
 from nmt.version import __version__
@@ -148,8 +149,24 @@ def _identity(data: DataConfig) -> Identity:
     """Return everything the output depends on, except the text of standard input."""
     paths = [path for source in _all_sources(data) for path in source_files(source)]
     files = {str(path): _hash_source(path) for path in [*paths, *data.exclude]}
+    if data.tokenizers is not None:
+        tokenizers = _load_tokenizers(data.tokenizers, simplify=data.to_simplified)
+        for side, tokenizer in zip(SIDES, tokenizers, strict=True):
+            files[f"{data.tokenizers}: {side}.model"] = tokenizer.sha256
     config = data.model_dump(mode="json", exclude={"dir"})
     return Identity(format=FORMAT, program=__version__, config=config, sources=files)
+
+
+def _load_tokenizers(path: Path, *, simplify: bool) -> tuple[Tokenizer, Tokenizer]:
+    """Return the tokenizers of a run or a package."""
+    model = open_model(path)
+    if model.config.data.to_simplified != simplify:
+        raise NmtError(
+            f"data.to_simplified: {simplify} contradicts data.tokenizers, {path}, "
+            f"which has {model.config.data.to_simplified}",
+            f"set data.to_simplified: {str(not simplify).lower()}",
+        )
+    return model.src, model.trg
 
 
 def _all_sources(data: DataConfig) -> list[Source]:
@@ -221,7 +238,7 @@ class _Preparation:
             _write_text(self.folder, name, pairs)
         write_training_keys(self.folder, keys.src[split_ids == holdout.TRAIN])
         del keys, decisions
-        tokenizers = self._train_tokenizers(sample)
+        tokenizers = self._make_tokenizers(sample)
         train = self._pack(split_ids, tokenizers)
         self.scratch.unlink()
         self._check_counts(train, sum(map(len, drawn.values())))
@@ -320,6 +337,19 @@ class _Preparation:
                     self.drops.drop(examples[position], chunks.raw_pair(line), 0)
         return drawn, sample
 
+    def _make_tokenizers(self, sample: Sample) -> tuple[Tokenizer, Tokenizer]:
+        """Train the tokenizers, or take those of ``data.tokenizers``, and write them."""
+        path = self.data.tokenizers
+        if path is None:
+            tokenizers = self._train_tokenizers(sample)
+        else:
+            sample.remove()
+            tokenizers = _load_tokenizers(path, simplify=self.data.to_simplified)
+            logger.info(f"tokenizers: those of {path}")
+        for name, tokenizer in zip(SIDES, tokenizers, strict=True):
+            (self.folder / f"{name}.model").write_bytes(tokenizer.model)
+        return tokenizers
+
     def _train_tokenizers(self, sample: Sample) -> tuple[Tokenizer, Tokenizer]:
         auto = auto_vocab(sample.total)
         src, trg = self.data.src_vocab, self.data.trg_vocab
@@ -334,8 +364,6 @@ class _Preparation:
             logger.warning(warning)
         if any(len(t) > size for t, size in zip(tokenizers, sizes, strict=True)):
             logger.info("vocabulary enlarged to hold all characters of the corpus")
-        for name, tokenizer in zip(SIDES, tokenizers, strict=True):
-            (self.folder / f"{name}.model").write_bytes(tokenizer.model)
         return tokenizers
 
     def _pack(

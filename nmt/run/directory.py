@@ -8,6 +8,7 @@
       manifest.json        description of the corpus
       train.jsonl          the journal
       aligner.safetensors  the statistical aligner, with train.guided_alignment
+      start.safetensors    initial weights, with train.start_from
       alignment/           word alignments of the training pairs by that aligner
       checkpoints/
         00000500/          model.safetensors, trainer.safetensors, state.json
@@ -22,10 +23,11 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 import yaml
@@ -115,8 +117,12 @@ class Run:
         )
 
     @classmethod
-    def create(cls, config: Config) -> Run:
+    def create(cls, config: Config, further: Mapping[str, bytes] = MappingProxyType({})) -> Run:
         """Create a run directory from the prepared corpus of `config`.
+
+        Args:
+            config: the whole configuration.
+            further: other files to record, by name.
 
         Raises:
             NmtError: the folder cannot be written, or exists and is not a run directory.
@@ -132,6 +138,8 @@ class Run:
         with replacing_folder(folder, new=True) as scratch:
             for name in _COPIED:
                 shutil.copyfile(corpus / name, scratch / name)
+            for name, content in further.items():
+                (scratch / name).write_bytes(content)
             (scratch / "checkpoints").mkdir()
             dumped = dump_config(config).encode()
             (scratch / "config.yaml").write_bytes(dumped)
@@ -143,7 +151,7 @@ class Run:
                 finished=None,
                 corpus=file_sha256(corpus / "manifest.json"),
                 config=[FileRecord.of_bytes(dumped)],
-                files={name: FileRecord.of(scratch / name) for name in _COPIED},
+                files={name: FileRecord.of(scratch / name) for name in (*_COPIED, *further)},
                 length_statistics=_length_statistics(scratch, src, trg),
             )
             (scratch / "run.json").write_bytes(dump_record(info))
@@ -194,6 +202,14 @@ class Run:
         initialise=False leaves the weights uninitialised (`load_state_dict` follows).
         """
         return Seq2Seq(len(self.src), len(self.trg), self.config.model, initialise=initialise)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Return the best weights, on the CPU.
+
+        Raises:
+            NmtError: there is no checkpoint, or it is damaged.
+        """
+        return self.checkpoints.load_best(torch.device("cpu"))[1]
 
     def load_model(self, device: torch.device) -> tuple[int, Seq2Seq]:
         """Return the update of the best weights, and the network with them in evaluation mode.

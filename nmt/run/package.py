@@ -206,15 +206,28 @@ class Package:
         Raises:
             NmtError: the weights do not fit the network of the configuration.
         """
-        # On the meta device nothing is allocated before the shapes are known to be right.
-        with torch.device("meta"):
-            model = Seq2Seq(len(self.src), len(self.trg), self.config.model, initialise=False)
+        weights = self.weights()
+        self._check_size(weights)
+        model = Seq2Seq(len(self.src), len(self.trg), self.config.model, initialise=False)
         try:
-            model.load_state_dict(self.weights(), assign=True)
+            model.load_state_dict(weights, assign=True)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1].strip()
             raise NmtError(f"{self.path}: damaged ({reason})", _RESTORE) from error
         return self.info.card.update, model.to(device).eval()
+
+    def _check_size(self, weights: dict[str, Tensor]) -> None:
+        """Raise before a network is allocated that is larger than its weights."""
+        sizes = self.config.model
+        parts = [
+            sizes.embedding_dim * (len(self.src) + len(self.trg)),
+            6 * sizes.encoder_hidden**2,  # the recurrent matrices of one layer
+            3 * sizes.decoder_hidden**2,
+        ]
+        if sizes.attention == "additive":
+            parts.append(sizes.attention_hidden * sizes.decoder_hidden)
+        if max(parts) > sum(weight.numel() for weight in weights.values()):
+            raise NmtError(f"{self.path}: damaged (size mismatch of network and weights)", _RESTORE)
 
     def text(self, name: str, side: str) -> list[str]:
         """Raise: a package has no dev and test sets."""

@@ -25,6 +25,7 @@ class _Advice:
     pairs: float
     batch_tokens: int
     dropout: float
+    ema: float = 0.999
 
 
 # A small corpus lacks updates before it lacks tokens, so its batches are small (Sennrich &
@@ -36,7 +37,13 @@ _ADVICE = (
     _Advice(1_000_000, 4096, 0.2),
     _Advice(float("inf"), 8192, 0.1),
 )
-_KEYS = (("model", "dropout"), ("train", "batch_tokens"))
+# With train.start_from. Only tried on small corpora: docs/how-to/adapt.md.
+_FINE_TUNING = (
+    _Advice(15_000, 512, 0.2, 0.99),
+    _Advice(50_000, 512, 0.2, 0.995),
+    *_ADVICE[2:],
+)
+_KEYS = (("model", "dropout"), ("train", "batch_tokens"), ("train", "ema"))
 
 
 def settle(config: Config, pairs: int) -> Config:
@@ -46,7 +53,8 @@ def settle(config: Config, pairs: int) -> Config:
         config: as the user wrote it.
         pairs: in train.
     """
-    advice = next(advice for advice in _ADVICE if pairs <= advice.pairs)
+    table = _ADVICE if config.train.start_from is None else _FINE_TUNING
+    advice = next(advice for advice in table if pairs <= advice.pairs)
     chosen: dict[str, dict[str, float]] = {"model": {}, "train": {}}
     for section, key in _KEYS:
         if getattr(getattr(config, section), key) == "auto":

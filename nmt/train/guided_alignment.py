@@ -19,6 +19,7 @@ from nmt.distributed import Workers
 from nmt.errors import NmtError
 from nmt.io.write import file_sha256
 from nmt.run.directory import ALIGNER, Run
+from nmt.train.start import load_start_aligner
 
 logger = logging.getLogger(__name__)
 
@@ -44,13 +45,14 @@ def add_alignment(run: Run, corpus: PackedSet, workers: Workers) -> PackedSet:
         return corpus
     if workers.first:
         if not (run.folder / ALIGNER).exists():
-            Aligner.learn_and_save(run.folder / ALIGNER, corpus, config.train.seed)
+            start = load_start_aligner(run)
+            Aligner.learn_and_save(run.folder / ALIGNER, corpus, config.train.seed, start)
         if _open(run, corpus) is None:
-            start = time.monotonic()
+            began = time.monotonic()
             aligner = Aligner.load(run.folder / ALIGNER)
             parts = align_corpus(aligner, corpus)
             PackedAlignment.write(run.folder / ALIGNMENT, _key(run), parts)
-            logger.info(f"training pairs aligned: {time.monotonic() - start:.0f} s")
+            logger.info(f"training pairs aligned: {time.monotonic() - began:.0f} s")
     workers.wait()  # for rank 0
     alignment = _open(run, corpus)
     if alignment is None:

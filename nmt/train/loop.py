@@ -44,6 +44,7 @@ from nmt.train.guided_alignment import add_alignment
 from nmt.train.optimizer import Step
 from nmt.train.resume import open_or_create
 from nmt.train.schedule import learning_rate, reason_to_stop
+from nmt.train.start import follow_start, load_start
 from nmt.train.state import Progress
 from nmt.train.validation import Validation
 from nmt.viz import plots
@@ -79,7 +80,7 @@ def train(
     manifest = load_manifest(config.data.dir)
     check_prepared(config.data, manifest)
     corpus = _open_corpus(config.data.dir, manifest)
-    config = settle(config, len(corpus))
+    config = settle(follow_start(config, manifest), len(corpus))
     with joining_workers(device_name) as (device, workers):
         compute_reproducibly(device)
         config = settle_precision(config, device, workers)
@@ -162,6 +163,8 @@ class _Training:
         self.config = run.config.train
         torch.manual_seed(self.config.seed)
         self.model = run.build_model().to(device)
+        if (weights := load_start(run)) is not None:
+            self.model.load_state_dict(weights)
         # One seed gives all workers the same weights, to the last bit only on like processors.
         workers.agree(parameter.data for parameter in self.model.parameters())
         self.averaged = copy.deepcopy(self.model) if self.config.ema else self.model
@@ -431,11 +434,13 @@ class _Training:
             signature=found.signature,
             sentences=len(self.validation.src),
             samples=found.samples,
+            **({"also": found.also} if found.also else {}),
         )
         logger.info(
             f"epoch {self._epochs_done():.1f}, update {self.progress.update:,}, "
             f"{self._elapsed() / 60:.1f} min: dev BLEU {found.bleu:.2f}, chrF {found.chrf:.2f}"
             + (" (best)" if better else "")
+            + "".join(f"; {name}: BLEU {also['bleu']:.2f}" for name, also in found.also.items())
         )
         for sample in found.samples:
             logger.info(f"    {sample['source']}  =>  {sample['translation']}")

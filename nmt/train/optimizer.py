@@ -31,6 +31,8 @@ class Step:
         self, model: Seq2Seq, averaged: Seq2Seq, config: TrainConfig, recorder: Recorder | None
     ) -> None:
         self.model, self.averaged, self.config, self.recorder = model, averaged, config, recorder
+        assert config.ema != "auto"  # resolved before
+        self._ema = config.ema
         device = next(model.parameters()).device
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=config.learning_rate, betas=config.adam_betas,
@@ -56,7 +58,7 @@ class Step:
             The norm of the gradient before clipping, a scalar; the next step may overwrite it.
         """
         # Early weights are far from the end: the average begins short and grows long.
-        decay = min(self.config.ema, (1 + number) / (10 + number))
+        decay = min(self._ema, (1 + number) / (10 + number))
         self._nearer.fill_(1 - decay)
         self._rate.fill_(rate)
         for group in self.optimizer.param_groups:

@@ -10,6 +10,7 @@ from nmt.distributed import Workers
 from nmt.errors import NmtError
 from nmt.io.write import file_sha256
 from nmt.run.directory import Run
+from nmt.train.start import start_files
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ def open_or_create(config: Config, workers: Workers) -> Run:
 def _open_or_create(config: Config) -> Run:
     if not (config.run / "run.json").exists():
         logger.info(f"run: {config.run} (new)")
-        return Run.create(config)
+        return Run.create(config, start_files(config))
     run = Run.open(config.run)
     if run.info.corpus != file_sha256(config.data.dir / "manifest.json"):
         raise NmtError(

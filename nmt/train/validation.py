@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -11,6 +11,7 @@ from nmt.distributed import Workers
 from nmt.evaluate.metrics import score
 from nmt.model import Seq2Seq
 from nmt.run.directory import Run
+from nmt.train.start import further_dev_sets
 from nmt.translate.translator import Translator
 
 T = TypeVar("T")
@@ -25,12 +26,14 @@ class Validated:
         chrf: dev chrF2, 0 to 100.
         signature: sacreBLEU's, of the BLEU.
         samples: a few dev sentences with translation and reference, the same each time.
+        also: BLEU and chrF2 of the sets of ``train.also_validate`` by name.
     """
 
     bleu: float
     chrf: float
     signature: str
     samples: list[dict[str, str]]
+    also: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 class Validation:
@@ -54,6 +57,10 @@ class Validation:
         chosen = spread(pairs, config.train.validate_sentences)
         self.src, self.trg = [src for src, _ in chosen], [trg for _, trg in chosen]
         self.shown = config.train.log_samples
+        self.further = {
+            name: spread(list(zip(*texts, strict=True)), config.train.validate_sentences)
+            for name, texts in further_dev_sets(run).items()
+        }
 
     def validate(self) -> Validated:
         """Translate and score."""
@@ -69,7 +76,15 @@ class Validation:
             scores["chrF2"].value,
             scores["BLEU"].signature,
             spread(samples, self.shown),
+            {name: self._score(further) for name, further in self.further.items()},
         )
+
+    def _score(self, pairs: list[tuple[str, str]]) -> dict[str, float]:
+        """Translate and score a further dev set."""
+        part = self.translator.translate(self.workers.share([src for src, _ in pairs]))
+        translations = self.workers.gather([translation.text for translation in part])
+        scores = {s.name: s.value for s in score(translations, [[trg for _, trg in pairs]])}
+        return {"bleu": round(scores["BLEU"], 2), "chrf": round(scores["chrF2"], 2)}
 
 
 def spread(items: list[T], most: int) -> list[T]:

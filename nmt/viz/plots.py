@@ -199,6 +199,12 @@ def _plot_panel(
     points = _points(records, kind, field)
     if points:
         axes.plot(*zip(*points, strict=True), style, color=_COLOURS[0], markersize=3)
+    further = _further_points(records) if field == "dev_bleu" else {}
+    for number, (name, more) in enumerate(further.items(), start=1):
+        colour = _COLOURS[number % len(_COLOURS)]
+        axes.plot(*zip(*more, strict=True), style, color=colour, markersize=3, label=name)
+    if further:
+        axes.legend(frameon=False, fontsize=8)
     axes.set_xlabel("update")
     axes.margins(x=0.02)
     if field not in ("learning_rate", "loss"):
@@ -212,6 +218,15 @@ def _points(records: Sequence[Mapping[str, Any]], kind: str, field: str) -> list
         for record in records
         if record.get("kind") == kind and isinstance(record.get(field), (int, float))
     ]
+
+
+def _further_points(records: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[Any, Any]]]:
+    """Return update and BLEU of each set of ``train.also_validate``."""
+    points: dict[str, list[tuple[Any, Any]]] = {}
+    for record in records:
+        for name, scores in record.get("also", {}).items():
+            points.setdefault(name, []).append((record["update"], scores["bleu"]))
+    return points
 
 
 def _start_at_zero(axes: Any) -> None:

@@ -26,16 +26,28 @@ def test_larger_corpora_get_larger_batches(pairs: int, batch_tokens: int) -> Non
     assert settle(config(), pairs).train.batch_tokens == batch_tokens
 
 
+@pytest.mark.parametrize(
+    ("pairs", "batch_tokens", "ema"),
+    [(500, 512, 0.99), (50_000, 512, 0.995), (10**6, 4096, 0.999)],
+)
+def test_fine_tuning_uses_smaller_batches_and_shorter_averages(
+    pairs: int, batch_tokens: int, ema: float
+) -> None:
+    train = settle(config(train={"start_from": "runs/old"}), pairs).train
+    assert (train.batch_tokens, train.ema) == (batch_tokens, ema)
+
+
 def test_it_says_what_it_chose_and_why(capsys: pytest.CaptureFixture[str]) -> None:
     settled = settle(config(), 12_509)
     assert settled.model.dropout == 0.2
     assert capsys.readouterr().err == (
-        "auto, for 12,509 training pairs: model.dropout 0.2, train.batch_tokens 512\n"
+        "auto, for 12,509 training pairs: model.dropout 0.2, train.batch_tokens 512, "
+        "train.ema 0.999\n"
     )
 
 
 def test_what_is_given_stays_and_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    given = config(model={"dropout": 0.4}, train={"batch_tokens": 77})
+    given = config(model={"dropout": 0.4}, train={"batch_tokens": 77, "ema": 0.5})
     assert settle(given, 100) == given
     assert settle(settle(config(), 100), 10**7) == settle(config(), 100)
     assert "77" not in capsys.readouterr().err

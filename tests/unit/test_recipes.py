@@ -23,7 +23,7 @@ def test_a_recipe_needs_few_keys(path: Path) -> None:
 def test_defaults_suit_a_corpus_of_medium_size() -> None:
     model, train = ModelConfig(), TrainConfig()
     assert (model.attention_query, model.layer_norm) == ("state+word", True)
-    assert (train.ema, train.guided_alignment) == (0.999, 0.1)
+    assert (train.ema, train.guided_alignment) == ("auto", 0.1)
 
 
 def test_recipes_override_defaults_that_do_not_suit_them() -> None:
