@@ -102,13 +102,26 @@ class JsonlSource(_TextSource):
     trg: str = Field("en", description="key of the English text")
 
 
-class ParallelSource(_Source):
-    """Two files whose lines correspond."""
-
-    source: Literal["parallel"]
+class _TwoFileSource(_Source):
     src: FilePath = Field(description="Chinese, one sentence a line")
     trg: FilePath = Field(description="English, the same number of lines")
     encoding: Encoding = Field("utf-8", description="also gbk, gb2312, cp936, utf-8-sig")
+
+
+class ParallelSource(_TwoFileSource):
+    """Two files whose lines correspond."""
+
+    source: Literal["parallel"]
+
+
+class SgmSource(_TwoFileSource):
+    """WMT ``.sgm`` or ``.xml``, IWSLT ``.xml`` or ``train.tags``, whose segments correspond."""
+
+    source: Literal["sgm"]
+    src: FilePath = Field(description="file with the Chinese segments")
+    trg: FilePath = Field(
+        description="file with the English segments; of several references the first is read"
+    )
 
 
 class TmxSource(_FileSource):
@@ -135,6 +148,7 @@ Source = Annotated[
     | CsvSource
     | JsonlSource
     | ParallelSource
+    | SgmSource
     | TmxSource
     | PoSource
     | XliffSource,
@@ -142,5 +156,6 @@ Source = Annotated[
 ]
 _SOURCES: dict[str, type[BaseModel]] = {
     "hsk": HskSource, "tsv": TsvSource, "csv": CsvSource, "jsonl": JsonlSource,
-    "parallel": ParallelSource, "tmx": TmxSource, "po": PoSource, "xliff": XliffSource,
+    "parallel": ParallelSource, "sgm": SgmSource, "tmx": TmxSource, "po": PoSource,
+    "xliff": XliffSource,
 }  # fmt: skip

@@ -7,21 +7,43 @@ from pathlib import Path
 
 from nmt.errors import NmtError
 from nmt.io.read import read_lines
+from nmt.io.sgm import is_markup, parse_segments
 from nmt.text.normalise import has_han
 
 Named = tuple[str, Sequence[object]]  # name of a file, its lines
 
 
-def read_texts(path: Path) -> list[str]:
-    """Read the lines of a text file.
+def read_texts(path: Path, role: str = "src") -> list[str]:
+    """Read the lines of a text file, or the segments of a WMT or IWSLT file in markup.
+
+    Args:
+        path: the file.
+        role: ``src``, ``ref`` or ``hyp``; selects the text of a file in markup.
+
+    Raises:
+        NmtError: the file is missing, empty or not UTF-8, or contains several texts.
+    """
+    texts = read_references(path, role)
+    if len(texts) > 1:
+        raise NmtError(
+            f"{path}: contains {len(texts)} texts of the same documents, one is needed",
+            "extract one of them, one sentence a line",
+        )
+    return texts[0]
+
+
+def read_references(path: Path, role: str = "ref") -> list[list[str]]:
+    """Read the references in a file: its lines, or in markup one text per translator.
 
     Raises:
         NmtError: the file is missing, empty or not UTF-8.
     """
-    lines = list(read_lines(path))
+    lines = list(read_lines(path, markup=True))
     if not lines:
         raise NmtError(f"{path}: is empty, nothing to score")
-    return lines
+    if is_markup(next(filter(str.strip, lines), "")):
+        return parse_segments(lines, path, role)
+    return [lines]
 
 
 def check_same_length(texts: Sequence[Named]) -> None:

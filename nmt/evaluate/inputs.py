@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nmt.data.parallel import check_has_chinese, check_same_length, read_texts
+from nmt.data.parallel import check_has_chinese, check_same_length, read_references, read_texts
 from nmt.data.training_keys import count_trained_on
 from nmt.errors import NmtError
 from nmt.run.directory import Run
@@ -113,7 +113,7 @@ def read_inputs(
         if path in runs:
             systems.append(runs[path])
             continue
-        name, lines = str(path), read_texts(path)
+        name, lines = str(path), read_texts(path, "hyp")
         check_same_length([(name, lines), texts.named[-1]])
         check_is_raw(name, lines)
         check_is_english(name, lines)
@@ -133,8 +133,12 @@ def _is_model(path: Path) -> bool:
 
 def _read_files(src: Path | None, refs: Sequence[Path]) -> Texts:
     source = None if src is None else read_texts(src)
-    references = [read_texts(path) for path in refs]
-    names = [str(path) for path in (src, *refs) if path is not None]
+    names = [] if src is None else [str(src)]
+    references = []
+    for path in refs:
+        sets = read_references(path)
+        names += [str(path) if n == 1 else f"{path} ({n})" for n in range(1, len(sets) + 1)]
+        references += sets
     texts = Texts(source, references, names)
     check_same_length(texts.named)
     for name, lines in texts.named:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from nmt.errors import NmtError, where
+from nmt.io.sgm import is_markup
 
 MAX_LINE = 1 << 24  # bytes; a longer line is not text
 BOM = b"\xef\xbb\xbf"
@@ -148,7 +149,12 @@ def _similar_file(path: Path) -> str:
 
 
 def read_lines(
-    path: Path, encoding: str | None = None, meter: Meter | None = None, errors: str = "strict"
+    path: Path,
+    encoding: str | None = None,
+    meter: Meter | None = None,
+    errors: str = "strict",
+    *,
+    markup: bool = False,
 ) -> Generator[str, None, None]:
     r"""Yield the lines of a file without their final ``\n``.
 
@@ -160,6 +166,7 @@ def read_lines(
         encoding: of a corpus source, whose key it is; None is UTF-8 for all else.
         meter: told how far the file has been read.
         errors: ``replace`` puts U+FFFD in the place of what is not in the encoding.
+        markup: also read SGML and XML files; see `nmt.io.sgm`.
 
     Raises:
         NmtError: missing file, wrong encoding (with the line), damaged compression.
@@ -171,7 +178,7 @@ def read_lines(
             for number, raw in enumerate(raw_lines, start=1):
                 if number == 1:
                     raw = raw.removeprefix(BOM)
-                    _check_first_line(raw, path, encoding)
+                    _check_first_line(raw, path, encoding, markup)
                 yield decode_line(raw, path, number, encoding, errors)
         except UnicodeDecodeError as error:
             raise NmtError(
@@ -204,15 +211,14 @@ def _raw_lines(file: IO[bytes]) -> Iterator[bytes]:
         yield line
 
 
-_MARKUP = (b"<?xml", b"<!doctype", b"<srcset", b"<refset", b"<tstset", b"<mteval", b"<url>")
-
-
-def _check_first_line(raw: bytes, path: Path, encoding: str | None) -> None:
+def _check_first_line(raw: bytes, path: Path, encoding: str | None, markup: bool) -> None:
     """Raise for SGML and XML files, and for corpus files whose lines end in CR alone."""
-    if raw.lstrip()[:16].lower().startswith(_MARKUP):
+    if not markup and is_markup(raw[:64].decode("ascii", "replace")):
         raise NmtError(
             f"{path}: is SGML or XML markup, not one sentence a line",
-            "extract the text first, for example: "
+            "read WMT and IWSLT files with source: sgm"
+            if encoding is not None
+            else "extract the text first, for example: "
             r"sed -n 's/.*<seg[^>]*>\(.*\)<\/seg>.*/\1/p' IN > OUT",
         )
     if encoding is not None and not raw.endswith(b"\n") and raw.rstrip(b"\r").count(b"\r") > 1:

@@ -15,13 +15,14 @@ from nmt.config.sources import (
     JsonlSource,
     ParallelSource,
     PoSource,
+    SgmSource,
     Source,
     TmxSource,
     TsvSource,
 )
 from nmt.io.read import Meter
 from nmt.prepare.pair import Pair
-from nmt.prepare.readers import hsk, lines, po, tmx, xliff
+from nmt.prepare.readers import hsk, lines, po, sgm, tmx, xliff
 
 
 def read_pairs(source: Source, meter: Meter | None = None) -> Generator[Pair, None, None]:
@@ -39,6 +40,8 @@ def read_pairs(source: Source, meter: Meter | None = None) -> Generator[Pair, No
         return lines.read_tsv(source, meter)
     if isinstance(source, ParallelSource):
         return lines.read_parallel(source, meter)
+    if isinstance(source, SgmSource):
+        return sgm.read_sgm(source, meter)
     if isinstance(source, CsvSource):
         return lines.read_csv(source, meter)
     if isinstance(source, JsonlSource):
@@ -60,7 +63,7 @@ def read_extra_pairs(source: Source) -> Generator[Pair, None, None]:
 
 def source_files(source: Source) -> list[Path]:
     """Return the files a source reads."""
-    if isinstance(source, ParallelSource):
+    if isinstance(source, ParallelSource | SgmSource):
         return [source.src, source.trg]
     return [] if isinstance(source, HskSource) else [source.path]
 

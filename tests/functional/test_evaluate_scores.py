@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import re
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import sacrebleu
 
-from tests.helpers.evaluating import REFERENCES, write
+from tests.helpers.evaluating import REFERENCES, WORSE, write
 from tests.helpers.preparing import Run
 from tests.helpers.toy import accept_changes
 
@@ -337,3 +338,32 @@ def test_run_scored_on_training_sentences_is_warned_about(
     assert answer.code == 0
     warning = f"warning: {model}: trained on 3 of 4 source sentences (75.0%): its scores are too"
     assert warning in answer.err
+
+
+def sgm(path: Path, kind: str, lines: list[str]) -> Path:
+    """Write a WMT file of one document."""
+    segments = (f'<seg id="{n}">{html.escape(line)}</seg>' for n, line in enumerate(lines, start=1))
+    return write(path, f'<{kind} setid="t">', '<doc docid="a">', *segments, "</doc>", f"</{kind}>")
+
+
+@pytest.mark.parametrize("suffix", ["sgm", "xml", "txt"])
+def test_wmt_markup_has_the_scores_of_its_text(run: Run, tmp_path: Path, suffix: str) -> None:
+    references = [*REFERENCES, 'He said "R&D" <today>']
+    hypotheses = [*WORSE, 'He says "R&D" <today>']
+    hyp, ref = write(tmp_path / "hyp", *hypotheses), write(tmp_path / "ref", *references)
+    plain = run("evaluate", hyp, "--ref", ref)
+    ref = sgm(tmp_path / f"ref.{suffix}", "refset", references)
+    assert run("evaluate", hyp, "--ref", ref).out == plain.out
+    hyp = sgm(tmp_path / f"hyp.{suffix}", "tstset", hypotheses)
+    assert run("evaluate", hyp, "--ref", ref).out == plain.out
+    bleu = sacrebleu.corpus_bleu(hypotheses, [references]).score
+    assert plain.out.startswith(f"BLEU {bleu:.2f} ")
+
+
+def test_run_is_scored_on_wmt_markup(run: Run, model: Path, tmp_path: Path) -> None:
+    sides = {s: (model / f"test.{s}.txt").read_text().splitlines() for s in ("src", "trg")}
+    src = sgm(tmp_path / "src.sgm", "srcset", sides["src"])
+    ref = sgm(tmp_path / "ref.sgm", "refset", sides["trg"])
+    plain = run("evaluate", model, "--device", "cpu").out
+    marked = run("evaluate", model, "--src", src, "--ref", ref, "--device", "cpu")
+    assert marked.out == plain

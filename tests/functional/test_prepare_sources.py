@@ -456,3 +456,29 @@ def test_packed_pieces_give_the_text_back(corpus: Run) -> None:
         for zh, en in sentences()
         if zh not in held
     ]
+
+
+def test_sgm_source_gives_the_same_corpus_as_its_text(run: Run) -> None:
+    pairs = sentences()
+    for side, kind, lines in zip(
+        ("zh", "en"), ("srcset", "refset"), zip(*pairs, strict=True), strict=True
+    ):
+        Path(f"a.{side}").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        body = "".join(f'<seg id="{n}">{escape(x)}</seg>\n' for n, x in enumerate(lines, 1))
+        text = f'<{kind} setid="a"><doc docid="a">\n{body}</doc></{kind}>\n'
+        Path(f"a.{side}.sgm").write_text(text, encoding="utf-8")
+    corpora = []
+    for source, suffix in (("parallel", ""), ("sgm", ".sgm")):
+        write_config(f"{{source: {source}, src: a.zh{suffix}, trg: a.en{suffix}}}")
+        result = run("prepare", "--config", "c.yaml")
+        assert result.code == 0, result.err
+        corpora.append(sorted((p.name, p.read_bytes()) for p in Path("data/t").glob("*.npy")))
+    assert corpora[0] == corpora[1] != []
+
+
+def test_sgm_sides_of_unequal_length_are_refused(run: Run) -> None:
+    Path("a.zh.sgm").write_text("<srcset><seg>我</seg><seg>你</seg></srcset>\n", encoding="utf-8")
+    Path("a.en.sgm").write_text("<refset><seg>I</seg></refset>\n", encoding="utf-8")
+    write_config("{source: sgm, src: a.zh.sgm, trg: a.en.sgm}")
+    result = run("prepare", "--config", "c.yaml")
+    assert_refused(result, "2 segments in a.zh.sgm, 1 in a.en.sgm", "segments of the two files")

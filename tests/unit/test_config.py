@@ -156,7 +156,7 @@ def test_inconsistent_values_are_refused(tmp_path: Path, override: str, message:
     path = write(tmp_path, SMALL)
     error = fails(path, override)
     assert error.message == f"{path}: {message}"
-    kinds = "one of: hsk, tsv, csv, jsonl, parallel, tmx, po, xliff"
+    kinds = "one of: hsk, tsv, csv, jsonl, parallel, sgm, tmx, po, xliff"
     assert error.hint == (kinds if "missing" in message else None)
 
 
