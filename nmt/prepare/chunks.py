@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import regex
 from numpy.typing import NDArray
 
 from nmt.config.schema import CleanConfig
@@ -25,7 +26,7 @@ from nmt.prepare.pair import Pair
 from nmt.prepare.statistics import Statistics
 from nmt.text.keys import sentence_key, text_key
 from nmt.text.normalise import near_duplicate_key, normalise
-from nmt.text.spans import mask_pair
+from nmt.text.spans import compile_patterns, mask_pair
 
 CHUNK = 4000  # pairs per task of a worker
 
@@ -55,7 +56,12 @@ class Cleaned:
 
 
 def clean_chunk(
-    config: CleanConfig, simplify: bool, drop_final_punctuation: float, chunk: list[tuple[str, str]]
+    config: CleanConfig,
+    simplify: bool,
+    drop_final_punctuation: float,
+    chunk: list[tuple[str, str]],
+    *,
+    protect: tuple[str, ...] = (),
 ) -> Cleaned:
     """Apply the cleaning rules; normalise and hash the pairs that pass.
 
@@ -64,7 +70,9 @@ def clean_chunk(
         simplify: whether to convert the source side to Simplified.
         drop_final_punctuation: share of sources whose final punctuation is removed.
         chunk: raw pairs.
+        protect: further patterns of protected spans.
     """
+    patterns = _patterns(protect)
     rules = _rules(config)
     drops, kept, lines = Drops(), [], []
     keys: list[tuple[int, int, int, int]] = []
@@ -85,7 +93,7 @@ def clean_chunk(
             keys.append((sentence_key(src), sentence_key(trg), key, near_key))
             if key % 1000 < drop_final_punctuation * 1000:
                 src = src.rstrip(_FINAL_MARKS) or src
-            lines.append(pack_line(pair, *mask_pair(src, trg)))
+            lines.append(pack_line(pair, *mask_pair(src, trg, patterns)))
     statistics = Statistics()
     statistics.count_pairs(kept)
     return Cleaned(
@@ -95,6 +103,11 @@ def clean_chunk(
         drops,
         statistics,
     )
+
+
+@functools.lru_cache(maxsize=1)
+def _patterns(protect: tuple[str, ...]) -> list[regex.Pattern[str]]:
+    return compile_patterns(protect)
 
 
 @functools.lru_cache(maxsize=1)

@@ -298,6 +298,7 @@ class _Preparation:
             self.data.clean,
             self.data.to_simplified,
             self.data.drop_final_punctuation,
+            protect=tuple(self.data.protect),
         )
         begin, count = self._kept, 0
         results: Iterator[Cleaned] = pool.map(clean, chunked(map(tuple, pairs)))

@@ -47,7 +47,9 @@ _PATH = r"""(?<![A-Za-z0-9_./\\:<\-])(?:
             | (?:[A-Za-z0-9_\-]++/)*+[A-Za-z0-9_\-]++(?:\.[A-Za-z][A-Za-z0-9_]*+)++
             )"""
 _HASHTAG = r"\#[^\s\#]{1,30}\# | \#[A-Za-z0-9_]+ | \#\w+(?=\s|$)"
-_MENTION = r"(?<![\w.])@[A-Za-z0-9_][A-Za-z0-9_.\-]* | (?<![\w.])@\w+(?=[\s:：,，]|$)"
+_MENTION = (
+    r"(?<![A-Za-z0-9_.])@[A-Za-z0-9_][A-Za-z0-9_.\-]* | (?<![A-Za-z0-9_.])@\w+(?=[\s:：,，]|$)"
+)
 _IDENTIFIER = r"(?<![A-Za-z0-9_])[A-Za-z_][A-Za-z0-9_]*+\(\)"
 _SNAKE = r"""(?<![A-Za-z0-9_])(?=[0-9_]*+[A-Za-z])[A-Za-z0-9]++(?:_[A-Za-z0-9]++)++
              (?![A-Za-z0-9_])"""
@@ -146,8 +148,10 @@ class Masked:
     spans: tuple[Span, ...]
 
 
-def compile_patterns(patterns: Iterable[str]) -> list[regex.Pattern[str]]:
-    """Compile patterns of the user's.
+def compile_patterns(
+    patterns: Iterable[str], name: str = "--protect-pattern"
+) -> list[regex.Pattern[str]]:
+    """Compile the user's patterns; `name` is the option or key, for messages.
 
     Raises:
         NmtError: not a regular expression, or one that matches the empty text.
@@ -157,10 +161,10 @@ def compile_patterns(patterns: Iterable[str]) -> list[regex.Pattern[str]]:
         try:
             compiled.append(regex.compile(pattern))
         except regex.error as error:
-            raise NmtError(f"--protect-pattern {pattern}: {error}") from None
+            raise NmtError(f"{name} {pattern}: {error}") from None
         if compiled[-1].match("") is not None:
             raise NmtError(
-                f"--protect-pattern {pattern}: it matches the empty text",
+                f"{name} {pattern}: it matches the empty text",
                 "use + instead of *, or name at least one character",
             )
     return compiled

@@ -40,6 +40,10 @@ def translate(request: Request) -> None:
         models = request.model or [default_model(options.RUNS)]
         translator = Translator.load(models, request.device, int8=request.int8)
         translator.change_search(request.search)
+        if request.protect == "none":
+            translator.protect(None)
+        elif request.protect_pattern:
+            translator.protect([*(translator.patterns or []), *request.protect_pattern])
     try:
         run(translator, request)
     except KeyboardInterrupt:

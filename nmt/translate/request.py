@@ -13,6 +13,7 @@ from nmt import options
 from nmt.errors import NmtError
 from nmt.io.read import open_bytes
 from nmt.io.write import check_output_file, is_pipe, refuse_overwriting
+from nmt.text.spans import compile_patterns
 from nmt.viz.plots import check_installed
 
 logger = logging.getLogger(__name__)
@@ -120,6 +121,25 @@ class Request:
             rich_help_panel=options.DECODING,
         ),
     ] = None
+    protect: Annotated[
+        Literal["spans", "none"],
+        typer.Option(
+            "--protect",
+            help="Copy URLs, tags, placeholders, codes and long numbers unchanged: spans (the "
+            "default); or translate them like other text: none.",
+            rich_help_panel=options.DECODING,
+        ),
+    ] = "spans"
+    protect_pattern: Annotated[
+        list[str],
+        typer.Option(
+            "--protect-pattern",
+            metavar="REGEX",
+            help="Copy text that matches a regular expression unchanged, too. Repeatable: "
+            "--protect-pattern 'AB-[0-9]+'.",
+            rich_help_panel=options.DECODING,
+        ),
+    ] = field(default_factory=list)
     n_best: Annotated[
         int | None,
         typer.Option(
@@ -196,6 +216,9 @@ def check(request: Request) -> None:
     """
     if request.texts and request.input is not None:
         raise NmtError("both TEXT and --input were given", "give one of them")
+    if request.protect == "none" and request.protect_pattern:
+        raise NmtError("--protect none and --protect-pattern contradict", "give one of them")
+    compile_patterns(request.protect_pattern)
     if len(request.texts) == 1 and _is_file(request.texts[0]):
         logger.warning(
             f"{request.texts[0]}: translating the file's name; to translate its lines: "

@@ -163,6 +163,7 @@ class Translator:
         Raises:
             NmtError: a pattern is not a regular expression, or matches the empty text.
         """
+        self.patterns = None if patterns is None else list(patterns)
         self._patterns = None if patterns is None else compile_patterns(patterns)
 
     def translate(

@@ -38,7 +38,7 @@ FOUND = [
     ("用`pip install x`安装", ["`pip install x`"]),
     ("看 /etc/passwd 和 C:\\Users\\me\\a.txt 和 src/main.c",
      ["/etc/passwd", "C:\\Users\\me\\a.txt", "src/main.c"]),
-    ("#春节快乐# 和 #topic 还有 @li_lei", ["#春节快乐#", "#topic", "@li_lei"]),
+    ("#春节快乐# 和 #topic 告诉@li_lei明天来", ["#春节快乐#", "#topic", "@li_lei"]),
     ("好👍🏽吗👨‍👩‍👧", ["👍🏽", "👨‍👩‍👧"]),
     ("调用 foo_bar() 和 os.path.join", ["foo_bar()", "os.path.join"]),
     ("符号⟦3⟧是你的", ["⟦3⟧"]),
