@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from nmt.config.sources import FilePath, Source, _Section
-from nmt.text.spans import compile_patterns
 
 
 class CleanConfig(_Section):
@@ -100,7 +99,6 @@ class DataConfig(_Section):
 
     @model_validator(mode="after")
     def _check_ranges(self) -> DataConfig:
-        compile_patterns(self.protect, "data.protect")
         for key in ("dev", "test"):
             value = getattr(self, key)
             if isinstance(value, int) and value < 1:

@@ -53,6 +53,7 @@ from nmt.prepare.statistics import Statistics
 from nmt.run.models import open_model
 from nmt.text.keys import Keys, text_key, uniform_draws
 from nmt.text.normalise import normalise
+from nmt.text.spans import compile_patterns
 from nmt.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ def prepare(
             `check`; an earlier output is left unchanged.
     """
     data = config.data
+    compile_patterns(data.protect, "data.protect")  # an error in one is reported first
     identity = _identity(data)
     # Read first, so that errors in these files are reported before the work.
     checked = leakage.files_keys(check, simplify=data.to_simplified)

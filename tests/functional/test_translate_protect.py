@@ -34,3 +34,8 @@ def test_bad_patterns_are_refused_before_a_model_is_loaded(tmp_path: Path) -> No
         assert_refused(result, "--protect-pattern", pattern)
     both = ("--protect", "none", "--protect-pattern", "a+")
     assert_refused(nmt("translate", "--model", tmp_path / "none", *both, "我"), "contradict")
+
+
+def test_a_bad_pattern_in_the_configuration_is_refused(toy: Path) -> None:
+    result = nmt("prepare", "--config", toy, "--set", "data.protect=['(']")
+    assert_refused(result, "data.protect (")
