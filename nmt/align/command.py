@@ -1,4 +1,4 @@
-"""The command ``nmt align``: link the words of given translations, or score links."""
+"""The command ``nmt align``: link the words of sentence pairs, or score links."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def align(
     ] = False,
     model: options.Model = None,
 ) -> None:
-    """Link the words of given translations: one line of links, i-j, for each pair.
+    """Print word links i-j, one line per sentence pair, or score links.
 
     The links come from the statistical aligner of the run. i is the source token, j the target
     token. A run trained without guided alignment learns the aligner from its prepared corpus

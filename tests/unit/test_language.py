@@ -50,10 +50,6 @@ NAMES = {
 PREFIXES = ("_MOST_", "_LEAST_", "_FEWEST_", "_LARGEST_", "_LONGEST", "MOST_", "LEAST_")
 # Not converted yet; shrink it to nothing.
 UNCONVERTED = {
-    "nmt/align/aligner.py",
-    "nmt/align/hmm.py",
-    "nmt/align/learn.py",
-    "nmt/align/lexicon.py",
     "nmt/config/load.py",
     "nmt/data/alignment.py",
     "nmt/data/packed.py",
@@ -87,7 +83,6 @@ UNCONVERTED = {
     "tests/helpers/preparing.py",
     "tests/helpers/toy.py",
     "tests/learning/test_toy_tasks.py",
-    "tests/unit/test_aligner.py",
     "tests/unit/test_alignment.py",
     "tests/unit/test_alignments.py",
     "tests/unit/test_auto.py",
