@@ -21,11 +21,11 @@ logger = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def starting() -> Iterator[None]:
-    """Within, what a command needs is imported and loaded, and no garbage is looked for.
+    """Context manager that disables garbage collection while torch is imported.
 
-    Importing torch makes some 166,000 objects that stay to the end. Python's collector would
-    go through them again and again meanwhile, and once more at exit, which is a quarter of
-    the processor time of importing torch and ending. Only the first time in a process.
+    Importing torch creates some 166,000 permanent objects. Traversing them repeatedly, and again
+    at exit, would take a quarter of the CPU time of a process that only imports torch. The objects
+    are frozen afterwards. Does nothing if torch has been imported already.
     """
     if "torch" in sys.modules or not gc.isenabled():
         yield
@@ -39,38 +39,38 @@ def starting() -> Iterator[None]:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called `name`; ``auto`` takes a GPU if there is one, and says so.
+    """Return the device `name`. ``auto`` is the GPU if one works, else the CPU, and is logged.
 
     Raises:
-        NmtError: an unknown name, or ``cuda`` where PyTorch sees no GPU.
+        NmtError: the name is unknown, or PyTorch cannot use the GPU.
     """
     import torch
 
     if name == "auto":
         works = torch.cuda.is_available()
-        if works and (broken := _why_not_cuda("cuda")) is not None:
-            logger.warning(f"the GPU is not used: {broken}")
+        if works and (reason := _cuda_error("cuda")) is not None:
+            logger.warning(f"the GPU is not used: {reason}")
             works = False
         chosen = torch.device("cuda" if works else "cpu")
         if not works:
-            _keep_to_allowed_cores()
+            _limit_threads()
         label = torch.cuda.get_device_name() if works else f"{torch.get_num_threads()} threads"
         logger.info(f"device: {chosen.type} ({label})")
         return chosen
     if name == "cpu":
-        _keep_to_allowed_cores()
+        _limit_threads()
         return torch.device("cpu")
     if name == "cuda" or (name.startswith("cuda:") and name[5:].isdigit()):
         if not torch.cuda.is_available():
             raise NmtError(
-                f"--device {name}: PyTorch {torch.__version__} sees no GPU",
+                f"--device {name}: PyTorch {torch.__version__} finds no GPU",
                 "use --device cpu, or install a PyTorch build for your GPU",
             )
         if name != "cuda" and int(name[5:]) >= torch.cuda.device_count():
             raise NmtError(f"--device {name}: there are {torch.cuda.device_count()} GPUs")
-        if (broken := _why_not_cuda(name)) is not None:
+        if (reason := _cuda_error(name)) is not None:
             raise NmtError(
-                f"--device {name}: PyTorch {torch.__version__} can't use it: {broken}",
+                f"--device {name}: PyTorch {torch.__version__} cannot use it: {reason}",
                 "use --device cpu, or install a PyTorch build for your GPU",
             )
         return torch.device(name)
@@ -78,10 +78,11 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """The precision of products called `name`; ``auto`` says what it chose and why.
+    """Return the data type of matmuls. ``auto`` is bfloat16 on hardware that supports it.
 
-    bfloat16 has the range of float32 and a third of its digits. Processors with instructions
-    for it multiply it at least twice as fast; on others it would be slower.
+    bfloat16 has the range of float32 and a third of its digits. With hardware support its matmuls
+    are at least twice as fast; without, they are slower than those of float32. The choice of
+    ``auto`` is logged.
     """
     import torch
 
@@ -91,19 +92,19 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
         fast = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
         fast = any(
-            getattr(torch.cpu, ask, bool)()
-            for ask in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+            getattr(torch.cpu, check, bool)()
+            for check in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         )
     logger.info(
-        "precision: bfloat16 products (this processor has instructions for them)"
+        "precision: bfloat16 matmuls (hardware support detected)"
         if fast
-        else "precision: float32 (this processor has no instructions for bfloat16)"
+        else "precision: float32 (no hardware support for bfloat16)"
     )
     return torch.bfloat16 if fast else torch.float32
 
 
-def _why_not_cuda(name: str) -> str | None:
-    """What is wrong with a GPU: too old or new for this build, or somebody else's alone."""
+def _cuda_error(name: str) -> str | None:
+    """Return why a GPU cannot be used: unsupported by this build, or in exclusive use."""
     import torch
 
     try:
@@ -114,22 +115,22 @@ def _why_not_cuda(name: str) -> str | None:
 
 
 def allowed_cores() -> int:
-    """Cores this process may use, by its affinity and by its container's quota."""
-    several = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if several else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):  # no control groups, or no quota
+    """Return the number of CPU cores that the affinity mask and the cgroup quota allow."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # no cgroups, or no quota
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
         cores = min(cores, max(1, int(quota) // int(period)))
     return cores
 
 
 def cores_of_a_worker() -> int:
-    """Cores for each of the workers that ``torchrun`` has started on this machine."""
+    """Return the CPU cores per ``torchrun`` worker of this machine."""
     return max(1, allowed_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
-def _keep_to_allowed_cores() -> None:
-    """More threads than that would wait for one another; OMP_NUM_THREADS is a wish."""
+def _limit_threads() -> None:
+    """Use no more threads than allowed cores, unless OMP_NUM_THREADS is set."""
     import torch
 
     if "OMP_NUM_THREADS" not in os.environ:
@@ -137,25 +138,25 @@ def _keep_to_allowed_cores() -> None:
 
 
 def compute_reproducibly(device: torch.device) -> None:
-    """Choose GPU kernels whose sums come in a fixed order: same seed, same bits.
+    """Use deterministic GPU kernels, so that equal seeds give equal bits.
 
-    On a CPU ours do already. Must be called before the first product on the GPU.
+    CPU kernels are deterministic already. Must be called before the first matmul on the GPU.
     """
     import torch
 
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
-        # Otherwise every new tensor would be filled, against reading what was never written.
+        # PyTorch would otherwise fill every new tensor.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this is a device, or the machine itself, saying that memory is full."""
+    """Whether an exception reports that the memory of a device or of the machine is full."""
     import torch
 
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
-    said = ("DefaultCPUAllocator", "CUDA error: out of memory", "[CUDA]: out of memory",
+    messages = ("DefaultCPUAllocator", "CUDA error: out of memory", "[CUDA]: out of memory",
             "CUBLAS_STATUS_ALLOC_FAILED")  # fmt: skip
-    return any(each in str(error) for each in said)
+    return any(message in str(error) for message in messages)

@@ -1,4 +1,4 @@
-"""The exception for errors of the user, shown without a traceback."""
+"""The exception for user errors, printed without a traceback."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class NmtError(Exception):
     """The request or the user's files are at fault, not the program.
 
     Args:
-        message: what is wrong, where first: ``train.en:4132: not valid UTF-8``.
-        hint: the next step to try, if there is one to offer.
+        message: the position and the problem: ``train.en:4132: not valid UTF-8``.
+        hint: a command or an action that solves the problem.
 
-    Control characters are escaped, since messages quote data. The command line prints both
-    and exits with code 2; any other exception is a bug and keeps its traceback.
+    Control characters are escaped, because messages quote data. The command line prints both
+    and exits with code 2. Any other exception is a bug and keeps its traceback.
     """
 
     def __init__(self, message: str, hint: str | None = None) -> None:
@@ -36,5 +36,5 @@ class NmtError(Exception):
 
 
 def where(path: object, line: int | None = None) -> str:
-    """Return ``path:line``, the form of positions in messages."""
+    """Return a position for a message: ``path:line``."""
     return f"{path}" if line is None else f"{path}:{line}"

@@ -77,8 +77,8 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
     """Read a configuration file and apply ``section.key=value`` overrides.
 
     Raises:
-        NmtError: missing file, not YAML, or a key that is unknown, repeated, of
-            the wrong type or out of range; the message names the key.
+        NmtError: the file is missing or not YAML, or a key is unknown, repeated, of the wrong
+            type or out of range. The message contains the key.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -129,7 +129,7 @@ def _parse(text: str, origin: str) -> Any:
         raise NmtError(f"{place}: not YAML: {getattr(error, 'problem', None) or error}") from None
 
 
-# Keys whose values are text: ``run=runs/a #2`` has no comment, ``run=2024-05-01`` is no date.
+# Keys whose values are text: ``run=runs/a #2`` has no comment, ``run=2024-05-01`` is not a date.
 _TEXT_KEYS = {"run", "dir", "path", "src", "trg"}
 
 
@@ -148,7 +148,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
             if not part.isdigit() or int(part) >= len(node):
                 raise NmtError(
                     f"--set {override}: {'.'.join(parts[:depth])} is a list of {len(node)}, "
-                    f"{part} is not an index of it"
+                    f"{part} is not a valid index"
                 )
             index: Any = int(part)
         elif isinstance(node, dict):
@@ -166,11 +166,11 @@ def _override(tree: dict[str, Any], override: str) -> None:
 
 def _explain(error: ValidationError, origin: str) -> NmtError:
     first = min(error.errors(), key=_unlikely)
-    # A discriminated union puts its tag into the location; it is no key of the file.
+    # A discriminated union puts its tag into the location; the tag is not a key of the file.
     tags = {*_SOURCES, "int", "float", "literal['auto']", "constrained-int", "constrained-float"}
     parts = [str(part) for part in first["loc"]]
     key = ".".join(p for p in parts if p not in tags and not p.startswith("tagged-union"))
-    kind, given = first["type"], first.get("input")
+    kind, value = first["type"], first.get("input")
     if kind == "extra_forbidden":
         known = _known_keys(parts)
         close = difflib.get_close_matches(parts[-1], known, n=1) or find_keys(parts[-1])[:1]
@@ -182,22 +182,22 @@ def _explain(error: ValidationError, origin: str) -> NmtError:
         return NmtError(f"{origin}: {str(first['msg']).removeprefix('Value error, ')}")
     if kind == "union_tag_invalid":
         return NmtError(
-            f"{origin}: {key}: unknown source {_shorten(repr(_get(given, 'source')))}",
-            _close_source(given),
+            f"{origin}: {key}: unknown source {_shorten(repr(_get(value, 'source')))}",
+            _close_source(value),
         )
     if kind == "union_tag_not_found":
         return NmtError(f"{origin}: {key}: key source is missing", f"one of: {', '.join(_SOURCES)}")
     message = str(first["msg"])
     return NmtError(
-        f"{origin}: {key}: {message[0].lower()}{message[1:]}, not {_shorten(repr(given))}"
+        f"{origin}: {key}: {message[0].lower()}{message[1:]}, not {_shorten(repr(value))}"
     )
 
 
 def _unlikely(error: Any) -> int:
     """Return the rank of an error: the first of the lowest rank is reported."""
     if error["type"] == "extra_forbidden":
-        return 0  # a misspelt key is also missing under its right name
-    # A mapping in place of a number or a source is meant to be a source.
+        return 0  # a misspelt required key is also reported as missing
+    # A mapping instead of a number is reported as an invalid source.
     return 2 if error["type"] == "int_type" and isinstance(error["input"], dict) else 1
 
 
@@ -209,8 +209,8 @@ def _get(value: Any, key: str) -> Any:
     return value.get(key) if isinstance(value, dict) else value
 
 
-def _close_source(given: Any) -> str:
-    close = difflib.get_close_matches(str(_get(given, "source")), _SOURCES, n=1)
+def _close_source(value: Any) -> str:
+    close = difflib.get_close_matches(str(_get(value, "source")), _SOURCES, n=1)
     return f"did you mean {close[0]}?" if close else f"one of: {', '.join(_SOURCES)}"
 
 
@@ -239,7 +239,7 @@ def _similar_config(path: Path) -> str:
 
 
 def _known_keys(parts: list[str]) -> list[str]:
-    """The keys allowed beside the unknown one, read off the models themselves."""
+    """Return the keys of the section that contains the unknown key."""
     sections: dict[str, type[BaseModel]] = {
         "data": DataConfig, "model": ModelConfig, "train": TrainConfig, "search": SearchConfig,
         "clean": CleanConfig, **_SOURCES,

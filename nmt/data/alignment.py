@@ -80,9 +80,9 @@ class PackedAlignment:
         row = np.repeat(np.arange(len(pairs)), counts)
         entries = np.arange(len(row)) + np.repeat(begins - np.cumsum(counts) + counts, counts)
         trg, src = np.divmod(self.cells[entries].astype(np.int64), src_lengths[row])
-        found = np.zeros((len(pairs), trg_len, src_lengths.max()), dtype=np.float32)
-        found[row, trg, src] = self.probabilities[entries]
-        return found
+        matrices = np.zeros((len(pairs), trg_len, src_lengths.max()), dtype=np.float32)
+        matrices[row, trg, src] = self.probabilities[entries]
+        return matrices
 
     def entries(self, pair: int) -> tuple[NDArray[np.uint32], NDArray[np.float16]]:
         """Return the cells of a pair and their probabilities."""
@@ -115,7 +115,7 @@ class PackedAlignment:
         Args:
             folder: replaced if it exists.
             key: identifies what the alignments were computed from.
-            parts: written one after the other; only one is held in memory.
+            parts: written one after the other, so that only one is in memory.
 
         Raises:
             NmtError: the disk is full or the folder is not writable.

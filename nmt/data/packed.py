@@ -112,7 +112,7 @@ class PackedSet:
         return Side(ids, ends)
 
     def check(self, name: str, sizes: tuple[int, int, int], vocab: tuple[int, int]) -> None:
-        """Refuse a set that differs from its manifest or has impossible ids.
+        """Check a set against its manifest and vocabularies.
 
         Args:
             name: of the set, for the message.
@@ -123,11 +123,11 @@ class PackedSet:
             NmtError: a size differs, a sentence is empty, or an id is outside the vocabulary.
         """
         hint = "run nmt prepare again"
-        found = (len(self), len(self.src.ids), len(self.trg.ids))
+        counts = (len(self), len(self.src.ids), len(self.trg.ids))
         names = ("sentence pairs", "source ids", "target ids")
-        for what, count, expected in zip(names, found, sizes, strict=True):
+        for noun, count, expected in zip(names, counts, sizes, strict=True):
             if count != expected:
-                raise NmtError(f"{name}: damaged: {count} {what}, not {expected}", hint)
+                raise NmtError(f"{name}: damaged: {count} {noun}, not {expected}", hint)
         for label, side, size in zip(SIDES, (self.src, self.trg), vocab, strict=True):
             if (empty := side.lengths <= 0).any():
                 sentence = int(empty.argmax())

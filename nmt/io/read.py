@@ -1,4 +1,4 @@
-"""Reading text: decompression, lines, encodings."""
+"""Read text files: decompression, lines, encodings."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ BOM = b"\xef\xbb\xbf"
 
 
 def open_zstd(file: Any, mode: Any = "rb") -> Any:
-    """Open a ``.zst`` by its name or its file.
+    """Open a ``.zst`` file by its path or as a file object.
 
     Raises:
-        NmtError: the package for it is missing.
+        NmtError: the package backports.zstd is missing.
     """
     try:
         if sys.version_info >= (3, 14):
@@ -48,7 +48,7 @@ COMPRESSED = tuple(_OPENERS)
 
 
 class Meter:
-    """Progress through several files, in bytes on disk.
+    """Progress of reading several files, in bytes on disk.
 
     Args:
         total: bytes of all files that will be read.
@@ -60,12 +60,12 @@ class Meter:
         self._done = 0
 
     def watch(self, file: IO[bytes]) -> None:
-        """Count what is read of `file`, an uncompressed view of the disk."""
+        """Include the position of `file`, opened without decompression."""
         self._open.append(file)
 
     @property
     def fraction(self) -> float:
-        """0 to 1; 0 if unknown, as for standard input."""
+        """Fraction of the bytes that has been read, 0 to 1; 0 if the total is unknown (stdin)."""
         for file in [file for file in self._open if file.closed]:
             self._done += Path(file.name).stat().st_size
             self._open.remove(file)
@@ -78,7 +78,7 @@ def open_bytes(path: Path, meter: Meter | None = None) -> Iterator[IO[bytes]]:
     """Open `path` for reading; ``.gz .bz2 .xz .zst`` are decompressed, ``-`` is stdin.
 
     Raises:
-        NmtError: the file is missing, a directory, or may not be read.
+        NmtError: the file is missing, is a directory, or cannot be read.
     """
     if str(path) == "-":
         if sys.stdin is None:
@@ -97,7 +97,7 @@ def open_bytes(path: Path, meter: Meter | None = None) -> Iterator[IO[bytes]]:
         except FileNotFoundError:
             raise NmtError(f"{path}: no such file", _similar_file(path)) from None
         except IsADirectoryError:
-            raise NmtError(f"{path}: is a directory, a file is needed") from None
+            raise NmtError(f"{path}: is a directory, not a file") from None
         except OSError as error:
             raise NmtError(f"{path}: {error.strerror or error}") from error
         yield file
@@ -140,7 +140,7 @@ def check_readable(path: Path) -> None:
 def _similar_file(path: Path) -> str:
     import difflib
 
-    with contextlib.suppress(OSError):  # a folder that may not be looked into
+    with contextlib.suppress(OSError):  # the folder cannot be listed
         names = sorted(child.name for child in path.parent.iterdir())
         close = difflib.get_close_matches(path.name, names, n=1)
         if close:
@@ -158,18 +158,19 @@ def read_lines(
 ) -> Generator[str, None, None]:
     r"""Yield the lines of a file without their final ``\n``.
 
-    A byte-order mark at the start is removed, and so is ``\r`` before a line end (files
-    from Windows); a missing final newline makes no extra line.
+    A byte-order mark at the start is removed, and so is ``\r`` before a line end (files from
+    Windows). The last line may lack a newline.
 
     Args:
         path: the file, or ``-``.
-        encoding: of a corpus source, whose key it is; None is UTF-8 for all else.
-        meter: told how far the file has been read.
-        errors: ``replace`` puts U+FFFD in the place of what is not in the encoding.
+        encoding: of a corpus source, as configured; None means UTF-8.
+        meter: counts the bytes read.
+        errors: ``replace`` decodes invalid bytes as U+FFFD.
         markup: also read SGML and XML files; see `nmt.io.sgm`.
 
     Raises:
-        NmtError: missing file, wrong encoding (with the line), damaged compression.
+        NmtError: the file is missing, a line is not in the encoding, or the compressed data is
+            damaged.
     """
     number = 0
     with open_bytes(path, meter) as file:
@@ -201,7 +202,7 @@ def damaged(path: object, number: int, error: Exception) -> NmtError:
     """Return the error for compressed data that is damaged after line `number`."""
     return NmtError(
         f"{where(path, number or None)}: compressed data is damaged or cut off ({error})",
-        "make or fetch the file again; nothing was written",
+        "create or download the file again; nothing was written",
     )
 
 
@@ -246,14 +247,14 @@ def decode_line(
 
     Args:
         raw: the line.
-        path: for the message.
-        number: of the line, for the message.
+        path: path, for the message.
+        number: line number, for the message.
         encoding: as in `read_lines`.
         errors: likewise.
 
     Raises:
-        NmtError: the line is longer than `MAX_LINE`; the bytes are not in the encoding; with
-            file, line and the likely encoding.
+        NmtError: the line is longer than `MAX_LINE` or is not in the encoding. The message
+            contains the file, the line and the likely encoding.
     """
     if len(raw) > MAX_LINE:
         raise NmtError(f"{where(path, number)}: line longer than {MAX_LINE >> 20} MB, not text")
@@ -262,9 +263,9 @@ def decode_line(
     try:
         return raw.decode(codec, errors)
     except UnicodeDecodeError as error:
-        looks_like = _guess_encoding(raw, codec)
-        reads = f"; it reads as {looks_like[0]}: {looks_like[1]}" if looks_like else ""
-        name = looks_like[0] if looks_like else "GB18030"
+        guess = _guess_encoding(raw, codec)
+        reads = f"; it reads as {guess[0]}: {guess[1]}" if guess else ""
+        name = guess[0] if guess else "GB18030"
         convert = f"iconv -f {name} -t UTF-8 IN > OUT"
         raise NmtError(
             f"{where(path, number)}: not valid {codec.upper()} (byte {error.start + 1} of the "

@@ -150,7 +150,7 @@ def _stdout_errors() -> Iterator[None]:
         if isinstance(error, BrokenPipeError):
             raise
         raise NmtError(
-            f"standard output: cannot be written ({error.strerror}); what came before is there",
+            f"standard output: cannot be written ({error.strerror}); earlier lines were written",
             "--output FILE writes all lines or none",
         ) from error
 
@@ -193,7 +193,7 @@ def check_output_file(path: Path | None) -> None:
         return
     with contextlib.suppress(OSError):  # reported when the file is written
         if path.is_dir():
-            raise NmtError(f"{path}: is a directory, a file is to be written", f"{path / 'NAME'}")
+            raise NmtError(f"{path}: is a directory, not a file", f"{path / 'NAME'}")
         folder = Path(os.path.realpath(path)).parent
         if not folder.exists():
             raise NmtError(f"{path}: the folder {folder} does not exist", f"mkdir -p {folder}")
@@ -234,10 +234,10 @@ def refuse_overwriting(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
         NmtError: with the first such output.
     """
     for path in outputs:
-        if any(is_same_file(path, other) for other in inputs):
-            raise NmtError(f"{path}: output would overwrite an input", "choose another name")
+        if any(is_same_file(path, source) for source in inputs):
+            raise NmtError(f"{path}: output would overwrite an input", "choose another path")
     if len(set(map(os.path.realpath, outputs))) < len(outputs):
-        raise NmtError("two outputs have the same name", "give each its own name")
+        raise NmtError("two outputs have the same path", "choose different paths")
 
 
 @contextlib.contextmanager

@@ -29,11 +29,11 @@ class Drops:
         shown = Pair(_shorten(pair.src), _shorten(pair.trg))
         self._offer(reason, {text_key(f"{shown.src}\t{shown.trg}"): shown})
 
-    def add(self, other: Drops) -> None:
+    def add(self, drops: Drops) -> None:
         """Add the drops of another chunk."""
-        for reason, pairs in other._examples.items():
+        for reason, pairs in drops._examples.items():
             self._offer(reason, pairs)
-        self.counts.update(other.counts)
+        self.counts.update(drops.counts)
 
     def _offer(self, reason: str, pairs: dict[int, Pair]) -> None:
         merged = self._examples.get(reason, {}) | pairs

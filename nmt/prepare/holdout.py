@@ -1,4 +1,4 @@
-"""Draw dev and test in whole groups of pairs that share a sentence, and apply caps.
+"""Hold out dev and test in whole groups of pairs that share a sentence, and apply caps.
 
 Two pairs belong to the same group if they share a source or a target sentence, directly or
 through other pairs. A group is held out as a whole, so no sentence occurs in both training
@@ -24,8 +24,8 @@ Labels = NDArray[Any]  # int32 while that is enough
 def find_groups(src: Keys, trg: Keys, wanted: Flags) -> Labels:
     """Label the connected components of pairs linked by a shared source or target.
 
-    Label propagation: every pair takes the smallest label of the pairs with its source,
-    then of those with its target, until nothing changes.
+    Label propagation: every pair is assigned the smallest label of the pairs with its source,
+    then of those with its target, until no label changes.
 
     Returns:
         For each wanted pair the position of the first pair of its group, -1 for the
@@ -70,9 +70,9 @@ def hold_out(
 ) -> SplitIds:
     """Assign each pair to TRAIN, DEV or TEST, whole groups at a time.
 
-    Each set takes the groups with the smallest hashes while they fit. The hash depends on the
-    text of the group and the seed only, so text that is added to the corpus moves a group out
-    of a set only if a new group with a smaller hash takes its place.
+    Groups are assigned to each set in the order of their hashes until the set is full.
+    The hash depends on the text of the group and the seed only. Adding text to the corpus
+    therefore removes a group from a set only if a new group with a smaller hash replaces it.
 
     Args:
         labels: group of each pair, as `find_groups` returns them.
@@ -116,7 +116,7 @@ def hold_out(
             raise NmtError(
                 f"{int((labels >= 0).sum())} pairs after cleaning: too few to hold out "
                 f"{sum(wanted.values())} in groups that share no sentence with the rest",
-                "lower data.dev and data.test, or set them to files of their own",
+                "lower data.dev and data.test, or set them to separate files",
             )
     split_ids = np.full(len(labels), DROPPED, dtype=np.uint8)
     split_ids[labels >= 0] = split_of_group[group_of]

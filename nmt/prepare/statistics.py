@@ -40,13 +40,13 @@ class Statistics:
     pieces: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     bytes: dict[str, Counter[str]] = field(default_factory=dict)
 
-    def add(self, other: Statistics) -> None:
+    def add(self, statistics: Statistics) -> None:
         """Add the counts of another chunk."""
-        self.counts.update(other.counts)
-        for totals, parts in ((self.lengths, other.lengths), (self.pieces, other.pieces)):
+        self.counts.update(statistics.counts)
+        for totals, parts in ((self.lengths, statistics.lengths), (self.pieces, statistics.pieces)):
             for name, values in parts.items():
                 totals[name] = totals[name] + values if name in totals else values
-        for side, characters in other.bytes.items():
+        for side, characters in statistics.bytes.items():
             total = self.bytes.setdefault(side, Counter())
             for character, count in characters.items():
                 if character in total or len(total) < _MAX_CHARACTERS:

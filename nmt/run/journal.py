@@ -1,14 +1,14 @@
-"""The journal: ``train.jsonl``, one record a line, so that a run can be explained later.
+"""The journal of a run: ``train.jsonl``, one JSON record per line.
 
-Every record has a ``kind`` and the ``update`` it belongs to:
+Every record has a ``kind`` and an ``update``:
 
-- ``start``: environment, once each time training begins or goes on;
-- ``forecast``: memory, time and disk, before the first update;
-- ``log``: loss in nats per target token (without smoothing), gradient norm before
-  clipping, learning rate, target tokens a second, share of padding;
-- ``validation``: dev BLEU and chrF with sacreBLEU's signature, and the same few dev
-  sentences with their translations each time;
-- ``event``: what went wrong and was dealt with, in words.
+- ``start``: the environment, each time training starts or resumes;
+- ``forecast``: memory, time and disk space, before the first update;
+- ``log``: loss in nats per target token (without label smoothing), gradient norm before clipping,
+  learning rate, target tokens per second, fraction of padding;
+- ``validation``: dev BLEU and chrF with sacreBLEU's signature, and the translations of a fixed
+  sample of dev sentences;
+- ``event``: a problem and how it was handled, as text.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ JOURNAL = "train.jsonl"
 
 
 class Journal:
-    """Appends records to a run's journal, and to TensorBoard's if asked.
+    """Writer of a run's journal, optionally also for TensorBoard.
 
-    A record that can't be written is lost with a warning: training is worth more.
+    A record that cannot be written is dropped with a warning, and training continues.
 
     Args:
         folder: the run directory.
-        update: training goes on from here; records of later updates, left behind by a
-            kill after the last checkpoint, are removed since they will come again.
-        tensorboard: also write numbers for TensorBoard into ``tensorboard/``.
+        update: the update that training resumes from. Records of later updates, from a process
+            killed after the last checkpoint, are removed; training will write them again.
+        tensorboard: also write numeric values for TensorBoard into ``tensorboard/``.
 
     Raises:
-        NmtError: TensorBoard is asked for and not installed.
+        NmtError: `tensorboard` is set and the package is not installed.
     """
 
     def __init__(self, folder: Path, update: int, *, tensorboard: bool = False) -> None:
@@ -70,10 +70,10 @@ class Journal:
                         self._board.add_scalar(f"{kind}/{key}", value, update)
                 self._board.flush()
         except (NmtError, OSError) as error:
-            logger.warning(f"a record of the journal is lost: {error}")
+            logger.warning(f"journal record dropped: {error}")
 
     def _append(self, line: bytes) -> None:
-        """Write a line, or none of it: what a full disk leaves of one is taken back."""
+        """Append a whole line; truncate what a full disk has left of it."""
         with self.path.open("ab", buffering=0) as file:
             end = file.tell()
             try:
@@ -96,7 +96,7 @@ def _board(folder: Path, update: int) -> Any:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """What a repetition would need to know of this machine and program."""
+    """Return the versions and hardware needed to reproduce a run."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
     return {
         "program": __version__,
@@ -111,13 +111,13 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def _git_commit() -> str | None:
-    """Commit of the program if it runs from a clone, with ``+`` if files were changed."""
-    here = Path(__file__).resolve().parents[2]
-    if not (here / ".git").exists():
+    """Return the git commit if run from a clone, with ``+`` if tracked files are modified."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
         return None
     try:
-        commit = _git(here, "rev-parse", "--short=12", "HEAD")
-        return commit + ("+" if _git(here, "status", "--porcelain", "-uno") else "")
+        commit = _git(root, "rev-parse", "--short=12", "HEAD")
+        return commit + ("+" if _git(root, "status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -134,16 +134,16 @@ def _line(record: dict[str, Any]) -> bytes:
 
 @dataclass
 class Window:
-    """What happened since the last log record, in sums over updates.
+    """Sums over the updates since the last log record.
 
     Attributes:
-        updates: how many.
-        loss: without smoothing, over this worker's tokens.
-        tokens: this worker's target tokens, EOS counted.
-        cells: that they took with their padding.
-        seconds: validations and saves not counted.
-        norm: of the last gradient.
-        rate: the last learning rate.
+        updates: number of updates.
+        loss: without label smoothing, summed over this worker's target tokens.
+        tokens: this worker's target tokens, including EOS.
+        cells: the same with padding.
+        seconds: time without validations and saves.
+        norm: last gradient norm.
+        rate: last learning rate.
     """
 
     updates: int = 0
@@ -157,7 +157,7 @@ class Window:
     def add(
         self, loss: float, tokens: int, norm: float, cells: int, rate: float, seconds: float
     ) -> None:
-        """Count one update: this worker's loss, tokens and cells; norm and rate of all."""
+        """Add one update: loss, tokens and cells of this worker, norm and rate of all workers."""
         self.updates += 1
         self.loss += loss
         self.tokens += tokens
@@ -166,7 +166,7 @@ class Window:
         self.seconds += seconds
 
     def values(self, workers: Workers) -> dict[str, Any]:
-        """Of all workers together: loss in nats and speed in target tokens a second."""
+        """Return the values of a log record, over all workers."""
         loss, tokens, cells = workers.total([self.loss, self.tokens, self.cells])
         return {
             "loss": round(loss / max(tokens, 1), 4),
@@ -178,7 +178,7 @@ class Window:
 
 
 def read_journal(folder: Path) -> list[dict[str, Any]]:
-    """All whole records of a run's journal; a last line cut off by a kill is left out."""
+    """Return all records of a run's journal. Truncated lines are skipped."""
     records = []
     try:
         text = (folder / JOURNAL).read_bytes()
@@ -187,7 +187,7 @@ def read_journal(folder: Path) -> list[dict[str, Any]]:
     for line in text.split(b"\n"):
         try:
             record = json.loads(line)
-        except ValueError:  # no JSON, or cut inside a character
+        except ValueError:  # truncated, perhaps inside a character
             continue
         if isinstance(record, dict):
             records.append(record)

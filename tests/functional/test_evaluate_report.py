@@ -26,7 +26,7 @@ def test_report_may_not_overwrite_an_input(run: Run, tmp_path: Path, option: str
     assert ref.read_text().splitlines() == REFERENCES
     both = ("--markdown", tmp_path / "x", "--junit", tmp_path / "x")
     answer = run("evaluate", tmp_path / "hyp", "--ref", ref, *both)
-    assert answer.err.startswith("error: two outputs have the same name")
+    assert answer.err.startswith("error: two outputs have the same path")
 
 
 def test_written_hypotheses_can_be_scored_again(run: Run, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_missing_corpus_names_a_similar_one(corpus: Run) -> None:
 def test_corpus_that_is_a_folder(corpus: Run) -> None:
     Path("folder").mkdir()
     result = corpus("prepare", "--config", "c.yaml", "--set", "data.sources.0.path=folder")
-    assert_refused(result, "folder: is a directory, a file is needed")
+    assert_refused(result, "folder: is a directory, not a file")
 
 
 def test_missing_configuration(run: Run) -> None:
@@ -197,7 +197,7 @@ def test_fewer_pairs_than_are_to_be_held_out(run: Run) -> None:
         run("prepare", "--config", "c.yaml"),
         "25 pairs after cleaning: too few to hold out 30 in groups that share no sentence "
         "with the rest",
-        "lower data.dev and data.test, or set them to files of their own",
+        "lower data.dev and data.test, or set them to separate files",
     )
 
 

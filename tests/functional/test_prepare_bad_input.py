@@ -131,7 +131,7 @@ def test_a_corpus_that_is_all_duplicates(prepared: Run) -> None:
         prepared("prepare", "--config", "c.yaml"),
         "1 pairs after cleaning: too few to hold out 30 in groups that share no sentence "
         "with the rest",
-        "lower data.dev and data.test, or set them to files of their own",
+        "lower data.dev and data.test, or set them to separate files",
     )
     assert snapshot() == before
 

@@ -114,7 +114,7 @@ def test_auto_says_which_device_it_chose(tmp_path: Path) -> None:
 def test_cuda_without_a_gpu_is_refused(trained: tuple[Path, Result]) -> None:
     fails(
         nmt("train", "--config", trained[0], "--device", "cuda"),
-        f"error: --device cuda: PyTorch {torch.__version__} sees no GPU",
+        f"error: --device cuda: PyTorch {torch.__version__} finds no GPU",
         "hint: use --device cpu, or install a PyTorch build for your GPU",
     )
 

@@ -234,7 +234,7 @@ def test_output_that_is_a_directory_is_refused(toy_run: Path, tmp_path: Path, op
     folder.mkdir()
     result = in_process("translate", "--model", toy_run, option, folder, "我爱中国。")
     assert (result.code, result.out) == (2, "")
-    assert result.err.startswith(f"error: {folder}: is a directory, a file is to be written")
+    assert result.err.startswith(f"error: {folder}: is a directory, not a file")
 
 
 def test_missing_input_is_refused_and_the_old_output_stays(toy_run: Path, tmp_path: Path) -> None:
@@ -332,7 +332,7 @@ def test_two_outputs_with_one_name_are_refused(toy_run: Path, tmp_path: Path) ->
     words = ("--attention", tmp_path / "x.html", "--output", tmp_path / "." / "x.html")
     result = in_process("translate", "--model", toy_run, *words, "我爱中国。")
     assert result.code == 2
-    assert result.err.startswith("error: two outputs have the same name")
+    assert result.err.startswith("error: two outputs have the same path")
 
 
 def test_output_through_links_and_pipes_keeps_them(toy_run: Path, tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_a_dash_is_standard_input_and_keys_can_be_merged(tmp_path: Path) -> None
     [
         ("train.epochs", "--set train.epochs: not of the form section.key=value"),
         ("data.sources.7.path=x", "--set data.sources.7.path=x: data.sources is a list of 1, "
-         "7 is not an index of it"),
+         "7 is not a valid index"),
         ("run.x=1", "--set run.x=1: run has no keys under it"),
     ],
 )  # fmt: skip

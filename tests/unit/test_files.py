@@ -34,7 +34,7 @@ def test_replacing_keeps_the_old_bytes_on_an_error(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
 
 
-def test_replacing_keeps_who_may_read_it(tmp_path: Path) -> None:
+def test_replacing_keeps_permissions(tmp_path: Path) -> None:
     path = tmp_path / ("长" * 82 + ".txt")  # 250 bytes; a name may have 255
     write_whole(path, b"new")
     path.chmod(0o600)
@@ -45,28 +45,28 @@ def test_replacing_keeps_who_may_read_it(tmp_path: Path) -> None:
 
 def test_replacing_a_folder_is_all_or_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "out"
-    for text in ("one", "two"):
+    for text in ("first", "second"):
         with replacing_folder(folder) as scratch:
             (scratch / "f").write_text(text, encoding="utf-8")
     with pytest.raises(ZeroDivisionError), replacing_folder(folder) as scratch:
-        (scratch / "f").write_text("three" * (1 // 0), encoding="utf-8")
-    assert (folder / "f").read_text(encoding="utf-8") == "two"
+        (scratch / "f").write_text("third" * (1 // 0), encoding="utf-8")
+    assert (folder / "f").read_text(encoding="utf-8") == "second"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
 def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(tmp_path: Path) -> None:
     names = [".out.0000000a.part", ".out.0000000b.part", ".out.0000000c.part", ".out.original"]
-    killed, locked, recent, other = (tmp_path / name for name in names)
-    for folder in (killed, locked, recent, other):
+    killed, locked, recent, unrelated = (tmp_path / name for name in names)
+    for folder in (killed, locked, recent, unrelated):
         folder.mkdir()
         (folder / "f").write_bytes(b"x")
-    for folder in (killed, locked, other):
+    for folder in (killed, locked, unrelated):
         os.utime(folder, (0, 0))
     lock = lock_path(locked)
     assert lock is not None
     with replacing_folder(tmp_path / "out") as scratch:
         assert lock_path(scratch) is None
-        assert set(tmp_path.iterdir()) == {locked, recent, other, scratch}
+        assert set(tmp_path.iterdir()) == {locked, recent, unrelated, scratch}
     os.close(lock)
 
 
@@ -78,7 +78,7 @@ def test_remove_leftovers_of_files_and_folders(tmp_path: Path) -> None:
         path.write_bytes(b"x")
     with replacing(tmp_path / "out.txt"):
         remove_leftovers(tmp_path)
-        assert len(list(tmp_path.iterdir())) == len(kept) + 1  # the one being written
+        assert len(list(tmp_path.iterdir())) == len(kept) + 1  # the temporary being written
     assert set(tmp_path.iterdir()) == {*kept, tmp_path / "out.txt"}
 
 
@@ -172,7 +172,7 @@ def test_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_file_system_that_syncs_no_folders(
+def test_file_systems_that_cannot_sync_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced = []

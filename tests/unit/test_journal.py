@@ -1,3 +1,7 @@
+"""The journal of a run: records, truncated lines, full disks."""
+
+from __future__ import annotations
+
 import json
 import resource
 from pathlib import Path
@@ -8,7 +12,7 @@ import torch
 from nmt.run.journal import JOURNAL, Journal, environment, read_journal
 
 
-def test_records_come_back_in_order(tmp_path: Path) -> None:
+def test_records_are_read_in_order(tmp_path: Path) -> None:
     journal = Journal(tmp_path, 0)
     journal.write("start", update=0)
     journal.write("log", update=50, loss=2.5, text="我")
@@ -26,7 +30,7 @@ def test_each_record_is_one_line_of_readable_text(tmp_path: Path) -> None:
     assert "一" in lines[0]
 
 
-def test_going_on_removes_what_will_come_again(tmp_path: Path) -> None:
+def test_resuming_removes_records_of_later_updates(tmp_path: Path) -> None:
     before = Journal(tmp_path, 0)
     for update in (0, 50, 100, 150):
         before.write("log", update=update)
@@ -34,7 +38,7 @@ def test_going_on_removes_what_will_come_again(tmp_path: Path) -> None:
     assert [r["update"] for r in read_journal(tmp_path)] == [0, 50, 100, 100]
 
 
-def test_a_line_cut_off_by_a_kill_is_left_out_and_removed(tmp_path: Path) -> None:
+def test_a_truncated_line_is_skipped_and_removed(tmp_path: Path) -> None:
     Journal(tmp_path, 0).write("log", update=50)
     with (tmp_path / JOURNAL).open("a", encoding="utf-8") as file:
         file.write('{"kind": "log", "upd')
@@ -45,7 +49,7 @@ def test_a_line_cut_off_by_a_kill_is_left_out_and_removed(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("cut", range(2, 60, 7))
-def test_a_line_cut_inside_a_character_is_left_out(tmp_path: Path, cut: int) -> None:
+def test_a_line_truncated_inside_a_character_is_skipped(tmp_path: Path, cut: int) -> None:
     journal = Journal(tmp_path, 0)
     journal.write("log", update=50)
     journal.write("validation", update=60, text="我爱中国我爱中国")
@@ -66,18 +70,18 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path, capsys: pytest.CaptureFi
         journal.write("validation", update=60, text="我爱中国" * 10)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert "a record of the journal is lost" in capsys.readouterr().err
+    assert "journal record dropped" in capsys.readouterr().err
     assert (tmp_path / JOURNAL).stat().st_size == size
     journal.write("log", update=100)
     assert [r["update"] for r in read_journal(tmp_path)] == [50, 100]
 
 
-def test_no_journal_is_an_empty_one(tmp_path: Path) -> None:
+def test_a_missing_journal_has_no_records(tmp_path: Path) -> None:
     assert read_journal(tmp_path) == []
 
 
-def test_environment_says_what_a_repetition_needs() -> None:
-    found = environment(torch.device("cpu"))
-    assert found["torch"] == torch.__version__
-    assert found["device"] == "cpu"
-    assert {"program", "git", "python", "device_name", "threads"} <= set(found)
+def test_the_environment_has_versions_and_hardware() -> None:
+    record = environment(torch.device("cpu"))
+    assert record["torch"] == torch.__version__
+    assert record["device"] == "cpu"
+    assert {"program", "git", "python", "device_name", "threads"} <= set(record)

@@ -1,3 +1,5 @@
+"""Device, precision, signals, CPU cores, garbage collection at start."""
+
 from __future__ import annotations
 
 import gc
@@ -15,16 +17,16 @@ from nmt.errors import NmtError
 from nmt.signals import stopping_on_signals
 
 
-def test_cpu_is_cpu() -> None:
+def test_the_cpu_can_be_chosen() -> None:
     assert choose_device("cpu").type == "cpu"
 
 
-def test_auto_says_what_it_chose(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_automatic_device_is_logged(capsys: pytest.CaptureFixture[str]) -> None:
     chosen = choose_device("auto")
     assert capsys.readouterr().err.startswith(f"device: {chosen.type} (")
 
 
-def test_precision_is_the_one_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_precision_can_be_chosen(capsys: pytest.CaptureFixture[str]) -> None:
     cpu = torch.device("cpu")
     assert choose_precision("float32", cpu) == torch.float32
     assert choose_precision("bfloat16", cpu) == torch.bfloat16
@@ -32,7 +34,7 @@ def test_precision_is_the_one_named(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_auto_precision_follows_the_processor_and_says_so(
+def test_the_automatic_precision_depends_on_the_hardware_and_is_logged(
     fast: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
@@ -40,15 +42,15 @@ def test_auto_precision_follows_the_processor_and_says_so(
     chosen = choose_precision("auto", torch.device("cpu"))
     assert chosen == (torch.bfloat16 if fast else torch.float32)
     assert capsys.readouterr().err == (
-        "precision: bfloat16 products (this processor has instructions for them)\n"
+        "precision: bfloat16 matmuls (hardware support detected)\n"
         if fast
-        else "precision: float32 (this processor has no instructions for bfloat16)\n"
+        else "precision: float32 (no hardware support for bfloat16)\n"
     )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_cuda_without_a_gpu_is_an_error() -> None:
-    with pytest.raises(NmtError, match=r"--device cuda: PyTorch .* sees no GPU") as caught:
+    with pytest.raises(NmtError, match=r"--device cuda: PyTorch .* finds no GPU") as caught:
         choose_device("cuda")
     assert caught.value.hint == "use --device cpu, or install a PyTorch build for your GPU"
 
@@ -58,17 +60,17 @@ def test_a_gpu_that_this_pytorch_has_no_kernels_for_is_not_used(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(device, "_why_not_cuda", lambda name: f"no kernel image for {name}")
+    monkeypatch.setattr(device, "_cuda_error", lambda name: f"no kernel image for {name}")
     assert choose_device("auto").type == "cpu"
     assert "warning: the GPU is not used: no kernel image for cuda\n" in capsys.readouterr().err
-    with pytest.raises(NmtError, match="can't use it: no kernel image for cuda:0"):
+    with pytest.raises(NmtError, match="cannot use it: no kernel image for cuda:0"):
         choose_device("cuda:0")
 
 
 @pytest.mark.parametrize(
     ("quota", "expected"), [("150000 100000", 1), ("max 100000", 64), ("800000 100000", 8)]
 )
-def test_a_container_has_the_cores_of_its_quota(
+def test_allowed_cores_respect_the_cgroup_quota(
     quota: str, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
@@ -76,13 +78,13 @@ def test_a_container_has_the_cores_of_its_quota(
     assert device.allowed_cores() == expected
 
 
-def test_an_unknown_device_is_named() -> None:
+def test_an_unknown_device_is_refused() -> None:
     with pytest.raises(NmtError, match="--device gpu: unknown device"):
         choose_device("gpu")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_asks_to_stop_and_a_second_one_insists(number: int) -> None:
+def test_the_first_signal_requests_a_stop_and_the_second_interrupts(number: int) -> None:
     before = signal.getsignal(number)
     with stopping_on_signals() as stop:
         assert not stop
@@ -93,12 +95,14 @@ def test_a_signal_asks_to_stop_and_a_second_one_insists(number: int) -> None:
     assert signal.getsignal(number) is before
 
 
-def test_while_torch_is_imported_no_garbage_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_garbage_collection_is_disabled_while_torch_is_imported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delitem(sys.modules, "torch")
     try:
         with starting():
             assert not gc.isenabled()
-            with starting():  # within, it changes nothing
+            with starting():  # nested: no effect
                 pass
             assert not gc.isenabled()
         assert gc.isenabled()
@@ -107,14 +111,14 @@ def test_while_torch_is_imported_no_garbage_is_looked_for(monkeypatch: pytest.Mo
         gc.unfreeze()
 
 
-def test_with_torch_there_garbage_is_collected_as_ever() -> None:
+def test_garbage_collection_stays_enabled_if_torch_is_imported() -> None:
     with starting():
         assert gc.isenabled()
     assert gc.get_freeze_count() == 0
 
 
-def test_workers_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_of_a_machine_divide_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "allowed_cores", lambda: 8)
-    for there, cores in (("1", 8), ("3", 2), ("16", 1)):
-        monkeypatch.setenv("LOCAL_WORLD_SIZE", there)
+    for workers, cores in (("1", 8), ("3", 2), ("16", 1)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", workers)
         assert device.cores_of_a_worker() == cores
