@@ -7,7 +7,7 @@ import gzip
 import io
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 
@@ -119,6 +119,12 @@ def test_every_format_makes_the_same_corpus(
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "own-corpus.md"
 
 
+def write_sgm(path: Path, kind: str, lines: Sequence[str]) -> None:
+    """Write a WMT file of one document."""
+    body = "".join(f'<seg id="{n}">{escape(line)}</seg>\n' for n, line in enumerate(lines, 1))
+    path.write_text(f'<{kind} setid="a"><doc docid="a">\n{body}</doc></{kind}>\n', encoding="utf-8")
+
+
 def test_the_documented_config_reads_every_format(run: Run) -> None:
     pytest.importorskip("translate.storage.po")
     block = PAGE.read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0]
@@ -129,6 +135,8 @@ def test_the_documented_config_reads_every_format(run: Run) -> None:
         for place, side in enumerate(("zh", "en")):
             lines = "".join(f"{pair[place]}\n" for pair in pairs)
             Path(f"{stem}.{side}").write_text(lines, encoding="utf-8")
+    for side, lines in zip(("zh", "en"), zip(*pairs, strict=True), strict=True):
+        write_sgm(Path(f"dev.{side}.sgm"), "srcset" if side == "zh" else "refset", lines)
     rows = [json.dumps({"text": {"zh": zh, "en": en}}) + "\n" for zh, en in pairs]
     files = {
         "mine.tsv.gz": gzip.compress(table),
@@ -146,8 +154,10 @@ def test_the_documented_config_reads_every_format(run: Run) -> None:
     result = run("prepare", "--config", "mine.yaml")
     assert result.code == 0, result.err
     made = json.loads(Path("data/mine/manifest.json").read_text(encoding="utf-8"))
-    assert made["read"] == dict.fromkeys([*files, "mine.zh + mine.en"], 288)
-    assert made["dropped"] == {"duplicate pair": 6 * 288}
+    assert made["read"] == dict.fromkeys(
+        [*files, "mine.zh + mine.en", "dev.zh.sgm + dev.en.sgm"], 288
+    )
+    assert made["dropped"] == {"duplicate pair": 7 * 288}
 
 
 @pytest.mark.parametrize("encoding", ["UTF-16", "GB2312", "gbk", "GB18030", "Big5"])
@@ -464,9 +474,7 @@ def test_sgm_source_gives_the_same_corpus_as_its_text(run: Run) -> None:
         ("zh", "en"), ("srcset", "refset"), zip(*pairs, strict=True), strict=True
     ):
         Path(f"a.{side}").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        body = "".join(f'<seg id="{n}">{escape(x)}</seg>\n' for n, x in enumerate(lines, 1))
-        text = f'<{kind} setid="a"><doc docid="a">\n{body}</doc></{kind}>\n'
-        Path(f"a.{side}.sgm").write_text(text, encoding="utf-8")
+        write_sgm(Path(f"a.{side}.sgm"), kind, lines)
     corpora = []
     for source, suffix in (("parallel", ""), ("sgm", ".sgm")):
         write_config(f"{{source: {source}, src: a.zh{suffix}, trg: a.en{suffix}}}")
