@@ -1,8 +1,9 @@
 """Translate the lines of concurrent requests together, in one worker thread.
 
 A batch takes lines from all waiting jobs in turn, so a short job does not wait for the end of a
-long one. The search is independent of the batch: each line has the translation that
-``nmt translate`` gives it.
+long one. A long line is translated in several searches; short lines are translated between them.
+The search is independent of the batch: each line has the translation that ``nmt translate``
+gives it.
 """
 
 from __future__ import annotations
@@ -27,11 +28,19 @@ Value = TypeVar("Value")
 
 MAX_LINES = 64  # of a batch
 _MAX_CHARACTERS = 4096  # of a batch, unless one line is longer
-_WAIT = 0.005  # seconds that a batch waits for the requests of concurrent clients
+_SHORT = 512  # characters of a line that is translated between the searches of longer ones
+_WAIT = 0.005  # seconds that a batch waits for further requests of concurrent clients
+_MAX_WAIT = 0.03  # if requests continue to arrive
 
 
 class Engine(Protocol):
-    """The part of `Translator` that a batcher calls."""
+    """The part of `Translator` that a batcher calls.
+
+    Attributes:
+        after_batch: called after each search of several in one call of `translate`.
+    """
+
+    after_batch: Callable[[], None] | None
 
     def translate(self, lines: list[str], batch_size: int, n_best: int) -> list[Translation]:
         """Return one translation per line, in order."""
@@ -115,11 +124,14 @@ class Batcher:
         self._characters = 0
         self._stopped = False
         self._concurrency = 1  # jobs in the last batch
+        self._is_interleaved = False
+        self._current: list[Job[Any]] = []  # jobs of the batch in progress
         self._thread = threading.Thread(target=self._work, name="translate", daemon=True)
         metrics.queue = self.waiting_lines
 
     def start(self) -> None:
         """Start the worker thread."""
+        self._engine.after_batch = self._interleave
         self._thread.start()
 
     def stop(self, wait: float = 0.0) -> None:
@@ -192,39 +204,61 @@ class Batcher:
                     self._changed.wait()
                 if self._stopped:
                     return
-                self._collect()
+            self._collect()
+            with self._changed:
                 batch = self._next_batch()
             if batch:
                 self._concurrency = len(batch)
+                self._current = [job for job, _ in batch]
                 self._translate(batch)
+                self._current = []
+
+    def _interleave(self) -> None:
+        """Translate a batch of short lines between the searches of the batch in progress."""
+        if self._is_interleaved:
+            return
+        with self._changed:
+            batch = self._next_batch(max_characters=_SHORT)
+        if batch:
+            self._is_interleaved = True
+            self._translate(batch)
+            self._is_interleaved = False
 
     def _collect(self) -> None:
-        """Wait a few milliseconds for as many jobs as the last batch had.
+        """Wait for as many jobs as the last batch had, while further jobs arrive.
 
         A single client never waits.
         """
-        deadline = time.monotonic() + _WAIT
-        while self._concurrency > 1 and len(self._jobs) < self._concurrency and not self._stopped:
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                return
-            self._changed.wait(remaining)
+        deadline = time.monotonic() + _MAX_WAIT
+        count = 0
+        while count < len(self._jobs) < self._concurrency and time.monotonic() < deadline:
+            count = len(self._jobs)
+            time.sleep(_WAIT)
 
-    def _next_batch(self) -> Batch:
-        """Take lines from the waiting jobs in turn, each with an equal share."""
+    def _next_batch(self, max_characters: int | None = None) -> Batch:
+        """Take lines from the waiting jobs in turn, each with an equal share.
+
+        Args:
+            max_characters: of a line; jobs whose next line is longer are left waiting.
+        """
         for job in [job for job in self._jobs if job.future.cancelled()]:
             self._dequeue(job)
-        if not self._jobs:
+        jobs = [
+            job
+            for job in self._jobs
+            if job not in self._current
+            and (max_characters is None or len(job.lines[job.begun]) <= max_characters)
+        ]
+        if not jobs:
             return []
-        n_best = self._jobs[0].n_best
-        jobs = [job for job in self._jobs if job.n_best == n_best][:MAX_LINES]
+        jobs = [job for job in jobs if job.n_best == jobs[0].n_best][:MAX_LINES]
         share = max(1, MAX_LINES // len(jobs))
         batch: Batch = []
         characters = 0
         for job in jobs:
             lines: list[str] = []
             for line in job.lines[job.begun : job.begun + share]:
-                if characters and characters + len(line) > _MAX_CHARACTERS:
+                if characters and characters + len(line) > (max_characters or _MAX_CHARACTERS):
                     break
                 lines.append(line)
                 characters += len(line)

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qsl
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -141,13 +142,37 @@ async def read_parameters(request: Request) -> dict[str, Any]:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json" or kind.endswith("+json"):
         return parameters | _parse_json(await request.body())
+    if kind == "multipart/form-data":
+        return parameters | await _parse_multipart(request)
+    if kind == "application/x-www-form-urlencoded":
+        return parameters | _parse_urlencoded(await request.body())
+    return parameters
+
+
+async def _parse_multipart(request: Request) -> dict[str, str]:
     try:
         form = await request.form(max_files=8, max_fields=_MAX_FIELDS, max_part_size=MAX_BODY)
     except (HTTPException, ValueError):
-        raise RequestError(400, "Invalid form format") from None
+        raise _invalid_form() from None
     fields = {name: value for name, value in form.items() if isinstance(value, str)}
     await form.close()
-    return parameters | fields
+    return fields
+
+
+def _parse_urlencoded(body: bytes) -> dict[str, str]:
+    """Return the fields of a form; UTF-8 that is not percent-encoded is accepted, as curl sends it.
+
+    Starlette decodes such bytes as Latin-1.
+    """
+    try:
+        text = body.decode("utf-8", "replace")
+        return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_FIELDS))
+    except ValueError:
+        raise _invalid_form() from None
+
+
+def _invalid_form() -> RequestError:
+    return RequestError(400, "Invalid form format")
 
 
 async def _read_body(request: Request) -> None:

@@ -102,6 +102,8 @@ class Translator:
         self._symbols = [id_ for symbol in SYMBOLS if (id_ := trg.id_of(symbol)) is not None]
         self._frozen = frozen
         self._ready: list[Inference] | None = None
+        # Called after each batch of sentences. It may translate other lines meanwhile.
+        self.after_batch: Callable[[], None] | None = None
 
     @property
     def model(self) -> Seq2Seq:
@@ -290,6 +292,8 @@ class Translator:
         for batch, hypotheses in zip(batches, self._each(search, batches), strict=True):
             for index, best in zip(batch, hypotheses, strict=True):
                 results[index] = best
+            if self.after_batch is not None:
+                self.after_batch()
         for model, training in zip(self.models, were_training, strict=True):
             model.train(training)
         return results

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from nmt.config.schema import SearchConfig
@@ -24,12 +24,16 @@ class WordTranslator:
     def __init__(self, seconds: float = 0.0) -> None:
         self.search = SearchConfig(beam=4)
         self.seconds = seconds
+        self.after_batch: Callable[[], None] | None = None
         self.batches: list[list[str]] = []
 
     def translate(self, lines: list[str], batch_size: int, n_best: int) -> list[Translation]:
         assert len(lines) <= batch_size
         self.batches.append(lines)
-        time.sleep(self.seconds)
+        for _ in range(1 + sum(map(len, lines)) // 1000):  # as many searches as for sentences
+            time.sleep(self.seconds)
+            if self.after_batch is not None:
+                self.after_batch()
         return [self._translate(line, n_best) for line in lines]
 
     def _translate(self, line: str, n_best: int) -> Translation:

@@ -64,6 +64,27 @@ def test_a_short_job_does_not_wait_for_a_long_one() -> None:
     assert result == [words(f"我{n}") for n in range(640)]
 
 
+def test_a_short_job_does_not_wait_for_a_long_line() -> None:
+    engine = WordTranslator(seconds=0.02)
+    batcher = Batcher(engine, Metrics())
+    order: list[str] = []
+
+    async def job(name: str, line: str) -> None:
+        assert await batcher.translate([line], 1, text_of) == [words(line)]
+        order.append(name)
+
+    async def main() -> None:
+        long = asyncio.create_task(job("long", "我" * 20_000))
+        await until(lambda: engine.batches)
+        await asyncio.gather(job("another", "中" * 2000), job("short", "爱"))
+        await long
+
+    batcher.start()
+    asyncio.run(main())
+    batcher.stop(wait=5)
+    assert order == ["short", "long", "another"]
+
+
 def test_long_lines_make_small_batches() -> None:
     engine = WordTranslator()
     batcher = Batcher(engine, Metrics())

@@ -33,6 +33,10 @@ def post(client: httpx.Client, **changes: Any) -> tuple[int, Any]:
         {"data": LOVE},
         {"files": {name: (None, value) for name, value in LOVE.items()}},
         {"params": LOVE},
+        {
+            "content": "q=我爱&source=zh&target=en".encode(),  # curl -d
+            "headers": {"Content-Type": "application/x-www-form-urlencoded"},
+        },
         {"params": {"q": "不", "target": "en"}, "data": {"q": "我爱", "source": "zh"}},
     ],
 )

@@ -279,6 +279,7 @@ function show(step) {
   const { characters, words, weights } = lesson.alignment;
   lesson.step = Math.max(0, Math.min(step, words.length - 1));
   const row = weights[lesson.step];
+  const largest = Math.max(...weights.flat()); // the tallest bar of all words
   element("step").value = lesson.step;
   element("step").setAttribute("aria-valuetext", words[lesson.step]);
   element("written").replaceChildren(...words.flatMap((word, i) => {
@@ -287,7 +288,7 @@ function show(step) {
   }));
   [...element("bars").children].forEach((column, j) => {
     column.children[0].textContent = row[j] >= 0.005 ? `${Math.round(100 * row[j])} %` : "";
-    column.children[1].style.height = `${Math.round(7200 * row[j]) / 100}%`;
+    column.children[1].style.height = `${(72 * row[j] / largest).toFixed(2)}%`;
   });
   const best = row.indexOf(Math.max(...row));
   element("caption").textContent = `Word ${lesson.step + 1} of ${words.length}, `
