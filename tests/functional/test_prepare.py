@@ -1,4 +1,4 @@
-"""`nmt prepare` through the command line: what it makes, and every mistake with its message."""
+"""`nmt prepare` on the command line: its output, and the error of every user mistake."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tests.helpers.command import assert_refused
 from tests.helpers.preparing import Run, manifest, sentences, snapshot, write_config, write_tsv
 
 
-def test_makes_a_packed_corpus_and_says_what_it_did(corpus: Run) -> None:
+def test_a_packed_corpus_is_written_and_reported(corpus: Run) -> None:
     result = corpus("prepare", "--config", "c.yaml")
     assert result.code == 0, result.err
     assert result.out == ""  # stdout is for results
-    made = manifest()
-    assert made["read"] == {"a.tsv": 288}
-    assert made["train"]["pairs"] + made["dev"]["pairs"] + made["test"]["pairs"] == 288
-    assert (made["dev"]["pairs"], made["test"]["pairs"]) == (10, 20)
+    record = manifest()
+    assert record["read"] == {"a.tsv": 288}
+    assert sum(record[name]["pairs"] for name in ("train", "dev", "test")) == 288
+    assert (record["dev"]["pairs"], record["test"]["pairs"]) == (10, 20)
     assert "  a.tsv         288" in result.err
     assert "data/t: prepared" in result.err
 
@@ -37,7 +37,7 @@ def test_held_out_text_is_raw_and_shares_no_sentence_with_the_rest(corpus: Run) 
         assert set(zip(*sides, strict=True)) <= all_pairs
 
 
-def test_run_again_does_nothing_until_something_changes(corpus: Run) -> None:
+def test_an_unchanged_corpus_is_not_prepared_again(corpus: Run) -> None:
     assert corpus("prepare", "--config", "c.yaml").code == 0
     before = snapshot()
     again = corpus("prepare", "--config", "c.yaml")
@@ -48,7 +48,7 @@ def test_run_again_does_nothing_until_something_changes(corpus: Run) -> None:
     assert snapshot()["dev.src.txt"] != before["dev.src.txt"]
 
 
-def test_same_input_same_bytes(corpus: Run) -> None:
+def test_equal_input_gives_equal_bytes(corpus: Run) -> None:
     assert corpus("prepare", "--config", "c.yaml").code == 0
     before = snapshot()
     moved = corpus("prepare", "--config", "c.yaml", "--set", "data.dir=data/u")
@@ -56,7 +56,7 @@ def test_same_input_same_bytes(corpus: Run) -> None:
     assert snapshot("data/u") == before
 
 
-def test_a_damaged_output_is_made_again(corpus: Run) -> None:
+def test_a_damaged_corpus_is_prepared_again(corpus: Run) -> None:
     assert corpus("prepare", "--config", "c.yaml").code == 0
     before = snapshot()
     Path("data/t/dev.src.txt").write_text("x\n", encoding="utf-8")
@@ -64,18 +64,18 @@ def test_a_damaged_output_is_made_again(corpus: Run) -> None:
     assert snapshot() == before
 
 
-def test_missing_corpus_names_a_similar_one(corpus: Run) -> None:
+def test_a_missing_corpus_suggests_a_similar_name(corpus: Run) -> None:
     result = corpus("prepare", "--config", "c.yaml", "--set", "data.sources.0.path=b.tsv")
     assert_refused(result, "b.tsv: no such file", "did you mean a.tsv?")
 
 
-def test_corpus_that_is_a_folder(corpus: Run) -> None:
+def test_a_folder_as_corpus_is_refused(corpus: Run) -> None:
     Path("folder").mkdir()
     result = corpus("prepare", "--config", "c.yaml", "--set", "data.sources.0.path=folder")
     assert_refused(result, "folder: is a directory, not a file")
 
 
-def test_missing_configuration(run: Run) -> None:
+def test_a_missing_configuration_is_refused(run: Run) -> None:
     assert_refused(
         run("prepare", "--config", "no.yaml"),
         "no.yaml: no such configuration file",
@@ -108,7 +108,7 @@ def test_unequal_line_counts_give_both_numbers(run: Run) -> None:
     )
 
 
-def test_parallel_files_make_the_same_corpus_as_a_table(corpus: Run) -> None:
+def test_parallel_files_give_the_same_corpus_as_a_table(corpus: Run) -> None:
     assert corpus("prepare", "--config", "c.yaml").code == 0
     before = snapshot()
     pairs = sentences()
@@ -122,7 +122,7 @@ def test_parallel_files_make_the_same_corpus_as_a_table(corpus: Run) -> None:
             assert after[name] == before[name], name
 
 
-def test_not_utf8_names_file_and_line(corpus: Run) -> None:
+def test_invalid_utf8_is_refused_with_file_and_line(corpus: Run) -> None:
     with Path("a.tsv").open("ab") as file:
         file.write("\xe9t\xe9\tsummer\n".encode("latin-1"))
     result = corpus("prepare", "--config", "c.yaml")
@@ -131,7 +131,7 @@ def test_not_utf8_names_file_and_line(corpus: Run) -> None:
     assert result.code == 2
 
 
-def test_cut_off_compression_names_file_and_line(corpus: Run) -> None:
+def test_truncated_compression_is_refused(corpus: Run) -> None:
     whole = gzip.compress(Path("a.tsv").read_bytes(), mtime=0)
     Path("a.tsv.gz").write_bytes(whole[: len(whole) // 2])
     result = corpus("prepare", "--config", "c.yaml", "--set", "data.sources.0.path=a.tsv.gz")
@@ -141,7 +141,7 @@ def test_cut_off_compression_names_file_and_line(corpus: Run) -> None:
     assert not Path("data/t").exists()
 
 
-def test_not_compressed_at_all(corpus: Run) -> None:
+def test_uncompressed_data_with_a_suffix_is_refused(corpus: Run) -> None:
     Path("a.tsv").rename("a.tsv.gz")
     result = corpus("prepare", "--config", "c.yaml", "--set", "data.sources.0.path=a.tsv.gz")
     assert result.code == 2
@@ -160,7 +160,9 @@ def test_not_compressed_at_all(corpus: Run) -> None:
         ),
     ],
 )
-def test_other_than_two_columns(corpus: Run, line: str, columns: int, hint: str) -> None:
+def test_other_numbers_of_columns_are_refused(
+    corpus: Run, line: str, columns: int, hint: str
+) -> None:
     with Path("a.tsv").open("a", encoding="utf-8") as file:
         file.write(line + "\n")
     assert_refused(
@@ -170,7 +172,7 @@ def test_other_than_two_columns(corpus: Run, line: str, columns: int, hint: str)
     )
 
 
-def test_nothing_left_after_cleaning(run: Run) -> None:
+def test_a_corpus_without_pairs_after_cleaning_is_refused(run: Run) -> None:
     write_tsv(Path("a.tsv"), [("Nothing at all.", b) for _, b in sentences()])
     write_config("{source: tsv, path: a.tsv}")
     assert_refused(
@@ -180,7 +182,7 @@ def test_nothing_left_after_cleaning(run: Run) -> None:
     )
 
 
-def test_empty_file(run: Run) -> None:
+def test_an_empty_file_is_refused(run: Run) -> None:
     Path("a.tsv").touch()
     write_config("{source: tsv, path: a.tsv}")
     assert_refused(
@@ -190,7 +192,7 @@ def test_empty_file(run: Run) -> None:
     )
 
 
-def test_fewer_pairs_than_are_to_be_held_out(run: Run) -> None:
+def test_too_few_pairs_to_hold_out_are_refused(run: Run) -> None:
     write_tsv(Path("a.tsv"), sentences()[:25])
     write_config("{source: tsv, path: a.tsv}")
     assert_refused(
@@ -201,7 +203,7 @@ def test_fewer_pairs_than_are_to_be_held_out(run: Run) -> None:
     )
 
 
-def test_vocabulary_too_small_for_the_characters(corpus: Run) -> None:
+def test_a_vocabulary_too_small_for_the_characters_is_refused(corpus: Run) -> None:
     rare = [(f"他写了一个{chr(0x4E00 + 7 * i)}字{i}。", f"He wrote sign {i}.") for i in range(300)]
     write_tsv(Path("a.tsv"), rare)
     result = corpus("prepare", "--config", "c.yaml", "--set", "data.src_vocab=300")
@@ -210,7 +212,7 @@ def test_vocabulary_too_small_for_the_characters(corpus: Run) -> None:
     assert "hint: set data.src_vocab to at least " in result.err
 
 
-def test_missing_sample_package(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_sample_package_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "hsk_sentences_audio", None)
     write_config("{source: hsk}")
     assert_refused(
@@ -220,10 +222,10 @@ def test_missing_sample_package(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
     )
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are of Unix")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 @pytest.mark.parametrize("key", ["data.sources.0.path=pipe", "data.exclude=[pipe]"])
-def test_a_pipe_is_refused_since_it_can_be_read_only_once(corpus: Run, key: str) -> None:
-    os.mkfifo("pipe")  # the shell's <(zcat a.gz) is one as well
+def test_a_pipe_is_refused(corpus: Run, key: str) -> None:
+    os.mkfifo("pipe")  # as is <(zcat a.gz) in a shell
     assert_refused(
         corpus("prepare", "--config", "c.yaml", "--set", key),
         "pipe: is a pipe, which can be read only once; a file is needed",
@@ -231,7 +233,7 @@ def test_a_pipe_is_refused_since_it_can_be_read_only_once(corpus: Run, key: str)
     )
 
 
-def test_the_output_is_a_file(corpus: Run) -> None:
+def test_a_file_as_output_folder_is_refused(corpus: Run) -> None:
     assert_refused(
         corpus("prepare", "--config", "c.yaml", "--set", "data.dir=a.tsv"),
         "a.tsv: is a file, data.dir names a folder",
@@ -239,7 +241,7 @@ def test_the_output_is_a_file(corpus: Run) -> None:
     assert Path("a.tsv").is_file()
 
 
-def test_a_folder_that_is_not_ours_is_not_replaced(corpus: Run) -> None:
+def test_folders_not_created_by_prepare_are_not_replaced(corpus: Run) -> None:
     Path("data/t").mkdir(parents=True)
     Path("data/t/thesis.doc").write_text("mine", encoding="utf-8")
     assert_refused(
@@ -250,7 +252,7 @@ def test_a_folder_that_is_not_ours_is_not_replaced(corpus: Run) -> None:
     assert Path("data/t/thesis.doc").read_text(encoding="utf-8") == "mine"
 
 
-def test_what_is_not_ours_in_a_corpus_is_not_thrown_away(corpus: Run) -> None:
+def test_other_files_in_a_corpus_folder_are_not_removed(corpus: Run) -> None:
     assert corpus("prepare", "--config", "c.yaml").code == 0
     Path("data/t/thesis.doc").write_text("mine", encoding="utf-8")
     assert corpus("prepare", "--config", "c.yaml").code == 0  # nothing to do
@@ -263,31 +265,31 @@ def test_what_is_not_ours_in_a_corpus_is_not_thrown_away(corpus: Run) -> None:
     assert Path("data/t/thesis.doc").read_text(encoding="utf-8") == "mine"
 
 
-def test_a_mistake_leaves_the_old_corpus(corpus: Run) -> None:
+def test_the_old_corpus_stays_after_an_error(corpus: Run) -> None:
     assert corpus("prepare", "--config", "c.yaml").code == 0
     before = snapshot()
     with Path("a.tsv").open("a", encoding="utf-8") as file:
         file.write("only one column\n")
     assert corpus("prepare", "--config", "c.yaml").code == 2
     assert snapshot() == before
-    assert [p.name for p in Path("data").iterdir()] == ["t"]  # no scratch left
+    assert [p.name for p in Path("data").iterdir()] == ["t"]  # no temporary folder
 
 
-def test_dev_and_test_from_files_are_taken_as_they_are(run: Run) -> None:
+def test_dev_and_test_files_are_used_unchanged(run: Run) -> None:
     pairs = sentences()
     write_tsv(Path("a.tsv"), pairs)
-    own = [pairs[5], ("２０ 个苹果！", "Twenty apples!"), pairs[5]]
-    write_tsv(Path("d.tsv"), own)
+    dev = [pairs[5], ("２０ 个苹果！", "Twenty apples!"), pairs[5]]
+    write_tsv(Path("d.tsv"), dev)
     write_config("{source: tsv, path: a.tsv}")
     held = [f"data.{name}={{source: tsv, path: d.tsv}}" for name in ("dev", "test")]
     result = run("prepare", "--config", "c.yaml", "--set", held[0], "--set", held[1])
     assert result.code == 0, result.err
     lines = Path("data/t/dev.src.txt").read_text(encoding="utf-8").splitlines()
-    assert lines == [a for a, _ in own]  # repeated lines and full-width digits included
+    assert lines == [a for a, _ in dev]  # repeated lines and full-width digits included
     assert manifest()["dropped"] == {"meets dev or test": 1}
 
 
-def test_training_text_that_is_all_in_the_test_file(corpus: Run) -> None:
+def test_a_test_file_with_all_training_text_is_refused(corpus: Run) -> None:
     held = [f"data.{name}={{source: tsv, path: a.tsv}}" for name in ("dev", "test")]
     assert_refused(
         corpus("prepare", "--config", "c.yaml", "--set", held[0], "--set", held[1]),
@@ -296,7 +298,7 @@ def test_training_text_that_is_all_in_the_test_file(corpus: Run) -> None:
     )
 
 
-def test_nothing_left_to_train_on(corpus: Run) -> None:
+def test_holding_out_all_pairs_is_refused(corpus: Run) -> None:
     assert_refused(
         corpus("prepare", "--config", "c.yaml", "--set", "data.test=278"),
         "no pair is left to train on: every pair is in dev or test or shares a sentence with them "

@@ -1,4 +1,4 @@
-"""Text as it comes: each kind of damage has its message, and the old corpus stays."""
+"""Damaged input to `nmt prepare`: each kind has an error, and the old corpus stays."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.helpers.preparing import Run, manifest, sentences, snapshot, write_co
 
 @pytest.fixture
 def prepared(corpus: Run) -> Run:
-    """A good corpus is prepared; `a.tsv` may be spoilt now."""
+    """A folder with a prepared corpus; tests may then damage `a.tsv`."""
     assert corpus("prepare", "--config", "c.yaml").code == 0
     return corpus
 
@@ -41,7 +41,7 @@ def zstd(data: bytes) -> bytes:
     ("suffix", "compress"),
     [("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress), ("zst", zstd)],
 )
-def test_compressed_whole_and_cut_off(
+def test_compressed_sources_whole_and_truncated(
     prepared: Run, suffix: str, compress: Callable[[bytes], bytes]
 ) -> None:
     name = f"b.tsv.{suffix}"
@@ -62,7 +62,7 @@ def test_compressed_whole_and_cut_off(
     assert snapshot()["train.src.ids.npy"] == before["train.src.ids.npy"]
 
 
-def test_gb18030_is_named_and_the_key_offered(prepared: Run) -> None:
+def test_a_line_in_gb18030_is_refused_with_a_hint(prepared: Run) -> None:
     before = snapshot()
     with Path("a.tsv").open("ab") as file:
         file.write("我们在这里。\tWe are here.\n".encode("gb18030"))
@@ -79,7 +79,9 @@ def test_gb18030_is_named_and_the_key_offered(prepared: Run) -> None:
 @pytest.mark.parametrize(
     ("encoding", "name"), [("big5", "Big5"), ("utf-16", "UTF-16"), ("gb18030", "GB18030")]
 )
-def test_a_whole_file_in_another_encoding(run: Run, encoding: str, name: str) -> None:
+def test_files_in_other_encodings_are_refused_with_a_hint(
+    run: Run, encoding: str, name: str
+) -> None:
     text = "".join(
         f"{zh}\t{en}\n" for zh, en in [("我們在這裡學中文。", "We learn."), *sentences()]
     )
@@ -91,7 +93,7 @@ def test_a_whole_file_in_another_encoding(run: Run, encoding: str, name: str) ->
     assert result.code == 2
 
 
-def test_the_wrong_encoding_key(corpus: Run) -> None:
+def test_a_wrong_encoding_key_is_refused(corpus: Run) -> None:
     with Path("a.tsv").open("ab") as file:
         file.write(b"\xff\xff\tbad\n")
     result = corpus("prepare", "--config", "c.yaml", "--set", "data.sources.0.encoding=gb18030")
@@ -100,7 +102,7 @@ def test_the_wrong_encoding_key(corpus: Run) -> None:
     assert "it reads as UTF-8" in result.err or "a.tsv:289:" in result.err
 
 
-def test_odd_lines_are_kept_or_counted_and_shift_nothing(prepared: Run) -> None:
+def test_unusual_lines_are_kept_or_counted(prepared: Run) -> None:
     before = snapshot()
     rows = [f"{zh}\t{en}".encode() for zh, en in sentences()]
     odd = [
@@ -112,19 +114,19 @@ def test_odd_lines_are_kept_or_counted_and_shift_nothing(prepared: Run) -> None:
     rows[100:100] = odd
     Path("a.tsv").write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(rows) + b"\r\n")
     assert prepared("prepare", "--config", "c.yaml").code == 0
-    made = manifest()
-    assert made["read"] == {"a.tsv": 292}
-    assert made["dropped"] == {"control characters": 2, "too long": 1}
-    assert len(made["examples"]["too long"][0][0]) == 200
-    kept = sum(made[name]["pairs"] for name in ("train", "dev", "test"))
-    assert kept == 289  # the line separator is no line end
+    record = manifest()
+    assert record["read"] == {"a.tsv": 292}
+    assert record["dropped"] == {"control characters": 2, "too long": 1}
+    assert len(record["examples"]["too long"][0][0]) == 200
+    kept = sum(record[name]["pairs"] for name in ("train", "dev", "test"))
+    assert kept == 289  # U+2028 does not end a line
     texts = b"".join(snapshot()[f"{name}.src.txt"] for name in ("dev", "test"))
     assert b"\r" not in texts
     assert b"\xef\xbb\xbf" not in texts
     assert len(before["dev.src.txt"].splitlines()) == 10
 
 
-def test_a_corpus_that_is_all_duplicates(prepared: Run) -> None:
+def test_a_corpus_of_duplicates_is_refused(prepared: Run) -> None:
     before = snapshot()
     write_tsv(Path("a.tsv"), [sentences()[0]] * 500)
     assert_refused(
@@ -162,7 +164,7 @@ def test_a_full_disk_leaves_the_old_corpus(
     assert [p.name for p in Path("data").iterdir()] == ["t"]
 
 
-def test_interrupted(prepared: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_leaves_the_old_corpus(prepared: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from nmt.prepare import holdout
 
     def interrupt(*_: object) -> None:
@@ -177,7 +179,7 @@ def test_interrupted(prepared: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal to a process group")
 @pytest.mark.usefixtures("prepared")
-def test_ctrl_c_ends_all_processes_and_leaves_nothing() -> None:
+def test_ctrl_c_ends_all_processes_without_leftovers() -> None:
     before = snapshot()
     write_config("{source: tsv, path: '-'}")
     process = subprocess.Popen(
@@ -186,7 +188,7 @@ def test_ctrl_c_ends_all_processes_and_leaves_nothing() -> None:
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )  # fmt: skip
     assert process.stdin is not None
-    # More than is read ahead, so that workers are at work; the rest never comes.
+    # More than the read-ahead, so that the workers run; the input stays open.
     lines = "".join(f"{zh}\t{en}\n" for zh, en in sentences()).encode()
     process.stdin.write(lines * 150)
     process.stdin.flush()
@@ -204,7 +206,7 @@ def test_ctrl_c_ends_all_processes_and_leaves_nothing() -> None:
     assert [p.name for p in Path("data").iterdir()] == ["t"]
 
 
-def test_rules_are_switched_one_by_one(corpus: Run) -> None:
+def test_each_cleaning_rule_has_a_switch(corpus: Run) -> None:
     bad = {
         "control characters": ("坏\x07字", "Bad bell.", "control=false"),
         "identical sides": ("三 a", "三 a", "identical=false"),
@@ -222,12 +224,12 @@ def test_rules_are_switched_one_by_one(corpus: Run) -> None:
         file.writelines(f"{zh}\t{en}\n" for zh, en, _ in bad.values())
     minimum = ("--set", "data.clean.min_chars=2", "--set", "data.clean.max_pieces=3000")
     assert corpus("prepare", "--config", "c.yaml", *minimum).code == 0
-    made = manifest()
-    assert made["dropped"] == dict.fromkeys(bad, 1)
-    assert {reason: pairs[0][1] for reason, pairs in made["examples"].items()} == {
+    record = manifest()
+    assert record["dropped"] == dict.fromkeys(bad, 1)
+    assert {reason: pairs[0][1] for reason, pairs in record["examples"].items()} == {
         reason: en[:200] for reason, (_, en, _) in bad.items()
     }
-    # Identical Chinese sides are Chinese in the target as well.
+    # Identical Chinese sides also violate the rule for Chinese in the target.
     switches = [f"data.clean.{switch}" for _, _, switch in bad.values() if switch]
     off = [part for switch in switches for part in ("--set", switch)]
     result = corpus("prepare", "--config", "c.yaml", "--set", "data.clean.max_pieces=3000", *off)
@@ -235,14 +237,14 @@ def test_rules_are_switched_one_by_one(corpus: Run) -> None:
     assert manifest()["dropped"] == {}
 
 
-def test_near_duplicates_and_place_holders(corpus: Run) -> None:
+def test_near_duplicates_and_repeated_targets_are_dropped(corpus: Run) -> None:
     zh, en = sentences()[0]
     extra = [(zh, en), (zh.replace("。", "！"), en.upper())]
     extra += [(f"{zh[:-1]}{mark}页", "Go to page") for mark in "甲乙丙丁"]
     with Path("a.tsv").open("a", encoding="utf-8") as file:
         file.writelines(f"{a}\t{b}\n" for a, b in extra)
-    most = ("--set", "data.clean.max_sources_per_target=3")
-    assert corpus("prepare", "--config", "c.yaml", *most).code == 0
+    limit = ("--set", "data.clean.max_sources_per_target=3")
+    assert corpus("prepare", "--config", "c.yaml", *limit).code == 0
     assert manifest()["dropped"] == {
         "one target for over 3 sources": 4,
         "duplicate pair": 1,
@@ -266,18 +268,18 @@ def test_pairs_of_too_many_or_too_few_pieces_are_dropped_and_counted(corpus: Run
     longer = [(f"{a[:-1]}，{c}", f"{b[:-1]}, {d}") for (a, b), (c, d) in both]
     write_tsv(Path("a.tsv"), [*sentences(), *longer])
     assert corpus("prepare", "--config", "c.yaml").code == 0
-    found = lengths()
-    most, fewest = int(found.max()) - 1, int(found.min(axis=0).max())
+    before = lengths()
+    maximum, minimum = int(before.max()) - 1, int(before.min(axis=0).max())
     for key, reason, bad in (
-        (f"max_pieces={most}", f"over {most} pieces", (found > most).any(axis=0)),
-        (f"min_pieces={fewest}", f"under {fewest} pieces", (found < fewest).any(axis=0)),
+        (f"max_pieces={maximum}", f"over {maximum} pieces", (before > maximum).any(axis=0)),
+        (f"min_pieces={minimum}", f"under {minimum} pieces", (before < minimum).any(axis=0)),
     ):
         assert corpus("prepare", "--config", "c.yaml", "--set", f"data.clean.{key}").code == 0
         assert manifest()["dropped"] == {reason: int(bad.sum())}
-        np.testing.assert_array_equal(lengths(), found[:, ~bad])
+        np.testing.assert_array_equal(lengths(), before[:, ~bad])
 
 
-def test_no_pair_is_short_enough(corpus: Run) -> None:
+def test_a_corpus_of_long_pairs_is_refused(corpus: Run) -> None:
     assert_refused(
         corpus("prepare", "--config", "c.yaml", "--set", "data.clean.max_pieces=2"),
         "no training pair has 1 to 2 pieces on both sides",

@@ -1,4 +1,4 @@
-"""Every kind of source makes the same corpus; weights, caps, leaks, workers."""
+"""Sources of `nmt prepare`: equal corpora from every format; weights, caps, leaks, workers."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def as_xliff2(pairs: list[tuple[str, str]]) -> bytes:
         ("c.xlf", as_xliff2, "{source: xliff, path: c.xlf}"),
     ],
 )
-def test_every_format_makes_the_same_corpus(
+def test_every_format_gives_the_same_corpus(
     corpus: Run, name: str, write: Callable[[list[tuple[str, str]]], bytes], source: str
 ) -> None:
     if "po" in source or "xliff" in source:
@@ -132,8 +132,8 @@ def test_the_documented_config_reads_every_format(run: Run) -> None:
     pairs = sentences()
     table = "".join(f"{zh}\t{en}\n" for zh, en in pairs).encode()
     for stem in ("mine", "test"):
-        for place, side in enumerate(("zh", "en")):
-            lines = "".join(f"{pair[place]}\n" for pair in pairs)
+        for column, side in enumerate(("zh", "en")):
+            lines = "".join(f"{pair[column]}\n" for pair in pairs)
             Path(f"{stem}.{side}").write_text(lines, encoding="utf-8")
     for side, lines in zip(("zh", "en"), zip(*pairs, strict=True), strict=True):
         write_sgm(Path(f"dev.{side}.sgm"), "srcset" if side == "zh" else "refset", lines)
@@ -153,15 +153,15 @@ def test_the_documented_config_reads_every_format(run: Run) -> None:
     Path("mine.yaml").write_text(json.dumps(tree), encoding="utf-8")
     result = run("prepare", "--config", "mine.yaml")
     assert result.code == 0, result.err
-    made = json.loads(Path("data/mine/manifest.json").read_text(encoding="utf-8"))
-    assert made["read"] == dict.fromkeys(
+    record = json.loads(Path("data/mine/manifest.json").read_text(encoding="utf-8"))
+    assert record["read"] == dict.fromkeys(
         [*files, "mine.zh + mine.en", "dev.zh.sgm + dev.en.sgm"], 288
     )
-    assert made["dropped"] == {"duplicate pair": 7 * 288}
+    assert record["dropped"] == {"duplicate pair": 7 * 288}
 
 
 @pytest.mark.parametrize("encoding", ["UTF-16", "GB2312", "gbk", "GB18030", "Big5"])
-def test_a_memory_in_the_encoding_it_declares(tmp_path: Path, encoding: str) -> None:
+def test_tmx_in_its_declared_encoding(tmp_path: Path, encoding: str) -> None:
     pairs = [("我們在這里看書。", f"We read {n} books here.") for n in range(5000)]
     pairs = [(zh[: 1 + i % 8], en) for i, (zh, en) in enumerate(pairs)]
     text = as_tmx(pairs).decode().replace("UTF-8", encoding)
@@ -171,7 +171,7 @@ def test_a_memory_in_the_encoding_it_declares(tmp_path: Path, encoding: str) -> 
 
 
 @pytest.mark.parametrize("encoding", ["gb18030", "utf-16"])
-def test_another_encoding(corpus: Run, encoding: str) -> None:
+def test_encodings_of_text_sources(corpus: Run, encoding: str) -> None:
     assert corpus("prepare", "--config", "c.yaml").code == 0
     before = snapshot()
     text = Path("a.tsv").read_text(encoding="utf-8")
@@ -194,7 +194,7 @@ def test_standard_input_is_read_every_time(corpus: Run, monkeypatch: pytest.Monk
         assert (snapshot()["test.src.txt"] == before["test.src.txt"]) == (len(pairs) == 288)
 
 
-def test_standard_input_only_once(corpus: Run) -> None:
+def test_standard_input_twice_is_refused(corpus: Run) -> None:
     write_config("{source: tsv, path: '-'}, {source: jsonl, path: '-'}")
     assert_refused(
         corpus("prepare", "--config", "c.yaml"),
@@ -250,7 +250,7 @@ def test_standard_input_only_once(corpus: Run) -> None:
         ),
     ],
 )  # fmt: skip
-def test_a_malformed_source(
+def test_malformed_sources_are_refused(
     corpus: Run, name: str, content: bytes, source: str, message: str
 ) -> None:
     if "xliff" in source:
@@ -264,7 +264,7 @@ def test_a_malformed_source(
 
 
 @pytest.mark.parametrize(("kind", "name"), [("po", "b.po"), ("xliff", "b.xlf")])
-def test_a_catalogue_that_is_none(corpus: Run, kind: str, name: str) -> None:
+def test_malformed_catalogues_are_refused(corpus: Run, kind: str, name: str) -> None:
     pytest.importorskip("translate.storage.po")
     Path(name).write_bytes(b'msgid "a\nfoo')
     write_config(f"{{source: {kind}, path: {name}}}")
@@ -282,7 +282,7 @@ def test_a_catalogue_that_is_none(corpus: Run, kind: str, name: str) -> None:
         ),
     ],
 )  # fmt: skip
-def test_a_missing_extra(
+def test_a_missing_extra_is_refused(
     corpus: Run,
     monkeypatch: pytest.MonkeyPatch,
     source: str,
@@ -305,10 +305,10 @@ def test_units_with_a_missing_side_are_counted(corpus: Run) -> None:
     Path("b.tmx").write_text(good.replace("<body>", "<body>" + units), encoding="utf-8")
     write_config("{source: tmx, path: b.tmx}")
     assert corpus("prepare", "--config", "c.yaml").code == 0
-    made = manifest()
-    assert made["read"] == {"b.tmx": 290}
-    assert made["dropped"] == {"empty side": 2}
-    assert sorted(made["examples"]["empty side"]) == [["", ""], ["只有中文", ""]]
+    record = manifest()
+    assert record["read"] == {"b.tmx": 290}
+    assert record["dropped"] == {"empty side": 2}
+    assert sorted(record["examples"]["empty side"]) == [["", ""], ["只有中文", ""]]
 
 
 def test_several_sources_with_weight_and_cap(corpus: Run) -> None:
@@ -321,42 +321,44 @@ def test_several_sources_with_weight_and_cap(corpus: Run) -> None:
         "{source: tsv, path: c.tsv, weight: 0.25}"
     )
     assert corpus("prepare", "--config", "c.yaml").code == 0
-    made = manifest()
-    assert made["read"] == {"a.tsv": 100, "b.tsv": 100, "c.tsv": 88}
-    assert made["dropped"]["over the cap of its source"] == 70
-    lost = made["dropped"]["left out by the weight of its source"]
-    assert 40 < lost < 85  # three of four, less what was held out
-    assert 100 < made["repeated"] < 200  # one and a half times, less what was held out
-    total = made["train"]["pairs"] + made["dev"]["pairs"] + made["test"]["pairs"]
-    assert total == 288 + made["repeated"] - 70 - lost
+    record = manifest()
+    assert record["read"] == {"a.tsv": 100, "b.tsv": 100, "c.tsv": 88}
+    assert record["dropped"]["over the cap of its source"] == 70
+    lost = record["dropped"]["left out by the weight of its source"]
+    assert 40 < lost < 85  # three in four, without held-out pairs
+    assert 100 < record["repeated"] < 200  # 1.5 times, without held-out pairs
+    total = sum(record[name]["pairs"] for name in ("train", "dev", "test"))
+    assert total == 288 + record["repeated"] - 70 - lost
 
 
-def test_same_bytes_for_any_number_of_workers(corpus: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_bytes_for_any_number_of_workers(
+    corpus: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from nmt.prepare import chunks
 
-    # Small chunks, or one worker would get everything. What is dropped shows order, too.
+    # Small chunks, so that every worker gets some. Dropped examples depend on the order, too.
     monkeypatch.setattr(chunks, "CHUNK", 17)
     monkeypatch.setattr(chunks.chunked, "__defaults__", (17,))
     with Path("a.tsv").open("a", encoding="utf-8") as file:
         file.writelines(f"第{i}句\tno {i + 1}\n" for i in range(10, 60))
-    made = []
+    snapshots = []
     for workers in ("1", "3"):
         folder = f"data/w{workers}"
         result = corpus(
             "prepare", "--config", "c.yaml", "--workers", workers, "--set", f"data.dir={folder}"
         )
         assert result.code == 0, result.err
-        made.append(snapshot(folder))
-    assert made[0] == made[1]
-    assert b"number mismatch" in made[0]["manifest.json"]
+        snapshots.append(snapshot(folder))
+    assert snapshots[0] == snapshots[1]
+    assert b"number mismatch" in snapshots[0]["manifest.json"]
 
 
-def test_a_leak_is_refused_and_keep_out_removes_it(corpus: Run) -> None:
+def test_a_leak_is_refused_and_exclude_removes_it(corpus: Run) -> None:
     assert corpus("prepare", "--config", "c.yaml").code == 0
     before = snapshot()
     held = Path("data/t/test.src.txt").read_text(encoding="utf-8")
     Path("exam.txt").write_text(held, encoding="utf-8")
-    # What was held out is not trained on …
+    # Held-out text is not in train.
     assert corpus("prepare", "--config", "c.yaml", "--check-leak", "exam.txt").code == 0
     zh, en = next(p for p in sentences() if p[0] not in held and p[0].startswith("我"))
     Path("exam.txt").write_text(f"昨天。\n{en.upper()}\n", encoding="utf-8")
@@ -376,7 +378,7 @@ def test_a_leak_is_refused_and_keep_out_removes_it(corpus: Run) -> None:
 
 
 @pytest.mark.parametrize("option", ["--check-leak", "--set"])
-def test_a_table_without_tabs_is_not_looked_through(corpus: Run, option: str) -> None:
+def test_tables_without_tabs_are_refused_for_leak_checks(corpus: Run, option: str) -> None:
     Path("exam.csv").write_text("我爱中国。,I love China.\n", encoding="utf-8")
     value = "exam.csv" if option == "--check-leak" else "data.exclude=[exam.csv]"
     assert_refused(
@@ -386,7 +388,7 @@ def test_a_table_without_tabs_is_not_looked_through(corpus: Run, option: str) ->
     )
 
 
-def test_what_is_not_translated_is_no_line_of_a_test_set(corpus: Run) -> None:
+def test_untranslated_units_are_not_in_a_test_set(corpus: Run) -> None:
     pytest.importorskip("translate.storage.po")
     pairs = sentences()[:30]
     Path("t.po").write_bytes(as_po([*pairs, ("", "Not translated yet.")]))
@@ -396,7 +398,7 @@ def test_what_is_not_translated_is_no_line_of_a_test_set(corpus: Run) -> None:
     assert manifest()["test"] == {"pairs": 30}
 
 
-def test_a_leak_in_any_column_and_script_is_found(corpus: Run) -> None:
+def test_leaks_in_any_column_and_script_are_removed(corpus: Run) -> None:
     english = sentences()[0][1].upper()
     Path("exam.tsv").write_text(f"7\t{english}\tnote\nx\t我昨天看見一狗。\n", encoding="utf-8")
     result = corpus("prepare", "--config", "c.yaml", "--set", "data.exclude=[exam.tsv]")
@@ -404,23 +406,23 @@ def test_a_leak_in_any_column_and_script_is_found(corpus: Run) -> None:
     assert manifest()["dropped"] == {"meets exam.tsv": 2}
 
 
-def test_sources_lose_their_final_mark_in_train_alone(corpus: Run) -> None:
+def test_final_punctuation_is_dropped_in_train_only(corpus: Run) -> None:
     from nmt.data.packed import PackedSet
 
     assert (
         corpus("prepare", "--config", "c.yaml", "--set", "data.drop_final_punctuation=1").code == 0
     )
     packed = PackedSet.open(Path("data/t"), "train")
-    for side, marked in (("src", False), ("trg", True)):
+    for side, has_mark in (("src", False), ("trg", True)):
         tokenizer = Tokenizer.load(Path(f"data/t/{side}.model"), simplify=side == "src")
         ids = getattr(packed, side)
         texts = [tokenizer.decode(ids[i].tolist()) for i in range(len(packed))]
-        assert {text.endswith(("。", ".")) for text in texts} == {marked}
+        assert {text.endswith(("。", ".")) for text in texts} == {has_mark}
     held = Path("data/t/dev.src.txt").read_text(encoding="utf-8").splitlines()
     assert all(line.endswith("。") for line in held)
 
 
-def test_a_test_set_is_used_whole(corpus: Run) -> None:
+def test_a_cap_on_a_test_set_is_refused(corpus: Run) -> None:
     assert_refused(
         corpus(
             "prepare", "--config", "c.yaml", "--set", "data.test={source: tsv, path: a.tsv, cap: 5}"
@@ -429,7 +431,7 @@ def test_a_test_set_is_used_whole(corpus: Run) -> None:
     )
 
 
-def test_a_test_set_of_which_nothing_is_translated(corpus: Run) -> None:
+def test_an_untranslated_test_set_is_refused(corpus: Run) -> None:
     pytest.importorskip("translate.storage.po")
     Path("t.po").write_bytes(as_po([("", "Not translated yet.")]))
     assert_refused(
@@ -438,16 +440,16 @@ def test_a_test_set_of_which_nothing_is_translated(corpus: Run) -> None:
     )
 
 
-def test_missing_leak_file(corpus: Run) -> None:
+def test_a_missing_leak_file_is_refused(corpus: Run) -> None:
     result = corpus("prepare", "--config", "c.yaml", "--check-leak", "no.txt")
     assert result.code == 2
-    assert "deciding" not in result.err  # it is said before the work, not after it
+    assert "deciding" not in result.err  # refused before any work
     assert "error: no.txt: no such file" in result.err
     assert not Path("data/t").exists()
 
 
-def test_packed_pieces_give_the_text_back(corpus: Run) -> None:
-    """What subword sampling in training needs: the text, to cut it anew."""
+def test_packed_pieces_decode_to_the_text(corpus: Run) -> None:
+    """Subword sampling in training re-segments the decoded text."""
     from nmt.data.packed import PackedSet
 
     assert corpus("prepare", "--config", "c.yaml").code == 0

@@ -1,4 +1,4 @@
-"""A small corpus and what tests of `nmt prepare` do with it."""
+"""A small corpus and functions for tests of `nmt prepare`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from tests.helpers.command import Result
 
 NOUNS = ["猫 cat", "狗 dog", "书 book", "茶 tea", "花 flower", "山 hill", "鱼 fish", "门 door"]
 VERBS = ["看见 saw", "喜欢 liked", "找到 found", "画了 drew", "买了 bought", "忘了 forgot"]
-WHO = ["我 I", "你 you", "他 he", "她 she", "老师 the teacher", "妹妹 my sister"]
+SUBJECTS = ["我 I", "你 you", "他 he", "她 she", "老师 the teacher", "妹妹 my sister"]
 
 
 def sentences() -> list[tuple[str, str]]:
-    """288 pairs, all different on both sides."""
-    found = []
-    for who in WHO:
+    """Return 288 pairs, all different on both sides."""
+    pairs = []
+    for subject in SUBJECTS:
         for verb in VERBS:
             for noun in NOUNS:
-                (a, x), (b, y), (c, z) = (part.split(" ", 1) for part in (who, verb, noun))
-                found.append((f"{a}昨天{b}一{c}。", f"{x} {y} a {z} yesterday.".capitalize()))
-    return found
+                (a, x), (b, y), (c, z) = (part.split(" ", 1) for part in (subject, verb, noun))
+                pairs.append((f"{a}昨天{b}一{c}。", f"{x} {y} a {z} yesterday.".capitalize()))
+    return pairs
 
 
 Run = Callable[..., Result]

@@ -1,4 +1,4 @@
-"""A tiny model must learn to copy and to reverse: padding, order and search all right."""
+"""Small models learn to copy, to reverse, and to overfit one batch."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import torch
 from nmt.config.schema import ModelConfig
 from nmt.data.batches import Batch
 from nmt.model import Seq2Seq
-from nmt.symbols import BOS, EOS, PAD
+from nmt.symbols import EOS
 from nmt.train.loss import batch_loss
 from nmt.translate.search import beam_search
+from tests.helpers.networks import batch_of
 
 VOCAB = 14
 
@@ -21,17 +22,7 @@ def toy_batch(reverse: bool, size: int, seed: int) -> tuple[Batch, list[list[int
     draw = random.Random(seed)
     sources = [[draw.randrange(4, VOCAB) for _ in range(draw.randint(1, 6))] for _ in range(size)]
     targets = [row[::-1] if reverse else row for row in sources]
-
-    def pad(rows: list[list[int]]) -> torch.Tensor:
-        longest = max(map(len, rows))
-        return torch.tensor([row + [PAD] * (longest - len(row)) for row in rows])
-
-    src = pad(sources)
-    batch = Batch(
-        src, src != PAD, pad([[BOS, *t] for t in targets]), pad([[*t, EOS] for t in targets]),
-        sum(map(len, targets)) + size,
-    )  # fmt: skip
-    return batch, targets
+    return batch_of(sources, targets), targets
 
 
 def learn(reverse: bool, updates: int) -> Seq2Seq:
@@ -63,18 +54,18 @@ def learn(reverse: bool, updates: int) -> Seq2Seq:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reverse", [False, True], ids=["copy", "reverse"])
-def test_a_tiny_model_learns(reverse: bool) -> None:
+def test_a_small_model_learns_to_copy_and_to_reverse(reverse: bool) -> None:
     model = learn(reverse, updates=500)
     batch, targets = toy_batch(reverse, 100, seed=10**6)
-    found = beam_search(
+    hypotheses = beam_search(
         model, batch.src, batch.src_mask, beam=3, alpha=0.6,
         max_lengths=torch.full((100,), 12),
     )  # fmt: skip
-    right = sum(best[0].ids == target for best, target in zip(found, targets, strict=True))
-    assert right >= 95
+    correct = sum(best[0].ids == target for best, target in zip(hypotheses, targets, strict=True))
+    assert correct >= 95
 
 
-def test_one_batch_can_be_learned_by_heart() -> None:
+def test_a_small_model_overfits_one_batch() -> None:
     torch.manual_seed(0)
     model = Seq2Seq(
         VOCAB,

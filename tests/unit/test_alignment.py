@@ -1,4 +1,4 @@
-"""From pieces to the user's own characters and words."""
+"""Attention maps: from pieces to the characters and words of the text."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ ENGLISH = ["I love China.", "He loves tea.", "It is fine today!"] * 5
 
 
 def tokenizer(lines: list[str], *, simplify: bool) -> Tokenizer:
-    made, _ = train_tokenizer(
+    trained, _ = train_tokenizer(
         [normalise(line, simplify=simplify) for line in lines],
         vocab=400, simplify=simplify, character_coverage=1.0, space_first=not simplify, name="x",
     )  # fmt: skip
-    return made
+    return trained
 
 
 SRC, TRG = tokenizer(CHINESE, simplify=True), tokenizer(ENGLISH, simplify=False)
@@ -30,18 +30,16 @@ SRC, TRG = tokenizer(CHINESE, simplify=True), tokenizer(ENGLISH, simplify=False)
     ("original", "origins"),
     [
         ("我爱", [0, 1]),
-        ("  我　爱 ", [2, 3, 4]),  # white space becomes one space, ends go
+        ("  我　爱 ", [2, 3, 4]),  # white space becomes one space and is stripped
         ("ＡＢＣ１２", [0, 1, 2, 3, 4]),  # full width
         ("㈱好", [0, 0, 0, 1]),  # one character becomes three
-        ("\u200b我\u200b爱", [1, 3]),  # invisible ones go
+        ("\u200b我\u200b爱", [1, 3]),  # invisible characters are removed
         ("愛國", [0, 1]),  # Traditional
         ("e\u0301x", [0, 2]),  # composed
         ("ﷺ", [0] * 18),
     ],
 )
-def test_each_normalised_character_knows_where_it_came_from(
-    original: str, origins: list[int]
-) -> None:
+def test_origins_of_normalised_characters(original: str, origins: list[int]) -> None:
     normalised = normalise(original, simplify=True)
     assert len(normalised) == len(origins)
     assert character_origins(original, normalised, simplify=True) == origins
@@ -61,38 +59,38 @@ def hypothesis(source: str, text: str, seed: int = 1) -> Hypothesis:
 
 
 @pytest.mark.parametrize("source", ["我爱中国。", "　我愛　中國㈱。", "龘ABC１２!", "\u200b我👍🏽"])
-def test_weights_move_to_characters_and_words_and_still_sum_to_one(source: str) -> None:
-    found = align(source, hypothesis(source, "He loves China, today!"))
-    assert found.characters == list(source)
-    assert found.words == ["He", "loves", "China,", "today!"]
-    assert found.weights.shape == (4, len(source))
-    np.testing.assert_allclose(found.weights.sum(axis=1), 1.0, rtol=1e-5)
+def test_rows_over_characters_sum_to_one(source: str) -> None:
+    attention_map = align(source, hypothesis(source, "He loves China, today!"))
+    assert attention_map.characters == list(source)
+    assert attention_map.words == ["He", "loves", "China,", "today!"]
+    assert attention_map.weights.shape == (4, len(source))
+    np.testing.assert_allclose(attention_map.weights.sum(axis=1), 1.0, rtol=1e-5)
     for index, character in enumerate(source):
         if character == "\u200b":
-            assert not found.weights[:, index].any()
+            assert not attention_map.weights[:, index].any()
 
 
-def test_a_word_is_the_mean_of_its_pieces_and_a_piece_is_shared_by_its_characters() -> None:
+def test_words_average_their_pieces_and_pieces_distribute_weight_over_their_characters() -> None:
     source, text = "我爱中国。", "I love China"
-    one = hypothesis(source, text)
-    found = align(source, one)
+    translation = hypothesis(source, text)
+    attention_map = align(source, translation)
     pieces = SRC.pieces(source)
-    starts = [i for i, id_ in enumerate(one.ids) if TRG.piece(id_).startswith("▁")]
-    last_word = one.attention[starts[-1] : len(one.ids), : len(pieces)].mean(dim=0)
+    starts = [i for i, id_ in enumerate(translation.ids) if TRG.piece(id_).startswith("▁")]
+    last_word = translation.attention[starts[-1] : len(translation.ids), : len(pieces)].mean(dim=0)
     for piece, weight in zip(pieces, last_word.tolist(), strict=True):
         for at in range(piece.begin, piece.end):
             shared = weight / (piece.end - piece.begin)
-            assert found.weights[-1, at] == pytest.approx(shared, rel=1e-5)
+            assert attention_map.weights[-1, at] == pytest.approx(shared, rel=1e-5)
 
 
 def test_a_translation_without_words_has_no_rows() -> None:
-    found = align("我爱", hypothesis("我爱", ""))
-    assert found.words == []
-    assert found.weights.shape == (0, 2)
-    assert found.links() == []
+    attention_map = align("我爱", hypothesis("我爱", ""))
+    assert attention_map.words == []
+    assert attention_map.weights.shape == (0, 2)
+    assert attention_map.links() == []
 
 
-def test_links_are_the_strongest_piece_whole_and_never_a_space() -> None:
+def test_links_are_to_all_characters_of_the_strongest_piece_except_spaces() -> None:
     weights = np.array(
         [[0.6, 0.0, 0.2, 0.2], [0.1, 0.5, 0.2, 0.2], [0.1, 0.1, 0.4, 0.4]], dtype=np.float32
     )
@@ -104,13 +102,13 @@ def test_links_are_the_strongest_piece_whole_and_never_a_space() -> None:
     ]  # fmt: skip
 
 
-def test_of_two_equal_weights_the_nearer_to_the_diagonal_is_linked() -> None:
+def test_equal_weights_are_linked_nearest_to_the_diagonal() -> None:
     weights = np.array([[0.5, 0.0, 0.5], [0.0, 1.0, 0.0], [0.5, 0.0, 0.5]], dtype=np.float32)
     links = AttentionMap(list("他爱他"), ["He", "loves", "him"], weights).links()
     assert links == [(0, 0), (1, 1), (2, 2)]
 
 
-def test_parts_are_joined_where_they_stand() -> None:
+def test_parts_are_joined_at_their_offsets() -> None:
     first = AttentionMap(list("我爱"), ["I", "love"], np.eye(2, dtype=np.float32))
     second = AttentionMap(list("中国"), ["China"], np.full((1, 2), 0.5, dtype=np.float32))
     whole = join_maps("我爱 中国", [first, second], [0, 3])
@@ -125,16 +123,16 @@ def test_parts_are_joined_where_they_stand() -> None:
 
 
 def test_a_word_is_linked_by_its_letters_not_by_its_full_stop() -> None:
-    """A network is surer of punctuation than of anything else."""
+    """Attention weights of punctuation are the largest."""
     ids = TRG.encode("China.")
     assert any(TRG.piece(id_).strip("▁") == "." for id_ in ids)
     stop = [TRG.piece(id_).strip("▁") == "." for id_ in ids]
     attention = torch.zeros(len(ids) + 1, len(SRC.encode("中国。")))
     for row, is_stop in enumerate(stop):
         attention[row, 0], attention[row, -1] = (0.0, 1.0) if is_stop else (0.6, 0.4)
-    found = align("中国。", Hypothesis(ids, -1.0, -1.0, attention))
-    assert found.weights[0, :2].sum() == pytest.approx(0.6)
-    assert (2, 0) not in found.links()
+    attention_map = align("中国。", Hypothesis(ids, -1.0, -1.0, attention))
+    assert attention_map.weights[0, :2].sum() == pytest.approx(0.6)
+    assert (2, 0) not in attention_map.links()
 
 
 @pytest.mark.parametrize(
@@ -149,15 +147,15 @@ def test_a_word_is_linked_by_its_letters_not_by_its_full_stop() -> None:
         ("...", "..."),
     ],
 )
-def test_letters_figures_and_signs_say_where_a_word_looked(word: str, kept: str) -> None:
+def test_pieces_without_letters_digits_or_signs_are_ignored(word: str, kept: str) -> None:
     ids = TRG.encode(word)
     attention = torch.zeros(len(ids) + 1, 1)
     weights = []
     for at in range(len(ids)):
-        one = attention.clone()
-        one[at] = 1.0
-        found = align("我", Hypothesis(ids, -1.0, -1.0, one))
-        weights.append(float(found.weights.sum()))
+        only = attention.clone()
+        only[at] = 1.0
+        attention_map = align("我", Hypothesis(ids, -1.0, -1.0, only))
+        weights.append(float(attention_map.weights.sum()))
     counted = [id_ for id_, weight in zip(ids, weights, strict=True) if weight]
     assert TRG.decode(counted) == kept
     assert sum(weights) == pytest.approx(1)
@@ -169,7 +167,7 @@ def test_a_word_of_punctuation_alone_is_linked() -> None:
     assert align("。", Hypothesis(ids, -1.0, -1.0, attention)).links() == [(0, 0)]
 
 
-def test_byte_pieces_print_no_control_characters() -> None:
+def test_byte_pieces_decode_to_no_control_characters() -> None:
     first, _ = TRG.byte_ids
     ids = [first + byte for byte in (0x00, 0x07, 0x1B, 0x7F, 0x41)]
     assert TRG.decode(ids) == "A"

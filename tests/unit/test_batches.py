@@ -22,13 +22,13 @@ def flat(plan: list[Blocks]) -> Blocks:
     return [block for batch in plan for block in batch]
 
 
-def test_every_sentence_stands_in_exactly_one_batch() -> None:
+def test_every_sentence_is_in_exactly_one_batch() -> None:
     src, trg = random_lengths(5000)
     plan = plan_epoch(src, trg, 500, seed=1, epoch=0)
     assert sorted(np.concatenate(flat(plan)).tolist()) == list(range(5000))
 
 
-def test_batches_keep_near_the_budget_and_pad_little() -> None:
+def test_batches_are_near_the_budget_with_little_padding() -> None:
     src, trg = random_lengths(20_000)
     plan = flat(plan_epoch(src, trg, 1000, seed=1, epoch=0))
     sizes = np.array([(trg[batch] + 1).sum() for batch in plan])
@@ -43,7 +43,7 @@ def test_batches_keep_near_the_budget_and_pad_little() -> None:
 
 
 @pytest.mark.parametrize("tokens", [2000, 8000, 32_000])
-def test_a_large_batch_of_blocks_pads_no_more_than_a_small_one(tokens: int) -> None:
+def test_padding_does_not_grow_with_the_batch_size(tokens: int) -> None:
     src, trg = random_lengths(20_000)
     plan = plan_epoch(src, trg, tokens, seed=1, epoch=0, block_tokens=2000)
     blocks = flat(plan)
@@ -80,7 +80,7 @@ def packed(tmp_path: Path) -> PackedSet:
     return PackedSet.open(tmp_path, "train")
 
 
-def test_a_batch_has_bos_eos_and_padding_in_their_places(packed: PackedSet) -> None:
+def test_a_batch_has_bos_eos_and_padding(packed: PackedSet) -> None:
     batch = make_batch(packed, np.array([1, 2]))
     assert batch.src.tolist() == [[8, PAD], [12, 13]]
     assert batch.src_mask.tolist() == [[True, False], [True, True]]
@@ -89,7 +89,7 @@ def test_a_batch_has_bos_eos_and_padding_in_their_places(packed: PackedSet) -> N
     assert batch.trg_tokens == 7
 
 
-def test_the_first_sentence_is_gathered_too(packed: PackedSet) -> None:
+def test_a_batch_of_the_first_sentence(packed: PackedSet) -> None:
     batch = make_batch(packed, np.array([0]))
     assert batch.src.tolist() == [[5, 6, 7]]
     assert batch.trg_out.tolist() == [[9, EOS]]
@@ -101,10 +101,10 @@ def test_pad_sources() -> None:
     assert torch.equal(mask, torch.tensor([[True, True], [True, False]]))
 
 
-def test_a_batch_knows_places_without_asking_a_gpu(packed: PackedSet) -> None:
+def test_target_positions_select_the_real_target_tokens(packed: PackedSet) -> None:
     batch = make_batch(packed, np.array([0, 2, 1]))
     assert batch.src_mask.sum(dim=1).tolist() == [3, 2, 1]
     assert batch.target_positions is not None
-    found = batch.trg_out.flatten()[batch.target_positions].tolist()
-    assert found == [9, EOS, 69_999, 4, 5, EOS, 10, 11, EOS]
-    assert len(found) == batch.trg_tokens
+    ids = batch.trg_out.flatten()[batch.target_positions].tolist()
+    assert ids == [9, EOS, 69_999, 4, 5, EOS, 10, 11, EOS]
+    assert len(ids) == batch.trg_tokens

@@ -50,17 +50,17 @@ def names(run: Run) -> list[str]:
     return sorted(path.name for path in (run.folder / "checkpoints").iterdir())
 
 
-def test_tensors_and_state_come_back(run: Run) -> None:
+def test_tensors_and_state_are_restored(run: Run) -> None:
     save(run, 5, fill=0.25)
-    found = run.checkpoints.last_good()
-    assert found is not None
-    checkpoint, tensors = found
+    restored = run.checkpoints.last_good()
+    assert restored is not None
+    checkpoint, tensors = restored
     assert checkpoint.update == 5
     assert tensors["trainer"]["x"].tolist() == [5.0, 5.0, 5.0]
     assert all((t == 0.25).all() for t in tensors["model"].values())
 
 
-def test_no_checkpoint_is_none_to_go_on_from(run: Run) -> None:
+def test_without_a_checkpoint_there_is_none_to_resume_from(run: Run) -> None:
     assert run.checkpoints.last_good() is None
 
 
@@ -71,7 +71,7 @@ def test_last_two_and_the_best_are_kept(run: Run) -> None:
     assert run.checkpoints.best().update == 2
 
 
-def test_of_equals_the_later_one_is_best(run: Run) -> None:
+def test_the_later_of_equal_checkpoints_is_the_best(run: Run) -> None:
     for update in (1, 2, 3):
         save(run, update, 7.0)
     assert run.checkpoints.best().update == 3
@@ -85,7 +85,7 @@ def test_keep_best_checkpoints_are_kept(config_path: Path, tmp_path: Path) -> No
     assert kept(run) == [1, 2, 4, 5, 6]
 
 
-def test_update_0_has_learned_nothing_and_is_not_the_best(run: Run) -> None:
+def test_update_0_is_never_the_best(run: Run) -> None:
     save(run, 0)
     with pytest.raises(NmtError, match="no checkpoint yet"):
         run.checkpoints.best()
@@ -118,7 +118,7 @@ def test_full_disk_leaves_the_earlier_checkpoints(
 
 
 @pytest.mark.parametrize("call", ["fsync", "rename"])
-def test_failing_in_any_step_leaves_nothing_behind(
+def test_a_failure_in_any_step_leaves_no_files(
     run: Run, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     save(run, 1)
@@ -144,16 +144,16 @@ def test_damaged_newest_falls_back_with_a_warning(
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    found = run.checkpoints.last_good()
-    assert found is not None
-    assert found[0].update == 1
+    restored = run.checkpoints.last_good()
+    assert restored is not None
+    assert restored[0].update == 1
     assert (
         f"warning: {path}: damaged: its checksum differs from the one recorded; "
         "using the previous checkpoint" in capsys.readouterr().err
     )
 
 
-def test_nothing_but_damage_is_refused_and_not_begun_anew(run: Run) -> None:
+def test_a_run_with_only_damaged_checkpoints_is_refused(run: Run) -> None:
     save(run, 1)
     save(run, 2)
     for path in run.folder.glob("checkpoints/*/model.safetensors"):
@@ -163,7 +163,7 @@ def test_nothing_but_damage_is_refused_and_not_begun_anew(run: Run) -> None:
 
 
 @pytest.mark.parametrize("state", ["", "{", "[]", "3", "{}", '{"update": 2}'])
-def test_damaged_state_is_passed_over(
+def test_a_checkpoint_with_a_damaged_state_is_ignored(
     run: Run, state: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save(run, 1)
@@ -173,14 +173,14 @@ def test_damaged_state_is_passed_over(
     assert "checkpoint ignored" in capsys.readouterr().err
 
 
-def test_going_on_removes_what_a_kill_left(run: Run) -> None:
+def test_resuming_removes_leftovers_of_a_kill(run: Run) -> None:
     save(run, 1)
     save(run, 2)
     (run.folder / "checkpoints/00000002/state.json").write_text("{")
     (run.folder / "checkpoints/.00000003.0000000a.part").mkdir()
     (run.folder / "checkpoints/00000001/.state.json.0000000c.part").write_text("{")
     (run.folder / ".run.json.0000000b.part").write_text("{")
-    (run.folder / ".mine").write_text("the user's own")
+    (run.folder / ".mine").write_text("user file")
     run.tidy(1)
     assert names(run) == ["00000001"]
     assert (run.folder / ".mine").exists()
@@ -196,7 +196,7 @@ def test_checkpoint_of_another_network_is_refused(run: Run) -> None:
         run.checkpoints.all()
 
 
-def test_two_trainings_in_one_folder_are_refused(run: Run) -> None:
+def test_a_second_training_in_a_run_directory_is_refused(run: Run) -> None:
     with (
         run.locked(),
         pytest.raises(NmtError, match="locked by another nmt train"),
@@ -207,14 +207,14 @@ def test_two_trainings_in_one_folder_are_refused(run: Run) -> None:
         pass  # free again
 
 
-def test_newest_run_is_the_one_that_finished_last(run: Run, config_path: Path) -> None:
+def test_the_newest_run_is_the_last_finished(run: Run, config_path: Path) -> None:
     parent = run.folder.parent
     with pytest.raises(NmtError, match="no finished run in it"):
         newest_run(parent)
     run.mark_finished()
-    other = load_config(config_path, [f"run={parent / 'other'}"])
-    Run.create(other).mark_finished()
-    Run.create(other.model_copy(update={"run": parent / "unfinished"}))
+    config = load_config(config_path, [f"run={parent / 'other'}"])
+    Run.create(config).mark_finished()
+    Run.create(config.model_copy(update={"run": parent / "unfinished"}))
     assert newest_run(parent) == parent / "other"
 
 
@@ -224,7 +224,7 @@ def finish(config_path: Path, folder: Path, bleu: float | None) -> None:
     run.mark_finished()
 
 
-def test_newest_run_prefers_validated_runs_and_names_a_better_one(
+def test_newest_run_prefers_validated_runs_and_reports_a_better_one(
     config_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="nmt")
@@ -251,12 +251,12 @@ def test_newest_run_prefers_validated_runs_and_names_a_better_one(
         (7200, "2 hours ago"), (40 * 86_400, "40 days ago"),
     ],
 )  # fmt: skip
-def test_age_is_in_its_largest_unit(seconds: int, age: str) -> None:
+def test_ages_are_in_the_largest_unit(seconds: int, age: str) -> None:
     time = datetime.now(timezone.utc) - timedelta(seconds=seconds)
     assert directory._age(time) == age
 
 
-def test_a_best_checkpoint_that_goes_while_it_is_read_gives_way(
+def test_a_best_checkpoint_removed_while_it_is_read_is_replaced(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(run, 1, 5.0, fill=1.0)

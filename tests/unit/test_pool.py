@@ -47,7 +47,7 @@ def die(_: int) -> None:
     os._exit(9)
 
 
-def test_results_come_in_order_and_input_is_not_read_ahead() -> None:
+def test_results_are_in_order_and_input_is_read_lazily() -> None:
     taken = itertools.count()
     items = ((next(taken), number)[1] for number in range(40))
     with Pool(2) as workers:
@@ -58,12 +58,12 @@ def test_results_come_in_order_and_input_is_not_read_ahead() -> None:
 
 
 @pytest.mark.parametrize("count", [1, None])
-def test_a_short_stream_stays_in_this_process(count: int | None) -> None:
+def test_short_streams_are_processed_without_workers(count: int | None) -> None:
     with Pool(count) as workers:
         assert set(workers.map(lambda _: os.getpid(), range(5))) == {os.getpid()}
 
 
-def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+def test_workers_end_when_the_parent_is_killed(tmp_path: Path) -> None:
     script = (
         "import os, time\nfrom nmt.prepare.pool import Pool\n"
         "from tests.unit.test_pool import own_number\n"
@@ -85,7 +85,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     assert not any(map(is_alive, workers))
 
 
-def test_a_killed_worker_is_told_to_the_user() -> None:
+def test_a_killed_worker_is_an_error() -> None:
     with (
         Pool(2) as workers,
         pytest.raises(NmtError, match="a worker process was killed") as caught,
@@ -107,23 +107,23 @@ AROUND = {"csv": ("zh,en\n", ""), "tmx": ("<tmx><body>", "</body></tmx>")}
 
 
 @pytest.mark.parametrize("kind", LINES)
-def test_no_source_is_held(tmp_path: Path, kind: str) -> None:
+def test_sources_are_streamed(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "a"
     before, after = AROUND.get(kind, ("", ""))
     body = "".join(LINES[kind].format(i=i) for i in range(UNITS))
     path.write_text(before + body + after, encoding="utf-8")
     source = TypeAdapter(Source).validate_python({"source": kind, "path": path})
-    next(iter(read_pairs(source)))  # what is imported on first use is not the reader's
+    next(iter(read_pairs(source)))  # imports on first use are not counted
     tracemalloc.start()
     count = sum(1 for _ in read_pairs(source))
-    most = tracemalloc.get_traced_memory()[1]
+    peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert count == UNITS
-    assert most < 700_000 < path.stat().st_size / 2
+    assert peak < 700_000 < path.stat().st_size / 2
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_a_meter_goes_from_nothing_to_all(tmp_path: Path, suffix: str) -> None:
+def test_a_meter_rises_from_0_to_1(tmp_path: Path, suffix: str) -> None:
     paths = [tmp_path / f"{name}{suffix}" for name in "ab"]
     for path in paths:
         data = "".join(f"{i * 7919 % 10007} line\n" for i in range(20_000)).encode()

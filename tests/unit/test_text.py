@@ -1,4 +1,4 @@
-"""Lines, compression, `normalise`, the fence's key."""
+"""Lines, compression, `normalise`, keys of leakage and near-duplicate checks."""
 
 from __future__ import annotations
 
@@ -38,9 +38,7 @@ def lines_of(tmp_path: Path, data: bytes) -> list[str]:
         (b"\n\n\n", ["", "", ""]),
     ],
 )
-def test_a_line_ends_at_newline_and_nowhere_else(
-    tmp_path: Path, data: bytes, lines: list[str]
-) -> None:
+def test_only_newlines_end_lines(tmp_path: Path, data: bytes, lines: list[str]) -> None:
     assert lines_of(tmp_path, data) == lines
 
 
@@ -58,7 +56,7 @@ def test_compression_by_suffix(
         list(read_lines(path))
 
 
-def test_bytes_that_are_not_utf8() -> None:
+def test_invalid_utf8_is_refused_with_file_and_line() -> None:
     with pytest.raises(NmtError) as caught:
         decode_line("好\n".encode("gb18030"), "a.tsv", 7)
     assert caught.value.message.startswith("a.tsv:7: not valid UTF-8 (byte 1 of the line is 0xba)")
@@ -73,7 +71,7 @@ def test_huge_utf16_line_is_refused_with_its_line(tmp_path: Path) -> None:
         next(lines)
 
 
-def test_missing_file_suggests_one(tmp_path: Path) -> None:
+def test_a_missing_file_suggests_a_similar_name(tmp_path: Path) -> None:
     (tmp_path / "train.zh").touch()
     with pytest.raises(NmtError) as caught, open_bytes(tmp_path / "trian.zh"):
         pass
@@ -114,19 +112,19 @@ def test_normalise(text: str, simplify: bool, expected: str) -> None:
 
 
 @given(st.text(), st.booleans())
-def test_normalise_twice_is_normalise_once(text: str, simplify: bool) -> None:
+def test_normalise_is_idempotent(text: str, simplify: bool) -> None:
     once = normalise(text, simplify=simplify)
     assert normalise(once, simplify=simplify) == once
-    assert once == " ".join(once.split())  # so a tab or a line end can separate such texts
+    assert once == " ".join(once.split())  # no tabs and no line ends
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
-def test_normalise_leaves_nothing_that_ends_a_line(text: str) -> None:
+def test_normalised_text_has_no_line_ends(text: str) -> None:
     assert not set(normalise(text, simplify=False)) & set("\n\r\t\0\u2028\u2029\u0085")
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "same"),
+    ("first", "second", "same"),
     [
         ("Hello, World!", "hello world", True),
         ("２５。", "25", True),
@@ -135,23 +133,23 @@ def test_normalise_leaves_nothing_that_ends_a_line(text: str) -> None:
         ("", "", True),
     ],
 )
-def test_leakage_key(one: str, other: str, same: bool) -> None:
-    assert (leakage_key(one) == leakage_key(other)) is same
+def test_leakage_key(first: str, second: str, same: bool) -> None:
+    assert (leakage_key(first) == leakage_key(second)) is same
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "second"),
     [
         ("Hello, World!", "hello world"), ("1,000 men", "1000 men"), ("well-known", "well known"),
         ("a < b", "a<b"), ("1990–1995", "1990-1995"), ("“It's 5.”", "Its 5"), ("？！。", "?!。"),
     ],
 )  # fmt: skip
-def test_sentences_that_differ_in_punctuation_are_near_duplicates(one: str, other: str) -> None:
-    assert near_duplicate_key(one) == near_duplicate_key(other)
+def test_sentences_that_differ_in_punctuation_are_near_duplicates(first: str, second: str) -> None:
+    assert near_duplicate_key(first) == near_duplicate_key(second)
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "second"),
     [
         ("1", "-1"), ("x = 1", "x = −1"), ("1.5", "15"), ("C", "C++"), ("C", "C#"), ("a<b", "a>b"),
         ("1+2", "1-2"), ("12", "1-2"), ("5", "5%"), ("3:15", "315"), ("1/2", "12"), ("10²", "102"),
@@ -159,6 +157,6 @@ def test_sentences_that_differ_in_punctuation_are_near_duplicates(one: str, othe
     ],
 )  # fmt: skip
 def test_sentences_that_differ_in_a_sign_or_operator_are_not_near_duplicates(
-    one: str, other: str
+    first: str, second: str
 ) -> None:
-    assert near_duplicate_key(one) != near_duplicate_key(other)
+    assert near_duplicate_key(first) != near_duplicate_key(second)

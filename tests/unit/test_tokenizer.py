@@ -63,23 +63,23 @@ def test_pieces_cover_the_normalised_text_without_gaps(
         assert sorted(set(covered)) == list(range(len(normalised)))
 
 
-def test_many_at_once_are_each_alone(zh: Tokenizer) -> None:
+def test_encode_all_equals_encode_of_each(zh: Tokenizer) -> None:
     texts = [*ZH, "", "龘"]
     assert zh.encode_all(texts) == [zh.encode(text) for text in texts]
 
 
-def test_special_ids_and_broken_bytes_vanish(zh: Tokenizer) -> None:
+def test_decoding_ignores_special_ids_and_incomplete_bytes(zh: Tokenizer) -> None:
     first_byte = zh.encode("龘")[0]
     ids = [symbols.BOS, *zh.encode("我看"), first_byte, symbols.UNK, symbols.EOS, symbols.PAD]
     assert zh.decode(ids) == "我看"
 
 
 def test_training_twice_gives_the_same_model() -> None:
-    one, _ = train_tokenizer(
+    first, _ = train_tokenizer(
         iter(ZH), vocab=285, simplify=True, character_coverage=1.0, space_first=False, name="x"
     )
-    again, _ = make(ZH, 285, chinese=True)
-    assert one.model == again.model
+    second, _ = make(ZH, 285, chinese=True)
+    assert first.model == second.model
 
 
 def test_a_vocabulary_too_large_for_the_text_is_a_warning() -> None:
@@ -89,7 +89,7 @@ def test_a_vocabulary_too_large_for_the_text_is_a_warning() -> None:
     )
 
 
-def test_too_few_pieces_asked_is_an_error() -> None:
+def test_a_vocabulary_too_small_for_the_characters_is_an_error() -> None:
     with pytest.raises(NmtError, match=r"data\.x_vocab: 262 pieces, but the characters") as caught:
         make(ZH, 262, chinese=True)
     assert caught.value.hint is not None
@@ -105,7 +105,7 @@ def test_an_automatic_vocabulary_grows_to_hold_all_characters() -> None:
     assert tokenizer.decode(tokenizer.encode(ZH[0])) == ZH[0]
 
 
-def test_load_checks_what_it_reads(tmp_path: Path, zh: Tokenizer) -> None:
+def test_other_files_are_not_loaded(tmp_path: Path, zh: Tokenizer) -> None:
     path = tmp_path / "zh.model"
     path.write_bytes(zh.model)
     assert Tokenizer.load(path, simplify=True).sha256 == zh.sha256

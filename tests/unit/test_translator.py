@@ -35,13 +35,13 @@ CHINESE = [
 ]  # fmt: skip
 ENGLISH = [
     "I love China.", "The weather is nice today.", "He gets up at six every morning.",
-    "Have you ever been to Beijing?", "This book is interesting.", "Shall we see a film tomorrow?",
+    "Have you ever been to Beijing?", "This book is interesting.", "Can we see a film tomorrow?",
     "She likes tea and does not like coffee.", "Where is the station?", "I have 3 apples.",
     "The teacher said: \"Please sit down.\"", "It rains hard, let us go home!",
     "That was in 2025.", "The puppy runs about in the garden.", "I do not know his name.",
     "A glass of water, please.", "The school is far from my home.",
 ]  # fmt: skip
-# Each of these is one line and stays one.
+# Unusual single lines.
 ODD = [
     "", " ", "\u3000", "\t", "\x00", "a\u2028b", "我\r爱", "\u200b", "👍🏽\u200d👧", "\ue000\ue001",
     "\U000e0fff", "only English here", "12345", "。。。", "?!", "龘龘龘", "ﬁ①㈱", "e\u0301\u0301",
@@ -50,11 +50,11 @@ ODD = [
 
 
 def tokenizer(lines: list[str], *, simplify: bool) -> Tokenizer:
-    made, _ = train_tokenizer(
+    trained, _ = train_tokenizer(
         [normalise(line, simplify=simplify) for line in lines],
         vocab=500, simplify=simplify, character_coverage=1.0, space_first=not simplify, name="test",
     )  # fmt: skip
-    return made
+    return trained
 
 
 @pytest.fixture(scope="module")
@@ -86,41 +86,43 @@ def translator() -> Iterator[Translator]:
     torch.set_num_threads(threads)
 
 
-def same(ours: list[Translation], theirs: list[Translation]) -> None:
+def assert_equal(ours: list[Translation], theirs: list[Translation]) -> None:
     assert [t.source for t in ours] == [t.source for t in theirs]
     assert [t.text for t in ours] == [t.text for t in theirs]
-    for mine, its in zip(ours, theirs, strict=True):
-        assert [p.hypotheses[0].ids for p in mine.parts] == [p.hypotheses[0].ids for p in its.parts]
-        assert mine.score == pytest.approx(its.score, rel=1e-4, abs=1e-4)
+    for a, b in zip(ours, theirs, strict=True):
+        assert [p.hypotheses[0].ids for p in a.parts] == [p.hypotheses[0].ids for p in b.parts]
+        assert a.score == pytest.approx(b.score, rel=1e-4, abs=1e-4)
 
 
-def test_batch_size_and_order_change_no_translation(translator: Translator) -> None:
+def test_translations_do_not_depend_on_batch_size_and_order(translator: Translator) -> None:
     lines = [*CHINESE, *ODD, "".join(CHINESE[:6]), *(a + b for a in CHINESE for b in CHINESE[:4])]
     expected = translator.translate(lines, batch_size=64)
     for batch_size in (1, 7):
-        same(translator.translate(lines, batch_size=batch_size), expected)
+        assert_equal(translator.translate(lines, batch_size=batch_size), expected)
     order = list(range(len(lines)))
     random.Random(1).shuffle(order)
     shuffled = translator.translate([lines[i] for i in order], batch_size=7)
-    same([shuffled[order.index(i)] for i in range(len(lines))], expected)
-    assert len({t.text for t in expected}) > len(CHINESE)  # or all this would say nothing
+    assert_equal([shuffled[order.index(i)] for i in range(len(lines))], expected)
+    assert len({t.text for t in expected}) > len(
+        CHINESE
+    )  # the translations differ, so the comparison is meaningful
 
 
-def test_two_threads_translate_as_one(translator: Translator) -> None:
-    one = translator.translate(CHINESE)
+def test_translations_do_not_depend_on_the_number_of_threads(translator: Translator) -> None:
+    single = translator.translate(CHINESE)
     torch.set_num_threads(2)
     try:
-        two = translator.translate(CHINESE)
+        threaded = translator.translate(CHINESE)
     finally:
         torch.set_num_threads(1)
-    same(one, two)
+    assert_equal(single, threaded)
 
 
-def test_batches_are_searched_on_a_core_each(
+def test_batches_are_searched_in_parallel_threads(
     translator: Translator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = CHINESE * 4
-    one = translator.translate(lines, batch_size=8)
+    expected = translator.translate(lines, batch_size=8)
     searched: list[tuple[str, int, int]] = []
     search, meet, turn = Translator._search, threading.Barrier(2), itertools.count()
 
@@ -130,14 +132,14 @@ def test_batches_are_searched_on_a_core_each(
         early = next(turn) < 2
         searched.append((threading.current_thread().name, torch.get_num_threads(), len(sources)))
         if early:
-            meet.wait(30)  # breaks unless two are searched at the same time
+            meet.wait(30)  # fails unless two batches are searched at the same time
         return search(self, members, sources, tables, n_best)
 
     monkeypatch.setattr(Translator, "_search", noted)
     torch.set_num_threads(3)
     try:
-        same(translator.translate(lines, batch_size=8), one)
-        assert torch.get_num_threads() == 3  # as before
+        assert_equal(translator.translate(lines, batch_size=8), expected)
+        assert torch.get_num_threads() == 3  # restored
     finally:
         torch.set_num_threads(1)
     assert threading.main_thread().name not in {name for name, _, _ in searched}
@@ -171,7 +173,7 @@ def test_no_lines_give_no_translations(translator: Translator) -> None:
         max_size=8,
     )
 )
-def test_any_text_gives_clean_lines(translator: Translator, lines: list[str]) -> None:
+def test_any_text_gives_single_lines(translator: Translator, lines: list[str]) -> None:
     translations = translator.translate(lines, batch_size=3)
     assert [t.source for t in translations] == lines
     for translation in translations:
@@ -180,7 +182,7 @@ def test_any_text_gives_clean_lines(translator: Translator, lines: list[str]) ->
         assert translation.text == translation.text.strip()
 
 
-def test_a_stream_gives_before_it_has_read_all(translator: Translator) -> None:
+def test_a_stream_yields_before_all_input_is_read(translator: Translator) -> None:
     read = 0
 
     def endless() -> Iterator[str]:
@@ -213,7 +215,7 @@ def test_a_closing_bracket_stays_with_its_sentence(closing: str) -> None:
     assert SENTENCE.findall("".join(sentences)) == sentences
 
 
-def test_a_line_that_nothing_splits_is_cut(translator: Translator) -> None:
+def test_a_line_without_sentence_ends_is_split_at_the_limit(translator: Translator) -> None:
     for character in ("我", "龘", "a", "♪", "\u0327"):
         (translation,) = translator.translate([character * 200])
         assert len(translation.parts) > 1
@@ -231,10 +233,10 @@ def test_n_best_are_different_and_begin_with_the_best(translator: Translator) ->
             assert parts.hypotheses[0].score >= part.hypotheses[0].score - 1e-5
 
 
-def test_translating_leaves_the_model_as_it_was(translator: Translator) -> None:
+def test_translating_does_not_change_the_model(translator: Translator) -> None:
     translator.model.train()
     try:
-        same(translator.translate(CHINESE[:3]), translator.translate(CHINESE[:3]))
+        assert_equal(translator.translate(CHINESE[:3]), translator.translate(CHINESE[:3]))
         assert translator.model.training
     finally:
         translator.model.eval()
@@ -254,7 +256,7 @@ def test_candidates_of_a_line_in_parts_are_the_best_combinations(translator: Tra
     assert translation.log_prob == pytest.approx(translation.candidates[0].log_prob)
 
 
-def test_more_candidates_than_the_beam_holds_are_refused(translator: Translator) -> None:
+def test_more_candidates_than_the_beam_size_are_refused(translator: Translator) -> None:
     with pytest.raises(NmtError, match="n_best 5 is larger than the beam 4"):
         translator.translate(["我"], n_best=5)
     for numbers in ({"batch_size": 0}, {"n_best": 0}):
@@ -278,10 +280,10 @@ def test_a_line_longer_than_typical_is_translated_by_sentences(translator: Trans
     lines = ["".join(CHINESE[:2]), CHINESE[2], "我爱你。他！"]
     translator.usual = LengthStatistics(typical=6, ratio=(0.5, 2.0))
     try:
-        found = [[p.source for p in t.parts] for t in translator.translate(lines)]
+        parts = [[p.source for p in t.parts] for t in translator.translate(lines)]
     finally:
         translator.usual = None
-    assert found == [CHINESE[:2], [CHINESE[2]], ["我爱你。他！"]]
+    assert parts == [CHINESE[:2], [CHINESE[2]], ["我爱你。他！"]]
 
 
 def test_halves_of_surrogate_pairs_become_question_marks(translator: Translator) -> None:
@@ -297,7 +299,7 @@ def test_eight_bit_integers_do_not_depend_on_the_batch(translator: Translator) -
     )  # fmt: skip
     expected = small.translate(CHINESE, batch_size=64)
     for batch_size in (1, 7):
-        same(small.translate(CHINESE, batch_size=batch_size), expected)
+        assert_equal(small.translate(CHINESE, batch_size=batch_size), expected)
 
 
 def test_eight_bit_integers_need_the_cpu(translator: Translator) -> None:
@@ -308,7 +310,7 @@ def test_eight_bit_integers_need_the_cpu(translator: Translator) -> None:
         )  # fmt: skip
 
 
-def test_weights_that_change_are_seen_unless_they_are_frozen(translator: Translator) -> None:
+def test_changed_weights_are_used_unless_frozen(translator: Translator) -> None:
     parts = (translator.src, translator.trg, translator.search, translator.device, 12)
     model = copy.deepcopy(translator.model)
     live, frozen = Translator(model, *parts), Translator(model, *parts, frozen=True)
