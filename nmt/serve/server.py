@@ -13,7 +13,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from nmt.errors import NmtError
-from nmt.serve.app import Guard
+from nmt.serve.guard import Guard
 
 logger = logging.getLogger(__name__)
 

@@ -43,7 +43,8 @@ def connect(url: str) -> socket.socket:
 def send(url: str, data: bytes) -> bytes:
     """Send bytes; return everything until the server closes the connection."""
     with connect(url) as connection:
-        connection.sendall(data)
+        with contextlib.suppress(ConnectionError):  # closed while sending
+            connection.sendall(data)
         return read(connection)
 
 
@@ -72,7 +73,7 @@ def test_a_large_body_without_a_length_is_refused(healthy: str) -> None:
 
 
 def test_large_headers_are_refused(healthy: str) -> None:
-    answer = send(healthy, b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"x" * 300_000 + b"\r\n\r\n")
+    answer = send(healthy, b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"x" * 3_000_000 + b"\r\n\r\n")
     assert answer == b"" or answer.startswith(b"HTTP/1.1 400 ")
 
 

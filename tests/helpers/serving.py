@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from nmt.config.schema import SearchConfig
-from nmt.serve.app import Guard, Settings, create_app
+from nmt.serve.app import Settings, create_app
+from nmt.serve.guard import Guard
 from nmt.serve.server import Server, listen
 from nmt.translate.types import Candidate, Translation
 
