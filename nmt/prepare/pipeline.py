@@ -8,6 +8,7 @@ streams the scratch file again, trains the tokenizers on a sample of train and p
 The output folder appears whole or not at all (`nmt.io.write.replacing_folder`).
 """
 
+# Over 400 lines: the three passes share the state of one preparation and are read in order.
 from __future__ import annotations
 
 import contextlib

@@ -10,6 +10,7 @@ A package is a safetensors file. Its metadata are one JSON record, `PackageInfo`
 Nothing is compressed, unpickled or extracted to the disk. The checksum covers every byte.
 """
 
+# Over 400 lines: writer and reader of one file format.
 from __future__ import annotations
 
 import hashlib

@@ -1,5 +1,6 @@
 """The HTTP application: LibreTranslate's interface, metrics and the page."""
 
+# Over 400 lines: all routes share the state of one application.
 from __future__ import annotations
 
 import asyncio

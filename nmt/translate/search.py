@@ -107,6 +107,7 @@ def beam_search(
         The hypotheses of each sentence, best score first; fewer than `n_best` only if there are
         no more.
     """
+    # Over 60 lines: one algorithm, read from top to bottom.
     if isinstance(model, Seq2Seq):
         model = Inference(model)
     members = [model] if isinstance(model, Inference) else list(model)

@@ -13,7 +13,7 @@ import pytest
 import typer
 
 from nmt import cli
-from tests.conftest import Nmt
+from tests.helpers.command import Nmt
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("init", "prepare", "train", "translate", "evaluate", "align")

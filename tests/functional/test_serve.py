@@ -19,8 +19,8 @@ import pytest
 
 from nmt import Translator
 from nmt.serve.app import Settings, create_app
-from tests.conftest import toy_pairs
 from tests.helpers.command import ROOT, assert_refused, nmt
+from tests.helpers.corpus import toy_pairs
 from tests.helpers.serving import serving
 
 SOURCES = [zh for zh, _ in toy_pairs()]

@@ -29,8 +29,9 @@ from nmt.run.directory import Run, RunInfo
 from nmt.run.records import dump_record, load_record
 from nmt.translate import run as run_module
 from nmt.translate import translator
-from tests.conftest import Nmt, toy_pairs
+from tests.helpers.command import Nmt
 from tests.helpers.command import nmt as in_process
+from tests.helpers.corpus import toy_pairs
 
 SOURCES = [zh for zh, _ in toy_pairs()]
 ODD = [

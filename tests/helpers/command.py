@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,8 +24,11 @@ class Result(NamedTuple):
     err: str
 
 
+Nmt = Callable[..., Result]
+
+
 def nmt(*arguments: object) -> Result:
-    """Run ``nmt`` in this process: fast enough for one run per mistake."""
+    """Run ``nmt`` in this process, without the time to import PyTorch."""
     out, err = io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True), io.StringIO()
     before, sys.argv = sys.argv, ["nmt", *map(str, arguments)]
     try:
@@ -39,7 +43,7 @@ def nmt(*arguments: object) -> Result:
 
 
 def nmt_process(*arguments: object, stdin: bytes = b"", cwd: Path | None = None) -> Result:
-    """Run ``nmt`` as its user would: another process, bytes in and out."""
+    """Run ``nmt`` in another process, with bytes as stdin."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "nmt", *map(str, arguments)],
         input=stdin,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
-from tests.helpers.command import Result
+from tests.helpers.command import Nmt
 
 NOUNS = ["猫 cat", "狗 dog", "书 book", "茶 tea", "花 flower", "山 hill", "鱼 fish", "门 door"]
 VERBS = ["看见 saw", "喜欢 liked", "找到 found", "画了 drew", "买了 bought", "忘了 forgot"]
@@ -24,7 +23,7 @@ def sentences() -> list[tuple[str, str]]:
     return pairs
 
 
-Run = Callable[..., Result]
+Run = Nmt
 
 
 def write_tsv(path: Path, pairs: list[tuple[str, str]]) -> None:

@@ -1,4 +1,4 @@
-"""A toy language pair and a tiny network, for tests that train: seconds, not minutes."""
+"""A toy corpus and a configuration of a small network, for tests that train in seconds."""
 
 import itertools
 import os
@@ -11,31 +11,34 @@ from nmt.data.packed import PackedWriter
 from nmt.run.directory import RunInfo
 from nmt.run.records import FileRecord, dump_record, load_record
 
-# A network this small is slower on several threads, far slower on a busy machine.
+# Small networks are slower on several threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-_WHO = {"我": "I", "你": "you", "他们": "they", "我们": "we"}
-_WHEN = {"今天": "today", "明天": "tomorrow", "晚上": "at night"}
-_DO = {"吃": "eat", "买": "buy", "喜欢": "like", "看见": "see", "找": "look for"}
-_WHAT = {"苹果": "apples", "书": "books", "猫": "cats", "水": "water", "花": "flowers"}
+_SUBJECTS = {"我": "I", "你": "you", "他们": "they", "我们": "we"}
+_TIMES = {"今天": "today", "明天": "tomorrow", "晚上": "at night"}
+_VERBS = {"吃": "eat", "买": "buy", "喜欢": "like", "看见": "see", "找": "look for"}
+_OBJECTS = {"苹果": "apples", "书": "books", "猫": "cats", "水": "water", "花": "flowers"}
 
 
 def pairs() -> list[tuple[str, str]]:
-    """All 300 sentences of the toy language, Chinese and English."""
+    """Return all 300 sentence pairs of the toy language."""
     return [
-        (f"{who}{when}{do}{what}。", f"{_WHO[who]} {_DO[do]} {_WHAT[what]} {_WHEN[when]}.")
-        for who, when, do, what in itertools.product(_WHO, _WHEN, _DO, _WHAT)
+        (
+            f"{subject}{time}{verb}{noun}。",
+            f"{_SUBJECTS[subject]} {_VERBS[verb]} {_OBJECTS[noun]} {_TIMES[time]}.",
+        )
+        for subject, time, verb, noun in itertools.product(_SUBJECTS, _TIMES, _VERBS, _OBJECTS)
     ]
 
 
 def add(writer: PackedWriter, *sides: list[list[int]]) -> None:
-    """Append sentences to a corpus, as many on one side as on the other."""
+    """Append sentences, given as ids by side, to a packed corpus."""
     ids = [np.array(list(itertools.chain.from_iterable(side)), np.int64) for side in sides]
     writer.add(tuple(ids), tuple(np.array([*map(len, side)], np.int64) for side in sides))
 
 
 def write_config(folder: Path, **sections: dict[str, object]) -> Path:
-    """Write the toy corpus and a configuration for it; keys given replace the toy's own."""
+    """Write the toy text and a configuration; `sections` override its keys."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = "".join(f"{src}\t{trg}\n" for src, trg in pairs())
     (folder / "toy.tsv").write_text(lines, encoding="utf-8")
@@ -64,7 +67,7 @@ def write_config(folder: Path, **sections: dict[str, object]) -> Path:
 
 
 def accept_changes(run: Path) -> None:
-    """Record the edited files of a run, so that they are not refused as damaged."""
+    """Update the hashes of a run's files, so that edited files are not refused as damaged."""
     info = load_record(run / "run.json", RunInfo)
     changes = {
         "files": {name: FileRecord.of(run / name) for name in info.files if (run / name).exists()},
