@@ -1,4 +1,4 @@
-"""Word alignments of the training corpus: computed once, stored packed, read back."""
+"""Word alignments of the training corpus: computed once, packed, read back."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def train_set(run: Run) -> PackedSet:
 
 def concatenated(parts: Iterator[PackedAlignment], folder: Path, pairs: int) -> PackedAlignment:
     PackedAlignment.write(folder, {}, parts)
-    found = PackedAlignment.open(folder, {}, pairs)
-    assert found is not None
-    return found
+    packed = PackedAlignment.open(folder, {}, pairs)
+    assert packed is not None
+    return packed
 
 
 @pytest.mark.parametrize(("part", "cells"), [(1 << 16, 1 << 18), (7, 50), (40, 1)])
@@ -72,9 +72,9 @@ def test_packed_alignments_are_the_posteriors_of_the_aligner(
     trg, trg_mask = gather(corpus.trg, pairs)
     expected = aligner.posteriors(src, src_mask, trg, trg_mask)
     expected = np.where(expected >= MIN_PROBABILITY, expected, 0)
-    found = packed.matrices(pairs, src_mask.sum(axis=1), trg.shape[1] + 1)
-    assert not found[:, -1].any()  # EOS
-    np.testing.assert_allclose(found[:, :-1], expected, rtol=1e-3, atol=1e-6)
+    matrices = packed.matrices(pairs, src_mask.sum(axis=1), trg.shape[1] + 1)
+    assert not matrices[:, -1].any()  # EOS
+    np.testing.assert_allclose(matrices[:, :-1], expected, rtol=1e-3, atol=1e-6)
 
 
 def test_pairs_without_entries_have_zero_matrices() -> None:
@@ -97,7 +97,7 @@ def test_memory_does_not_grow_with_the_number_of_parts(
         PackedAlignment.write(tmp_path / str(pairs), {}, align_corpus(aligner, corpus))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    lengths = 2 * 8 * (5000 - 500)  # the lengths of the sentences are in memory anyway
+    lengths = 2 * 8 * (5000 - 500)  # sentence lengths are in memory
     assert peaks[1] < 1.2 * peaks[0] + 3 * lengths
 
 
@@ -139,7 +139,7 @@ def test_interrupted_pass_is_repeated_with_the_same_bytes(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_what_a_killed_pass_left_behind_is_removed(
+def test_leftovers_of_a_killed_pass_are_removed(
     run: Run, train_set: PackedSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: object) -> Iterator[PackedAlignment]:

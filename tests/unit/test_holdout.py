@@ -1,4 +1,4 @@
-"""Groups, drawing dev and test, and caps, compared with slow plain implementations."""
+"""Groups, hold-out and caps, compared with plain implementations."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_held_out_sets_have_their_size_and_whole_groups(
         assert len(set(split_ids[groups == group].tolist())) == 1
 
 
-def test_another_seed_draws_other_pairs() -> None:
+def test_the_seed_changes_the_held_out_pairs() -> None:
     groups, keys = np.arange(100), np.arange(100, dtype=np.uint64)
     first, second = (holdout.hold_out(groups, keys, {holdout.DEV: 10}, seed) for seed in (1, 2))
     assert first.tolist() != second.tolist()
@@ -79,13 +79,13 @@ def test_added_pairs_move_no_pair_into_a_held_out_set_and_few_out_of_it() -> Non
         assert ((after == split_id) & (before == split_id)).sum() > 110
 
 
-def test_too_few_pairs_to_hold_out() -> None:
+def test_too_few_pairs_to_hold_out_are_refused() -> None:
     with pytest.raises(NmtError, match="5 pairs after cleaning: too few to hold out 6"):
         holdout.hold_out(np.arange(5), np.arange(5, dtype=np.uint64), {holdout.DEV: 6}, 1)
 
 
 @given(st.lists(st.booleans(), max_size=60), st.integers(1, 20))
-def test_a_cap_keeps_that_many_pairs_of_its_source(flags: list[bool], cap: int) -> None:
+def test_a_cap_limits_the_pairs_of_a_source(flags: list[bool], cap: int) -> None:
     wanted = np.array(flags, dtype=bool)
     begin, end = len(flags) // 4, len(flags) // 4 * 3
     over = holdout.over_cap(wanted, begin, end, cap)

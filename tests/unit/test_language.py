@@ -70,7 +70,6 @@ UNCONVERTED = {
     "tests/functional/test_workers.py",
     "tests/unit/test_auto.py",
     "tests/unit/test_gradient.py",
-    "tests/unit/test_guided_alignment.py",
     "tests/unit/test_loss.py",
     "tests/unit/test_recorded.py",
 }

@@ -1,4 +1,4 @@
-"""The packed corpus: what goes in comes out, and damage is noticed."""
+"""The packed corpus: written and read back; damage is refused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ids = st.lists(st.integers(0, 399), max_size=5)
 
 
 @given(st.lists(st.tuples(ids, ids)), st.integers(1, 4))
-def test_what_was_added_is_there_however_it_was_cut(
+def test_added_sentences_are_read_back(
     tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[list[int], list[int]]], step: int
 ) -> None:
     folder = tmp_path_factory.mktemp("packed")
@@ -46,12 +46,12 @@ def test_ids_are_two_bytes_while_the_vocabulary_allows(tmp_path: Path) -> None:
     assert (packed.src[0].tolist(), packed.trg[0].tolist()) == ([65535], [65536])
 
 
-def test_ids_are_mapped_not_read(tmp_path: Path) -> None:
+def test_ids_are_memory_mapped(tmp_path: Path) -> None:
     pack(tmp_path, [[1, 2]], [[3]])
     assert isinstance(PackedSet.open(tmp_path, "train").src.ids, np.memmap)
 
 
-def test_missing_file(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     pack(tmp_path, [[1]], [[2]])
     (tmp_path / "train.trg.ends.npy").unlink()
     with pytest.raises(NmtError, match=r"train\.trg\.ends\.npy: missing or damaged") as caught:
@@ -59,7 +59,7 @@ def test_missing_file(tmp_path: Path) -> None:
     assert caught.value.hint == "run nmt prepare again"
 
 
-def test_cut_off_file(tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     pack(tmp_path, [[1] * 100], [[2]])
     path = tmp_path / "train.src.ids.npy"
     path.write_bytes(path.read_bytes()[:-10])
@@ -67,7 +67,7 @@ def test_cut_off_file(tmp_path: Path) -> None:
         PackedSet.open(tmp_path, "train")
 
 
-def test_files_of_two_corpora(tmp_path: Path) -> None:
+def test_files_of_different_corpora_are_refused(tmp_path: Path) -> None:
     for name, count in (("a", 1), ("b", 2)):
         (tmp_path / name).mkdir()
         pack(tmp_path / name, [[1]] * count, [[2]] * count)
