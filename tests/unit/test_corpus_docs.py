@@ -15,17 +15,17 @@ from nmt.prepare.pipeline import auto_vocab
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "own-corpus.md").read_text(encoding="utf-8")
 
 
-def test_its_sources_are_a_configuration() -> None:
+def test_the_documented_sources_are_valid() -> None:
     block = re.search(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     assert block is not None
     tree = yaml.safe_load(block[1])
     config = build_config(tree, "docs/how-to/own-corpus.md")
     kinds = {source.source for source in config.data.sources}
-    assert kinds == {"tsv", "csv", "jsonl", "parallel", "tmx", "po", "xliff"}
+    assert kinds == {"tsv", "csv", "jsonl", "parallel", "tmx", "po", "xliff", "sgm"}
 
 
 @pytest.mark.parametrize("key", CleanConfig.model_fields)
-def test_every_cleaning_rule_is_there_with_its_default(key: str) -> None:
+def test_every_cleaning_rule_is_documented_with_its_default(key: str) -> None:
     row = next(line for line in PAGE.splitlines() if f"`{key}`" in line and line.startswith("|"))
     default = CleanConfig.model_fields[key].default
     shown = str(default).lower() if isinstance(default, bool) else f"{default:g}".strip() if (
