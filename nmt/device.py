@@ -124,7 +124,7 @@ def allowed_cores() -> int:
     return cores
 
 
-def cores_of_a_worker() -> int:
+def cores_per_worker() -> int:
     """Return the CPU cores per ``torchrun`` worker of this machine."""
     return max(1, allowed_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
@@ -137,7 +137,7 @@ def _limit_threads() -> None:
         torch.set_num_threads(min(torch.get_num_threads(), allowed_cores()))
 
 
-def compute_reproducibly(device: torch.device) -> None:
+def use_deterministic_algorithms(device: torch.device) -> None:
     """Use deterministic GPU kernels, so that equal seeds give equal bits.
 
     CPU kernels are deterministic already. Must be called before the first matmul on the GPU.
@@ -158,5 +158,5 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
     messages = ("DefaultCPUAllocator", "CUDA error: out of memory", "[CUDA]: out of memory",
-            "CUBLAS_STATUS_ALLOC_FAILED")  # fmt: skip
+            "CUBLAS_STATUS_ALLOC_FAILED", "could not create a primitive")  # fmt: skip
     return any(message in str(error) for message in messages)

@@ -9,74 +9,74 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from nmt.device import choose_device
 from nmt.errors import NmtError
 
 if TYPE_CHECKING:
     import torch
-from nmt.device import choose_device
 
-_MEET_SECONDS = 30  # for all workers to find one another
-_WAIT_MINUTES = 30  # for one of them to be done with what the others wait for
+_JOIN_SECONDS = 30  # timeout for all workers to connect
+_COLLECTIVE_MINUTES = 30  # timeout of a collective: rank 0 may be validating or saving
 
 
 @dataclass(frozen=True)
 class Workers:
-    """The processes that train one network together; mostly there is just this one.
+    """The processes that train one model together; a single process without ``torchrun``.
 
-    What they agree on travels between CPUs (gloo), so that no GPU has to wait for it; tensors
-    travel from where they are.
+    Numbers are reduced on the CPU (gloo), which does not synchronise the GPU. Tensors are
+    reduced on their own device.
 
     Attributes:
-        rank: of this one, from 0. Rank 0 alone writes files.
-        count: how many there are.
+        rank: of this process, from 0. Only rank 0 writes files.
+        count: number of processes.
     """
 
     rank: int = 0
     count: int = 1
 
     @property
-    def first(self) -> bool:
-        """Whether this one writes the files."""
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which writes the files."""
         return self.rank == 0
 
-    def largest(self, values: Sequence[float]) -> list[float]:
-        """The largest of each value over all workers, the same on all of them."""
+    def max(self, values: Sequence[float]) -> list[float]:
+        """Return the elementwise maximum over all workers."""
         return self._reduce(values, "MAX")
 
-    def smallest(self, values: Sequence[float]) -> list[float]:
-        """The smallest of each value over all workers, the same on all of them."""
+    def min(self, values: Sequence[float]) -> list[float]:
+        """Return the elementwise minimum over all workers."""
         return self._reduce(values, "MIN")
 
-    def total(self, values: Sequence[float]) -> list[float]:
-        """The sum of each value over all workers, the same on all of them."""
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Return the elementwise sum over all workers."""
         return self._reduce(values, "SUM")
 
-    def _reduce(self, values: Sequence[float], how: str) -> list[float]:
+    def _reduce(self, values: Sequence[float], operation: str) -> list[float]:
         if self.count == 1:
             return list(values)
         import torch
         import torch.distributed as dist
 
         tensor = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(tensor, op=getattr(dist.ReduceOp, how))
-        agreed: list[float] = tensor.tolist()
-        return agreed
+        dist.all_reduce(tensor, op=getattr(dist.ReduceOp, operation))
+        reduced: list[float] = tensor.tolist()
+        return reduced
 
-    def add_up(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Replace every tensor by its sum over all workers, where it lies."""
+    def all_reduce(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Replace each tensor by its sum over all workers, in place."""
         if self.count == 1:
             return
         import torch
         import torch.distributed as dist
 
-        whole = torch.cat([tensor.flatten() for tensor in tensors])
-        dist.all_reduce(whole)
-        sums = torch.split(whole, [tensor.numel() for tensor in tensors])
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(flat)
+        sums = torch.split(flat, [tensor.numel() for tensor in tensors])
         for tensor, total in zip(tensors, sums, strict=True):
             tensor.copy_(total.view_as(tensor))
 
-    def agree(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Give everybody the first one's tensors, where they lie."""
+    def broadcast(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Broadcast rank 0's tensors in place."""
         if self.count == 1:
             return
         import torch.distributed as dist
@@ -84,37 +84,37 @@ class Workers:
         for tensor in tensors:
             dist.broadcast(tensor, 0)
 
-    def wait(self) -> None:
-        """Go on once all workers have come here."""
-        self.total([0.0])
+    def barrier(self) -> None:
+        """Wait until all workers have called this."""
+        self.sum([0.0])
 
-    def share(self, items: Sequence[str]) -> list[str]:
-        """This worker's part of the work; `gather` puts the parts together again."""
+    def shard(self, items: Sequence[str]) -> list[str]:
+        """Return this worker's part of the items; `gather` restores the order."""
         return list(items[self.rank :: self.count])
 
     def gather(self, part: list[str]) -> list[str]:
-        """The results of all workers, in the order of what `share` was given."""
+        """Return the results of all workers, in the order of the items given to `shard`."""
         if self.count == 1:
             return part
         import torch.distributed as dist
 
         parts: list[list[str]] = [[] for _ in range(self.count)]
         dist.all_gather_object(parts, part)
-        whole = [""] * sum(map(len, parts))
+        gathered = [""] * len([item for items in parts for item in items])
         for rank, items in enumerate(parts):
-            whole[rank :: self.count] = items
-        return whole
+            gathered[rank :: self.count] = items
+        return gathered
 
 
 @contextlib.contextmanager
-def joining_workers(device_name: str) -> Iterator[tuple[torch.device, Workers]]:
-    """Within, this process and its fellows that ``torchrun`` started belong together.
+def joined_workers(device_name: str) -> Iterator[tuple[torch.device, Workers]]:
+    """Context manager that joins the process group of ``torchrun``.
 
     Yields:
-        The device of this worker, and the group; a group of one without ``torchrun``.
+        This worker's device, and the workers; a single worker without ``torchrun``.
 
     Raises:
-        NmtError: as `choose_device`.
+        NmtError: the device is unknown or not available.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
@@ -134,15 +134,14 @@ def joining_workers(device_name: str) -> Iterator[tuple[torch.device, Workers]]:
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    meet = timedelta(seconds=_MEET_SECONDS)
-    store, rank, size = next(dist.rendezvous("env://", timeout=meet))  # type: ignore[attr-defined]
-    # After a restart the store still holds the addresses of the workers before, and gloo would
-    # take one of them for a worker of now, and be refused or wait for ever.
+    timeout = timedelta(seconds=_JOIN_SECONDS)
+    store, rank, size = next(dist.rendezvous("env://", timeout=timeout))  # type: ignore[attr-defined]
+    # After a restart the store still has the addresses of the previous workers: gloo would
+    # connect to one of them and fail or hang.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     store = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=meet)
-    # Later on, one may wait long for another that translates or saves.
-    dist.distributed_c10d._set_pg_timeout(timedelta(minutes=_WAIT_MINUTES))
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+    dist.distributed_c10d._set_pg_timeout(timedelta(minutes=_COLLECTIVE_MINUTES))
     try:
         yield device, Workers(dist.get_rank(), count)
     finally:

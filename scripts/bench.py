@@ -39,8 +39,8 @@ from nmt.io.read import read_lines
 from nmt.model import Seq2Seq
 from nmt.run.directory import Run
 from nmt.run.journal import environment
-from nmt.train.forecast import finish_work, peak_rss
-from nmt.train.gradient import SummedLoss
+from nmt.train.forecast import peak_rss, synchronize
+from nmt.train.gradient import ModelLoss
 from nmt.translate.translator import Translator
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None)
@@ -76,7 +76,7 @@ def train(
     config = ModelConfig(dropout=0.2, word_dropout=0.1, **sizes)
     model = Seq2Seq(vocab["src"], vocab["trg"], config)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    loss_of = SummedLoss(model, 0.1, 0.0, chosen)
+    loss_of = ModelLoss(model, 0.1, 0.0, chosen)
     lengths = (packed.src.lengths, packed.trg.lengths)
     plan: list[Blocks] = []
     for epoch in itertools.count():
@@ -266,14 +266,14 @@ def translate(
         ceilings.append(matmul_rate(device=translator.device))
         start, used = time.perf_counter(), time.process_time()
         translator.translate(lines, batch_size)
-        finish_work(translator.device)
+        synchronize(translator.device)
         rates.append(len(lines) / (time.perf_counter() - start))
         cpu_rates.append(len(lines) / (time.process_time() - used))
     latencies = []
     for line in lines[:100]:
         start = time.perf_counter()
         translator.translate([line])
-        finish_work(translator.device)
+        synchronize(translator.device)
         latencies.append(time.perf_counter() - start)
     (bleu, *_) = score([t.text for t in translations], [references])
     tokens = sum(len(part.hypotheses[0].ids) + 1 for t in translations for part in t.parts)
@@ -329,11 +329,11 @@ def matmul_rate(
     device = device or torch.device("cpu")
     a, b = torch.randn(2, size, size, device=device).to(precision)
     a @ b
-    finish_work(device)
+    synchronize(device)
     done, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
         a @ b
-        finish_work(device)
+        synchronize(device)
         done += 1
     return done * 2 * size**3 / (time.perf_counter() - start)
 

@@ -11,7 +11,7 @@ from nmt.data.batches import Batch
 from nmt.init.template import Corpus
 from nmt.model import Seq2Seq
 from nmt.symbols import BOS
-from nmt.train.auto import settle
+from nmt.train.auto import resolve_auto
 from nmt.train.loss import batch_loss
 
 _UPDATES = 3
@@ -22,7 +22,7 @@ _PIECES_PER_CHARACTER, _PIECES_PER_WORD = 0.65, 1.3
 
 def estimate_minutes(config: Config, corpus: Corpus) -> float:
     """Return the minutes of all epochs, from updates of random tokens on the CPU."""
-    config = settle(config, corpus.pairs)
+    config = resolve_auto(config, corpus.pairs)
     src_len = max(2, round(corpus.characters * _PIECES_PER_CHARACTER))
     trg_len = max(2, round(corpus.words * _PIECES_PER_WORD) + 1)
     rows = max(1, min(int(config.train.batch_tokens), _MAX_TOKENS) // trg_len)

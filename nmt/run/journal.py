@@ -84,14 +84,25 @@ class Journal:
                 raise
 
 
-def _board(folder: Path, update: int) -> Any:
+def check_tensorboard() -> None:
+    """Refuse to write for TensorBoard if its package is not installed.
+
+    Raises:
+        NmtError: it is not.
+    """
     try:
-        from torch.utils.tensorboard import SummaryWriter
+        import torch.utils.tensorboard  # noqa: F401
     except ImportError:
         raise NmtError(
             "--tensorboard: the package tensorboard is not installed",
             "pip install 'nmt-zh-en[tensorboard]'",
         ) from None
+
+
+def _board(folder: Path, update: int) -> Any:
+    check_tensorboard()
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(str(folder), purge_step=update + 1)
 
 
@@ -167,7 +178,7 @@ class Window:
 
     def values(self, workers: Workers) -> dict[str, Any]:
         """Return the values of a log record, over all workers."""
-        loss, tokens, cells = workers.total([self.loss, self.tokens, self.cells])
+        loss, tokens, cells = workers.sum([self.loss, self.tokens, self.cells])
         return {
             "loss": round(loss / max(tokens, 1), 4),
             "gradient_norm": round(self.norm, 4),

@@ -46,7 +46,7 @@ _FINE_TUNING = (
 _KEYS = (("model", "dropout"), ("train", "batch_tokens"), ("train", "ema"))
 
 
-def settle(config: Config, pairs: int) -> Config:
+def resolve_auto(config: Config, pairs: int) -> Config:
     """Replace every ``auto`` that training reads by a number, and say which and why.
 
     Args:
@@ -67,10 +67,10 @@ def settle(config: Config, pairs: int) -> Config:
     )
 
 
-def settle_precision(config: Config, device: torch.device, workers: Workers) -> Config:
+def resolve_precision(config: Config, device: torch.device, workers: Workers) -> Config:
     """Replace ``train.precision: auto``; all workers take the same."""
     chosen = choose_precision(config.train.precision, device)
-    (rounds,) = workers.smallest([float(chosen == torch.bfloat16)])
+    (rounds,) = workers.min([float(chosen == torch.bfloat16)])
     precision = "bfloat16" if rounds else "float32"
     return config.model_copy(
         update={"train": config.train.model_copy(update={"precision": precision})}

@@ -1,12 +1,12 @@
-"""Launches recorded as CUDA graphs: one call of the driver in place of many hundreds.
+"""Capture and replay of updates as CUDA graphs.
 
-What an update launches takes the host longer than the GPU, unless the batch is large: a step
-of the time loop alone is eight kernels of a few microseconds. A graph replays the same
-launches on the same addresses. So a batch is copied into buffers of one of few sizes (a
-*bucket*), with a little more padding, which nothing is learned from; and everything from the
-embeddings to the gradients of all weights is recorded once a bucket.
+Launching the kernels of an update takes the host longer than computing takes the GPU, unless
+the batch is large: each time step launches eight kernels of a few microseconds. A CUDA graph
+replays the same launches on the same addresses with one call. Therefore a batch is copied into
+buffers of one of few sizes (a *bucket*, with masked padding), and everything from the embeddings
+to the gradients of all weights is captured once per bucket.
 
-On a CPU running again takes the place of replaying, for the tests.
+On a CPU the function runs again instead of being replayed, for the tests.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 
@@ -24,94 +25,107 @@ from nmt.data.batches import Batch
 from nmt.device import is_out_of_memory
 from nmt.errors import NmtError
 
-LAUNCH = "NMT_LAUNCH"  # set in the environment: nothing is recorded
+NO_CUDA_GRAPHS = "NMT_NO_CUDA_GRAPHS"  # environment variable that disables capturing
 
-_ROWS, _LENGTHS = 8, 4  # sizes of a bucket from one power of two to the next
-# Target tokens from which there are twice as many; blocks of a usual size are not on either side.
-_LARGE = 3584
+# Bucket sizes between a power of two and the next.
+_ROW_SIZES, _LENGTH_SIZES = 8, 4
+# Batches with at least so many target cells use twice as many sizes, for less padding. Blocks
+# of the default size lie clearly above or below.
+_LARGE_CELLS = 3584
 
 
-class Recorder:
-    """Runs functions that read and write the same tensors each time, and records them.
+def uses_cuda_graphs(device: torch.device) -> bool:
+    """Whether updates on this device are captured and replayed."""
+    return device.type == "cuda" and not os.environ.get(NO_CUDA_GRAPHS)
 
-    All memory that they need in between is shared: what shall last must be copied, within
-    them, into tensors from outside.
+
+class GraphPool:
+    """Captures functions as CUDA graphs that share one memory pool.
+
+    A captured function must read and write the same tensors each time. Results that must outlive
+    the next replay are copied, inside the function, into tensors allocated outside.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         if device.type == "cuda":
-            self._beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self.forget()
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self.reset()
 
-    def forget(self) -> None:
-        """Begin anew; to be called when all that was recorded is gone, and its memory with it."""
-        self._begun = False
+    def reset(self) -> None:
+        """Start with a new memory pool. Call after all captured graphs were freed."""
+        self._has_graphs = False
 
-    def run(self, function: Callable[[], None]) -> None:
-        """Run without recording, where recording would: it sets up what that can't."""
+    def warm_up(self, function: Callable[[], None]) -> None:
+        """Run a function on the capture stream, so that it is initialised before its capture."""
         if self.device.type != "cuda":
             function()
             return
-        with self._alone():
+        with self._on_capture_stream():
             function()
 
-    def record(self, function: Callable[[], None]) -> Callable[[], None]:
-        """What replays the launches of a function that `run` has run before.
+    def capture(self, function: Callable[[], None]) -> Callable[[], None]:
+        """Capture a function that was warmed up; return a function that replays it.
 
         Raises:
-            NmtError: the driver refuses.
-            RuntimeError: memory is full, as `is_out_of_memory` tells.
+            NmtError: the driver cannot capture it.
+            RuntimeError: out of memory, see `is_out_of_memory`.
         """
-        for tried in (False, True):
-            try:
-                return self._recorded(function)
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                    raise NmtError(
-                        f"this GPU or its driver can't record an update: {reason}",
-                        f"set {LAUNCH}=1 in the environment to launch it piece by piece, slower",
-                    ) from error
-                if tried:
-                    raise
-            torch.cuda.empty_cache()  # while recording, nothing that is cached is given back
-        raise AssertionError
+        try:
+            return self._captured(function)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise _capture_error(error) from error
+        torch.cuda.empty_cache()  # cached memory is not released during a capture
+        try:
+            return self._captured(function)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise _capture_error(error) from error
+            raise
 
-    def _recorded(self, function: Callable[[], None]) -> Callable[[], None]:
+    def _captured(self, function: Callable[[], None]) -> Callable[[], None]:
         if self.device.type != "cuda":
             return function
-        if not self._begun:  # memory for recordings is shared by those that are alive
+        if not self._has_graphs:  # a pool exists as long as a graph uses it
             self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        with self._alone(), _nothing_collected():
-            # Other threads may go on: they gather the next batches.
+        with self._on_capture_stream(), _no_garbage_collection():
+            # "thread_local": prefetching threads may call CUDA during the capture.
             graph.capture_begin(self._pool, capture_error_mode="thread_local")
             try:
                 function()
             except BaseException:
-                with contextlib.suppress(RuntimeError):  # about what the first error spoiled
+                with contextlib.suppress(RuntimeError):  # a consequence of the first error
                     graph.capture_end()
                 raise
             graph.capture_end()
-        self._begun = True
+        self._has_graphs = True
         return graph.replay
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Within, launches come after all before and before all after, on their own stream."""
+    def _on_capture_stream(self) -> Iterator[None]:
+        """Context manager: launch on the capture stream, ordered with the current stream."""
         current = torch.cuda.current_stream(self.device)
-        self._beside.wait_stream(current)
+        self._stream.wait_stream(current)
         try:
-            with torch.cuda.stream(self._beside):
+            with torch.cuda.stream(self._stream):
                 yield
         finally:
-            current.wait_stream(self._beside)
+            current.wait_stream(self._stream)
+
+
+def _capture_error(error: RuntimeError) -> NmtError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return NmtError(
+        f"this GPU or its driver cannot capture an update as a CUDA graph: {reason}",
+        f"set {NO_CUDA_GRAPHS}=1 in the environment to launch kernels one by one, slower",
+    )
 
 
 @contextlib.contextmanager
-def _nothing_collected() -> Iterator[None]:
-    """Within, Python looks for no garbage: a graph in it, destroyed, would end a recording."""
+def _no_garbage_collection() -> Iterator[None]:
+    """Context manager: disable the GC. Destroying another graph would end the capture."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -121,143 +135,146 @@ def _nothing_collected() -> Iterator[None]:
             gc.enable()
 
 
-class Recording:
-    """A function that is launched the first time, recorded the second and replayed from then on.
+class CapturedFunction:
+    """A function that is launched at the first call, captured at the second, then replayed.
 
     Args:
-        recorder: does it.
+        pool: captures it.
         function: reads and writes the same tensors each time.
     """
 
-    def __init__(self, recorder: Recorder, function: Callable[[], None]) -> None:
-        self.recorder, self.function, self.seen = recorder, function, False
+    def __init__(self, pool: GraphPool, function: Callable[[], None]) -> None:
+        self.pool, self.function, self.warmed_up = pool, function, False
         self.replay: Callable[[], None] | None = None
 
     def __call__(self) -> None:
-        """Do what the function does."""
+        """Run or replay the function."""
         if self.replay is not None:
             self.replay()
-        elif self.seen:
-            self.replay = self.recorder.record(self.function)
+        elif self.warmed_up:
+            self.replay = self.pool.capture(self.function)
             self.replay()
         else:
-            self.recorder.run(self.function)
-            self.seen = True
+            self.pool.warm_up(self.function)
+            self.warmed_up = True
 
 
-class RecordedGradient:
-    """The gradient of a batch's loss, added to that of others.
+class CapturedGradient:
+    """Accumulate gradients of batches with one CUDA graph per bucket.
 
-    A bucket is launched kernel by kernel when it comes first and recorded when it comes
-    again. Both give the same bits.
+    Launched and replayed buckets give the same bits.
 
     Args:
-        loss: of a batch; returns what is minimised and the plain loss, both summed.
-        parameters: of the network; their `grad` is made here and must stay.
-        recorder: for the device they are on, and for nothing else.
-        most: buckets kept; the least recently used go first.
+        loss: of a batch; returns the smoothed and the plain loss, both summed.
+        parameters: of the model; their `grad` is allocated here and must stay in place.
+        pool: used for nothing else.
+        max_buckets: the least recently used buckets are dropped.
 
     Attributes:
-        gradients: of the parameters, in their order.
+        gradients: of the parameters, in the same order.
     """
 
     def __init__(
         self,
         loss: Callable[[Batch], tuple[Tensor, Tensor]],
         parameters: Sequence[nn.Parameter],
-        recorder: Recorder,
-        most: int = 512,
+        pool: GraphPool,
+        max_buckets: int = 512,
     ) -> None:
-        self.loss, self.recorder, self.most = loss, recorder, most
+        self.loss, self.pool, self.max_buckets = loss, pool, max_buckets
         self.parameters = list(parameters)
         self.buckets: OrderedDict[tuple[int, int, int], _Bucket] = OrderedDict()
         self.gradients = [torch.zeros_like(parameter) for parameter in parameters]
         for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
             parameter.grad = gradient
 
-    def ready(self, batch: Batch) -> Batch:
-        """A batch on the CPU as `add` takes it: in its bucket, and pinned if this is for a GPU."""
-        widened, device = in_bucket(batch), self.recorder.device
+    def prepare(self, batch: Batch) -> Batch:
+        """Pad a batch on the CPU to its bucket, in pinned memory for a GPU."""
+        padded, device = pad_to_bucket(batch), self.pool.device
         if device.type != "cuda":
-            return widened
-        with torch.cuda.device(device):  # which a thread does not know by itself
-            return widened.pinned()
+            return padded
+        with torch.cuda.device(device):  # not inherited by prefetching threads
+            return padded.pinned()
 
-    def add(self, batch: Batch, share: float) -> Tensor:
-        """Add `share` of the gradient of a batch.
+    def accumulate(self, batch: Batch, scale: float) -> Tensor:
+        """Add the gradient of a batch's loss.
 
         Args:
-            batch: from `ready`.
-            share: what the summed loss is multiplied by.
+            batch: from `prepare`.
+            scale: factor on the summed loss.
 
         Returns:
             The plain loss, a scalar that the next call may overwrite.
         """
-        (rows, src_len), trg_len = batch.src.shape, batch.trg_out.shape[1]
-        sizes = (rows, src_len, trg_len)
+        sizes = (*batch.src.shape, batch.trg_out.shape[1])
         if sizes not in self.buckets:
-            while len(self.buckets) >= self.most:
+            while len(self.buckets) >= self.max_buckets:
                 self.buckets.popitem(last=False)
-            self.buckets[sizes] = _Bucket(batch, self.recorder, self._add)
+            self.buckets[sizes] = _Bucket(batch, self.pool, self._accumulate)
         self.buckets.move_to_end(sizes)
-        return self.buckets[sizes].run(batch, share)
+        return self.buckets[sizes].run(batch, scale)
 
-    def clear(self) -> None:
+    def zero(self) -> None:
         """Set all gradients to zero."""
         torch._foreach_zero_(self.gradients)
 
-    def forget(self) -> None:
-        """Give back the memory of all buckets."""
+    def reset(self) -> None:
+        """Free the memory of all buckets."""
         self.buckets.clear()
-        self.recorder.forget()
+        self.pool.reset()
 
-    def _add(self, batch: Batch, share: Tensor, plain: Tensor) -> None:
-        smoothed, found = self.loss(batch)
-        plain.copy_(found)
-        added = torch.autograd.grad(smoothed * share, self.parameters, allow_unused=True)
-        pairs = [pair for pair in zip(self.gradients, added, strict=True) if pair[1] is not None]
+    def _accumulate(self, batch: Batch, scale: Tensor, plain_out: Tensor) -> None:
+        smoothed, plain = self.loss(batch)
+        plain_out.copy_(plain)
+        new = torch.autograd.grad(smoothed * scale, self.parameters, allow_unused=True)
+        pairs = [pair for pair in zip(self.gradients, new, strict=True) if pair[1] is not None]
         torch._foreach_add_(*map(list, zip(*pairs, strict=True)))
 
 
 class _Bucket:
-    """Buffers of one size, and what is recorded on them."""
+    """Input buffers of one size, and the graph captured on them."""
 
     def __init__(
-        self, like: Batch, recorder: Recorder, add: Callable[[Batch, Tensor, Tensor], None]
+        self,
+        example: Batch,
+        pool: GraphPool,
+        accumulate: Callable[[Batch, Tensor, Tensor], None],
     ) -> None:
-        self.batch = like.copied(recorder.device)
-        self.share, self.plain = (torch.zeros((), device=recorder.device) for _ in range(2))
-        # Nothing here holds the bucket itself: its memory goes when it is dropped.
-        self.add = Recording(recorder, functools.partial(add, self.batch, self.share, self.plain))
+        self.batch = example.copied(pool.device)
+        self.scale, self.plain = (torch.zeros((), device=pool.device) for _ in range(2))
+        # No reference cycle: the memory is freed as soon as the bucket is dropped.
+        self.accumulate = CapturedFunction(
+            pool, functools.partial(accumulate, self.batch, self.scale, self.plain)
+        )
 
-    def run(self, batch: Batch, share: float) -> Tensor:
-        """Add the gradient; returns the plain loss."""
+    def run(self, batch: Batch, scale: float) -> Tensor:
+        """Accumulate the gradient; return the plain loss."""
         self.batch.fill(batch)
-        self.share.fill_(share)
-        self.add()
+        self.scale.fill_(scale)
+        self.accumulate()
         return self.plain
 
 
-def in_bucket(batch: Batch) -> Batch:
-    """A batch with the little padding more that makes it one of few sizes."""
+def pad_to_bucket(batch: Batch) -> Batch:
+    """Pad a batch to the size of its bucket."""
     (rows, src_len), trg_len = batch.src.shape, batch.trg_out.shape[1]
     return batch.padded_to(*bucket_sizes(rows, src_len, trg_len))
 
 
 def bucket_sizes(rows: int, src_len: int, trg_len: int) -> tuple[int, int, int]:
-    """Sizes of the bucket for a batch: few sizes, and little more padding.
+    """Return the bucket size for a batch: a compromise between few sizes and little padding.
 
-    A large batch keeps the GPU busy and is padded less; what a small one costs is launched once.
+    Large batches, which keep the GPU busy, are padded less.
     """
-    finer = 2 if rows * trg_len >= _LARGE else 1
+    factor = 2 if rows * trg_len >= _LARGE_CELLS else 1
     return (
-        _rounded_up(rows, finer * _ROWS),
-        _rounded_up(src_len, finer * _LENGTHS),
-        _rounded_up(trg_len, finer * _LENGTHS),
+        _round_up(rows, factor * _ROW_SIZES),
+        _round_up(src_len, factor * _LENGTH_SIZES),
+        _round_up(trg_len, factor * _LENGTH_SIZES),
     )
 
 
-def _rounded_up(number: int, sizes: int) -> int:
-    """To one of so many sizes from each power of two to the next, evenly spaced."""
+def _round_up(number: int, sizes: int) -> int:
+    """Round up to one of `sizes` evenly spaced numbers per power of two."""
     step = max(1, (1 << (number.bit_length() - 1)) // sizes)
     return -(-number // step) * step

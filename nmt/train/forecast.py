@@ -88,11 +88,11 @@ def make_forecast(
     if device.type == "cuda":  # a kernel is compiled when it comes first, and recorded next
         for block in timed * 2:
             compute([block])
-    finish_work(device)
+    synchronize(device)
     began = time.monotonic()
     for block in timed:
         compute([block])
-    finish_work(device)
+    synchronize(device)
     per_token = (time.monotonic() - began) / sum(target_tokens(lengths, block) for block in timed)
     # The blocks were shuffled, so any few of them stand for all.
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
@@ -104,7 +104,7 @@ def make_forecast(
     )
 
 
-def finish_work(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     """Wait for a GPU: it computes on while the clock is read."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

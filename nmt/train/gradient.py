@@ -1,4 +1,4 @@
-"""The gradient of one update: a batch in as many parts as memory asks for."""
+"""Gradient accumulation, with automatic micro-batching when memory is full."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from nmt.data.batches import (
     Batch,
     Blocks,
     Indices,
-    Lengths,
     attention_cells,
     make_batch,
     target_tokens,
@@ -26,47 +25,50 @@ from nmt.device import is_out_of_memory
 from nmt.distributed import Workers
 from nmt.errors import NmtError
 from nmt.model import Seq2Seq
-from nmt.train.cuda_graphs import RecordedGradient, Recorder
+from nmt.train.cuda_graphs import CapturedGradient, GraphPool
 from nmt.train.loss import batch_loss
 
 logger = logging.getLogger(__name__)
 
-_SOON = 1000  # updates
+_RECENT = 1000  # updates
 
 
-class Computed(NamedTuple):
-    """What came of a batch, besides its gradient.
+class BatchResult(NamedTuple):
+    """Statistics of a batch, besides its gradient.
 
     Attributes:
-        loss: without smoothing, summed over this worker's tokens, a scalar on the device.
-        tokens: this worker's target tokens, EOS counted.
-        cells: that they take with their padding.
-        everybodys_tokens: of all workers.
+        loss: without label smoothing, summed over this worker's tokens, a device scalar.
+        tokens: target tokens of this worker, EOS included.
+        cells: the same with padding.
+        total_tokens: target tokens of all workers.
     """
 
     loss: Tensor
     tokens: int
     cells: int
-    everybodys_tokens: int
+    total_tokens: int
 
 
-class Gradient:
-    """Computes gradients of the loss in nats per target token of a whole update.
+class GradientComputer:
+    """Compute gradients of the mean loss per target token of a whole update.
 
-    A batch that does not fit into memory is cut in halves until it does, and all later
-    batches of its size at once. The parts, and those of all workers, are divided by the
-    same number of tokens, so that cutting changes nothing but the rounding.
+    A batch that does not fit into memory is halved until it fits, and so are later batches of
+    its size. The parts of all workers are divided by the same number of tokens, so splitting
+    changes only the rounding.
 
     Args:
-        model: the network.
-        corpus: to take sentences from.
+        model: the model.
+        corpus: the training pairs.
         label_smoothing: of the loss.
-        device: where to compute.
-        workers: each takes its share of every batch, and gradients are summed over them.
-        precision: of products with weights.
+        device: of the model.
+        workers: each takes its share of a batch; the gradients are summed over them.
+        precision: of matrix products with weights.
         guided_alignment: weight of the alignment loss.
-        recorder: records what a batch launches; None: everything is launched each time.
-        look_ahead: threads that gather the batches expected next.
+        pool: captures CUDA graphs; None to launch kernels one by one.
+        prefetch_threads: threads that gather the next batches; 0 for none.
+
+    Attributes:
+        max_cells: largest number of attention cells of a part.
     """
 
     def __init__(
@@ -78,195 +80,187 @@ class Gradient:
         workers: Workers,
         precision: torch.dtype = torch.float32,
         guided_alignment: float = 0.0,
-        recorder: Recorder | None = None,
-        look_ahead: int = 0,
+        pool: GraphPool | None = None,
+        prefetch_threads: int = 0,
     ) -> None:
         self.model, self.device, self.workers = model, device, workers
         self.use(corpus)
-        self.most_cells = float("inf")  # largest part that is tried
-        self.loss = SummedLoss(model, label_smoothing, guided_alignment, precision)
-        self.recorded = None
-        if recorder is not None:
-            self.recorded = RecordedGradient(self.loss, list(model.parameters()), recorder)
-        self._forgot_at = -math.inf  # the draw at which memory was full and parts not made smaller
-        self._beside = ThreadPoolExecutor(look_ahead) if look_ahead else None
-        self._expected: dict[int, tuple[Blocks, Future[_Gathered]]] = {}
+        self.max_cells = float("inf")
+        self.loss = ModelLoss(model, label_smoothing, guided_alignment, precision)
+        self.captured = None
+        if pool is not None:
+            self.captured = CapturedGradient(self.loss, list(model.parameters()), pool)
+        self._reset_at = -math.inf  # update number of the last reset of the CUDA graphs
+        self._threads = ThreadPoolExecutor(prefetch_threads) if prefetch_threads else None
+        self._prefetched: dict[int, tuple[Blocks, Future[_Parts]]] = {}
 
     def use(self, corpus: PackedSet) -> None:
-        """Take the sentences of the batches to come from `corpus`."""
+        """Take the sentences of the following batches from `corpus`."""
         self.corpus, self.lengths = corpus, corpus.lengths
 
-    def compute(self, blocks: Blocks, seed: int, draw: int = 0, *, alone: bool = False) -> Computed:
-        """Set the gradients of this batch.
+    def compute(
+        self, blocks: Blocks, seed: int, number: int = 0, *, local: bool = False
+    ) -> BatchResult:
+        """Set the gradients of a batch.
 
         Args:
-            blocks: of the batch, all workers' shares together.
+            blocks: of all workers together.
             seed: of dropout.
-            draw: number of the update, the same for all workers.
-            alone: leave the other workers' gradients out, to try something out.
+            number: of the update, the same on all workers.
+            local: do not sum the gradients over the workers.
 
         Raises:
-            NmtError: a single sentence does not fit into memory.
+            NmtError: a single sentence pair does not fit into memory.
         """
-        gathered, failed = self._take(blocks, draw), False
-        while (computed := self._compute(gathered, seed)) is None:
-            sentences = gathered.sentences
-            largest = max(gathered.parts, key=sentences.cells)
-            # What is recorded may be what fills the memory. If it does so again soon, a part
-            # that is launched and what is recorded of others don't fit side by side.
-            again = draw - self._forgot_at < _SOON and len(largest) > 1
-            if self.recorded is None or failed or again:
-                self._smaller(sentences, largest)
-                self._forgot_at = -math.inf
+        parts, failed = self._take(blocks, number), False
+        while (result := self._compute(parts, seed)) is None:
+            largest = max(parts.sentences, key=self._cells)
+            # Free the CUDA graphs first: they may fill the memory. If that was done recently,
+            # graphs and a batch of this size do not fit together.
+            recent = number - self._reset_at < _RECENT and len(largest) > 1
+            if self.captured is None or failed or recent:
+                self._reduce_max_cells(largest)
+                self._reset_at = -math.inf
             else:
-                self._forgot_at = draw
+                self._reset_at = number
             failed = True
-            if self.recorded is not None:
-                self.recorded.forget()
-            self._empty()
-            gathered = self._gather(blocks)
-        if not alone:
-            self.workers.add_up([_gradient(parameter) for parameter in self.model.parameters()])
-        return computed
+            if self.captured is not None:
+                self.captured.reset()
+            self._free_memory()
+            parts = self._gather(blocks)
+        if not local:
+            self.workers.all_reduce([_gradient(parameter) for parameter in self.model.parameters()])
+        return result
 
-    def _compute(self, gathered: _Gathered, seed: int) -> Computed | None:
-        """This worker's part of `compute`; None if memory is too small for it."""
+    def _compute(self, parts: _Parts, seed: int) -> BatchResult | None:
+        """Compute this worker's share; return None if it is out of memory."""
         try:
             torch.manual_seed(seed)
-            return self._in_parts(gathered)
+            return self._accumulate(parts)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-        # What follows comes outside the handler: the error holds on to what filled the memory.
+        # Return outside the handler: the exception references the tensors that fill the memory.
         return None
 
-    def expect(self, blocks: Blocks, draw: int = 0) -> None:
-        """Begin to gather what `compute` will be given, beside what is being computed."""
-        if self._beside is not None and draw not in self._expected:
-            gathered = self._beside.submit(self._gather, blocks, at_once=True)
-            self._expected[draw] = blocks, gathered
+    def prefetch(self, blocks: Blocks, number: int = 0) -> None:
+        """Gather the batch of a later `compute` in a thread."""
+        if self._threads is not None and number not in self._prefetched:
+            future = self._threads.submit(self._gather, blocks, lazily=False)
+            self._prefetched[number] = blocks, future
 
-    def clear(self) -> None:
+    def zero(self) -> None:
         """Set all gradients to zero."""
-        if self.recorded is not None:
-            self.recorded.clear()
+        if self.captured is not None:
+            self.captured.zero()
         else:
             self.model.zero_grad()
 
     def close(self) -> None:
-        """Gather nothing more."""
-        if self._beside is not None:
-            self._beside.shutdown(wait=False, cancel_futures=True)
+        """Cancel all prefetching."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _take(self, blocks: Blocks, draw: int) -> _Gathered:
-        """What was gathered beside, if it is this; else it is gathered now."""
-        if draw in self._expected:
-            of, future = self._expected.pop(draw)
-            if of is blocks:
-                gathered = _outcome(future)
-                if gathered is not None and gathered.most_cells == self.most_cells:
-                    return gathered
-            # Training went back, or cuts its batches smaller.
-            for _, stale in self._expected.values():
-                stale.cancel()
-            self._expected.clear()
+    def _take(self, blocks: Blocks, number: int) -> _Parts:
+        """Return the batch, prefetched or gathered now."""
+        if number in self._prefetched:
+            expected, future = self._prefetched.pop(number)
+            if expected is blocks:
+                parts = _result_if_fits(future)
+                if parts is not None and parts.max_cells == self.max_cells:
+                    return parts
+            # After a rollback or a smaller `max_cells`, what was prefetched is useless.
+            for _, obsolete in self._prefetched.values():
+                obsolete.cancel()
+            self._prefetched.clear()
         return self._gather(blocks)
 
-    def _gather(self, blocks: Blocks, *, at_once: bool = False) -> _Gathered:
-        sentences = _Sentences(self.corpus, self.lengths, blocks)
-        most, parts = self.most_cells, self._parts(sentences)
-        batches = (self._batch(sentences, part) for part in parts)
-        return _Gathered(sentences, most, parts, iter(list(batches)) if at_once else batches)
+    def _gather(self, blocks: Blocks, *, lazily: bool = True) -> _Parts:
+        max_cells, sentences = self.max_cells, self.split(blocks)
+        batches = (self._batch(part) for part in sentences)
+        # Every worker has the whole plan, so the total needs no communication.
+        total = sum(target_tokens(self.lengths, block) for block in blocks)
+        return _Parts(sentences, total, max_cells, batches if lazily else iter(list(batches)))
 
-    def _batch(self, sentences: _Sentences, part: Indices) -> Batch:
-        batch = make_batch(sentences.corpus, part)
-        return batch if self.recorded is None else self.recorded.ready(batch)
+    def _batch(self, part: Indices) -> Batch:
+        batch = make_batch(self.corpus, part)
+        return batch if self.captured is None else self.captured.prepare(batch)
 
-    def _in_parts(self, gathered: _Gathered) -> Computed:
-        self.clear()
-        # Every worker knows the whole batch, so nobody has to ask for the number of tokens.
-        total = gathered.sentences.trg_tokens()
-        plain = torch.zeros((), device=self.device)
+    def _accumulate(self, parts: _Parts) -> BatchResult:
+        self.zero()
+        loss = torch.zeros((), device=self.device)
         tokens = cells = 0
-        for batch in gathered.batches:
-            if self.recorded is not None:
-                part_plain = self.recorded.add(batch, 1 / total)
+        for batch in parts.batches:
+            if self.captured is not None:
+                plain = self.captured.accumulate(batch, 1 / parts.total_tokens)
             else:
-                smoothed, part_plain = self.loss(batch.to(self.device))
-                torch.autograd.backward(smoothed / total)
-            plain += part_plain
+                smoothed, plain = self.loss(batch.to(self.device))
+                torch.autograd.backward(smoothed / parts.total_tokens)
+            loss += plain
             tokens += batch.trg_tokens
             cells += batch.trg_out.numel()
-        return Computed(plain, tokens, cells, total)
+        return BatchResult(loss, tokens, cells, parts.total_tokens)
 
-    def _parts(self, sentences: _Sentences) -> list[Indices]:
-        """This worker's share, cut to parts that fit; none if there are fewer sentences."""
-        own, before = [], 0
-        for block in sentences.blocks:  # dealt on from one to the next, or the last get none
+    def split(self, blocks: Blocks) -> list[Indices]:
+        """Return this worker's sentences in parts of at most `max_cells`; may be empty."""
+        shares, before = [], 0
+        for block in blocks:  # dealt round-robin across blocks, so that shares differ by one
             first = (self.workers.rank - before) % self.workers.count
-            own.append(block[first :: self.workers.count])
+            shares.append(block[first :: self.workers.count])
             before += len(block)
-        waiting = [part for part in reversed(own) if len(part)]
+        stack = [share for share in reversed(shares) if len(share)]
         parts = []
-        while waiting:
-            part = waiting.pop()
-            if len(part) > 1 and sentences.cells(part) > self.most_cells:
-                waiting += [part[1::2], part[::2]]
+        while stack:
+            part = stack.pop()
+            if len(part) > 1 and self._cells(part) > self.max_cells:
+                stack += [part[1::2], part[::2]]
             else:
                 parts.append(part)
         return parts
 
-    def _smaller(self, sentences: _Sentences, part: Indices) -> None:
+    def _cells(self, part: Indices) -> int:
+        return attention_cells(self.lengths, part)
+
+    def _reduce_max_cells(self, part: Indices) -> None:
         if len(part) == 1:
-            src, trg = (int(lengths[part[0]]) for lengths in sentences.lengths)
+            src, trg = (int(lengths[part[0]]) for lengths in self.lengths)
             raise NmtError(
-                f"memory is too small for a single sentence pair of {src} and {trg} pieces",
+                f"out of memory for a single sentence pair of {src} and {trg} pieces",
                 "lower data.clean.max_pieces and prepare again, or make the model smaller",
             )
-        self.most_cells = sentences.cells(part) / 2
+        self.max_cells = self._cells(part) / 2
         logger.warning(
-            f"a batch of {len(part)} sentences does not fit into memory: batches this large "
+            f"a batch of {len(part)} sentences does not fit into memory: batches of this size "
             "are computed in parts from now on"
         )
 
-    def _empty(self) -> None:
-        """Give back what is cached of a device's memory."""
-        self.clear()
+    def _free_memory(self) -> None:
+        self.zero()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
 
 @dataclass(frozen=True)
-class _Sentences:
-    """The blocks of a batch, by sentence number, and all lengths in the corpus."""
+class _Parts:
+    """A worker's share of a batch, split into micro-batches.
 
-    corpus: PackedSet
-    lengths: Lengths
-    blocks: Blocks
+    Attributes:
+        sentences: sentence numbers of each part.
+        total_tokens: target tokens of all workers.
+        max_cells: the limit that the parts were split for.
+        batches: the parts as tensors; consumed once.
+    """
 
-    def trg_tokens(self) -> int:
-        """EOS counted."""
-        return sum(target_tokens(self.lengths, block) for block in self.blocks)
-
-    def cells(self, part: Indices) -> int:
-        """Of a part; see `nmt.data.batches.cells`."""
-        return attention_cells(self.lengths, part)
-
-
-@dataclass(frozen=True)
-class _Gathered:
-    """A batch in parts, as `Gradient._parts` cut it when a part had at most `most_cells`."""
-
-    sentences: _Sentences
-    most_cells: float
-    parts: list[Indices]
+    sentences: list[Indices]
+    total_tokens: int
+    max_cells: float
     batches: Iterator[Batch]
 
 
-def _outcome(gathering: Future[_Gathered]) -> _Gathered | None:
-    """What was gathered; None if memory was too small for it, and piece by piece may be enough."""
+def _result_if_fits(future: Future[_Parts]) -> _Parts | None:
+    """Return the prefetched parts; None if memory was too small for all of them at once."""
     try:
-        return gathering.result()
+        return future.result()
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -274,14 +268,14 @@ def _outcome(gathering: Future[_Gathered]) -> _Gathered | None:
 
 
 @dataclass(frozen=True)
-class SummedLoss:
-    """`batch_loss` in a precision.
+class ModelLoss:
+    """`batch_loss` of a model under autocast.
 
     Attributes:
-        model: the network.
+        model: the model.
         label_smoothing: of the loss.
-        guided_alignment: weight of what the batch's alignment teaches.
-        precision: of products with weights.
+        guided_alignment: weight of the alignment loss.
+        precision: of matrix products with weights.
     """
 
     model: Seq2Seq
@@ -290,15 +284,15 @@ class SummedLoss:
     precision: torch.dtype
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What is minimised, with its graph, and the plain loss, summed over a batch."""
-        rounds = self.precision != torch.float32
-        with torch.autocast(batch.src.device.type, self.precision, enabled=rounds):
+        """Return the smoothed loss with its autograd graph and the plain loss, both summed."""
+        autocast = self.precision != torch.float32
+        with torch.autocast(batch.src.device.type, self.precision, enabled=autocast):
             loss = batch_loss(self.model, batch, self.label_smoothing, self.guided_alignment)
         return loss.smoothed, loss.plain
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:
-    """Of a parameter; zeros if nothing was computed with it."""
+    """Return the gradient of a parameter; zeros if it was not used."""
     if parameter.grad is None:
         parameter.grad = torch.zeros_like(parameter)
     return parameter.grad

@@ -43,7 +43,7 @@ def add_alignment(run: Run, corpus: PackedSet, workers: Workers) -> PackedSet:
     if config.model.attention == "none":
         logger.info("guided alignment: ignored, this model has no attention")
         return corpus
-    if workers.first:
+    if workers.is_main:
         if not (run.folder / ALIGNER).exists():
             start = load_start_aligner(run)
             Aligner.learn_and_save(run.folder / ALIGNER, corpus, config.train.seed, start)
@@ -53,7 +53,7 @@ def add_alignment(run: Run, corpus: PackedSet, workers: Workers) -> PackedSet:
             parts = align_corpus(aligner, corpus)
             PackedAlignment.write(run.folder / ALIGNMENT, _key(run), parts)
             logger.info(f"training pairs aligned: {time.monotonic() - began:.0f} s")
-    workers.wait()  # for rank 0
+    workers.barrier()  # for rank 0
     alignment = _open(run, corpus)
     if alignment is None:
         raise NmtError(f"{run.folder / ALIGNMENT}: changed while the training started")

@@ -1,8 +1,7 @@
-"""The training loop. `train` reads top to bottom.
+"""The training loop: plan, update, validate, save, stop.
 
-Everything random in an update is drawn from (seed, update), and the batches of an epoch
-from (seed, epoch): where training stands is a few numbers, and going on after a stop, or
-a kill at any moment, gives the same bytes as not having stopped.
+Random numbers of an update depend only on (seed, update), and the batches of an epoch only on
+(seed, epoch). Training that resumes from a checkpoint therefore continues with the same bits.
 """
 
 from __future__ import annotations
@@ -11,84 +10,90 @@ import contextlib
 import copy
 import logging
 import math
-import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
-from tqdm import tqdm
 
 from nmt.config.schema import Config
 from nmt.data.augment import PieceTable, augment
 from nmt.data.batches import Blocks, default_block_tokens, plan_epoch
 from nmt.data.manifest import Manifest, check_prepared, load_manifest
 from nmt.data.packed import PackedSet
-from nmt.device import compute_reproducibly, cores_of_a_worker
-from nmt.distributed import Workers, joining_workers
+from nmt.device import cores_per_worker, use_deterministic_algorithms
+from nmt.distributed import Workers, joined_workers
 from nmt.errors import NmtError
 from nmt.model.fast.triton_launch import describe_kernels
 from nmt.run.directory import Run
-from nmt.run.journal import Journal, Window, environment
+from nmt.run.journal import check_tensorboard, environment
 from nmt.signals import Stop, stopping_on_signals
-from nmt.train.auto import settle, settle_precision
-from nmt.train.cuda_graphs import LAUNCH, Recorder
-from nmt.train.curves import draw_curves
+from nmt.train.auto import resolve_auto, resolve_precision
+from nmt.train.cuda_graphs import GraphPool, uses_cuda_graphs
 from nmt.train.forecast import make_forecast
-from nmt.train.gradient import Computed, Gradient
+from nmt.train.gradient import GradientComputer
 from nmt.train.guided_alignment import add_alignment
-from nmt.train.optimizer import Step
+from nmt.train.optimizer import Optimizer
+from nmt.train.report import Reporter
 from nmt.train.resume import open_or_create
 from nmt.train.schedule import learning_rate, reason_to_stop
 from nmt.train.start import follow_start, load_start
-from nmt.train.state import Progress
+from nmt.train.state import TrainState
+from nmt.train.update import RolledBack, Updater
 from nmt.train.validation import Validation
 from nmt.viz import plots
 
 logger = logging.getLogger(__name__)
 
 _LOG_EVERY = 50  # updates
-_LOOK_AHEAD = 4  # batches gathered while others are computed
-_MOST_BAD_UPDATES = 5  # in a row, before going back to the last checkpoint
-_MOST_WAYS_BACK = 3  # before giving up
-_LOWER = 0.5  # what the rate is multiplied by when going back
+_PREFETCHED = 4  # batches gathered in advance
+
+Clock = Callable[[], float]
+SaveDue = Callable[[TrainState], bool]
 
 
 def train(
-    config: Config, device_name: str = "auto", *, tensorboard: bool = False
-) -> tuple[Run, Progress]:
-    """Train the network of `config`, or go on with a training that was stopped.
+    config: Config,
+    device_name: str = "auto",
+    *,
+    tensorboard: bool = False,
+    clock: Clock = time.monotonic,
+    save_due: SaveDue | None = None,
+) -> tuple[Run, TrainState]:
+    """Train the model of `config`, or resume its training.
 
-    Under ``torchrun`` all its workers train one network together.
+    Under ``torchrun`` all workers train one model.
 
     Args:
-        config: what to train.
+        config: the whole configuration.
         device_name: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        tensorboard: also write the journal's numbers for TensorBoard.
+        tensorboard: also write the journal for TensorBoard.
+        clock: seconds, monotonic.
+        save_due: whether to save a checkpoint now; default: every `train.save_every` minutes.
 
     Returns:
-        The run, and where it stands. `stopped_by` is None if a signal ended it.
+        The run and its state. `stopped_by` is None if a signal stopped the training.
 
     Raises:
-        NmtError: corpus missing, device absent, another run in the way, disk full when
-            the last checkpoint is written, or the loss is no longer a number.
+        NmtError: the corpus is missing or damaged, the device is not available, the run
+            directory is in use, the disk is full, or training diverges.
     """
+    if tensorboard:
+        check_tensorboard()
     manifest = load_manifest(config.data.dir)
     check_prepared(config.data, manifest)
     corpus = _open_corpus(config.data.dir, manifest)
-    config = settle(follow_start(config, manifest), len(corpus))
-    with joining_workers(device_name) as (device, workers):
-        compute_reproducibly(device)
-        config = settle_precision(config, device, workers)
+    config = resolve_auto(follow_start(config, manifest), len(corpus))
+    with joined_workers(device_name) as (device, workers):
+        use_deterministic_algorithms(device)
+        config = resolve_precision(config, device, workers)
         run = open_or_create(config, workers)
         for warning in manifest.warnings:
             logger.warning(warning)
-        with run.locked() if workers.first else contextlib.nullcontext():
-            return _Training(run, corpus, device, workers, tensorboard=tensorboard).go_on()
+        with run.locked() if workers.is_main else contextlib.nullcontext():
+            training = _Training(run, corpus, device, workers, clock, save_due, tensorboard)
+            return run, training.run_to_end()
 
 
 def _open_corpus(folder: Path, manifest: Manifest) -> PackedSet:
@@ -102,52 +107,13 @@ def _open_corpus(folder: Path, manifest: Manifest) -> PackedSet:
     return corpus
 
 
-class _Launched:
-    """An update on its way: its numbers come from the GPU as soon as it has them.
-
-    Args:
-        numbers: loss summed over this worker's tokens, and norm of the gradient, `[2]`.
-        computed: what this worker computed.
-        rate: the learning rate.
-    """
-
-    def __init__(self, numbers: Tensor, computed: Computed, rate: float) -> None:
-        self.computed, self.rate = computed, rate
-        self._numbers = numbers.to("cpu", non_blocking=True)  # to pinned memory
-        self._ready = None
-        if numbers.is_cuda:
-            self._ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._ready.record(torch.cuda.current_stream(numbers.device))
-
-    def outcome(self) -> tuple[float, float]:
-        """Loss and norm; waits for this update, and for nothing launched after it."""
-        if self._ready is not None:
-            self._ready.synchronize()
-        loss, norm = self._numbers.tolist()
-        return loss, norm
-
-
-def is_recorded(device: torch.device) -> bool:
-    """Whether what an update launches is recorded and replayed."""
-    return is_launched(device) and not os.environ.get(LAUNCH)
-
-
-def is_launched(device: torch.device) -> bool:
-    """Whether the host launches updates, and is free to do other things while they run.
-
-    If so, an update is launched before the outcome of the last one is known.
-    """
+def is_asynchronous(device: torch.device) -> bool:
+    """Whether the device computes while the host continues."""
     return device.type == "cuda"
 
 
-def _random_number(seed: int, number: int, rank: int) -> int:
-    """One 64-bit number from three, unrelated for neighbours."""
-    words = [seed, number, *([rank] if rank else [])]
-    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
-
-
 class _Training:
-    """One training in progress: network, optimizer, and where it stands."""
+    """One training: model, optimizer, state, and when to validate, save and stop."""
 
     def __init__(
         self,
@@ -155,404 +121,335 @@ class _Training:
         corpus: PackedSet,
         device: torch.device,
         workers: Workers,
-        *,
+        clock: Clock,
+        save_due: SaveDue | None,
         tensorboard: bool,
     ) -> None:
-        began = time.monotonic()  # the first pass of an aligner takes a minute
-        self.run, self.corpus, self.device, self.workers = run, corpus, device, workers
-        self.config = run.config.train
-        torch.manual_seed(self.config.seed)
+        start = clock()
+        self.run, self.device, self.workers, self.clock = run, device, workers, clock
+        self.config = config = run.config.train
+        torch.manual_seed(config.seed)
         self.model = run.build_model().to(device)
         if (weights := load_start(run)) is not None:
             self.model.load_state_dict(weights)
-        # One seed gives all workers the same weights, to the last bit only on like processors.
-        workers.agree(parameter.data for parameter in self.model.parameters())
-        self.averaged = copy.deepcopy(self.model) if self.config.ema else self.model
-        recorders = [Recorder(device) if is_recorded(device) else None for _ in range(2)]
-        self.step = Step(self.model, self.averaged, self.config, recorders[0])
-        self.progress = Progress(block_tokens=default_block_tokens(device))
-        self._restore()
-        rounded = self.config.precision == "bfloat16"
-        look_ahead = min(_LOOK_AHEAD, cores_of_a_worker()) if is_launched(device) else 0
+        # The initial weights of different processors may differ in the last bit.
+        workers.broadcast(parameter.data for parameter in self.model.parameters())
+        self.averaged = copy.deepcopy(self.model) if config.ema else self.model
+        pools = [GraphPool(device) if uses_cuda_graphs(device) else None for _ in range(2)]
+        self.optimizer = Optimizer(self.model, self.averaged, config, pools[0])
+        asynchronous = is_asynchronous(device)
         self.corpus = add_alignment(run, corpus, workers)
-        self.gradient = Gradient(
+        self.gradient = GradientComputer(
             self.model,
             self.corpus,
-            self.config.label_smoothing,
+            config.label_smoothing,
             device,
             workers,
-            precision=torch.bfloat16 if rounded else torch.float32,
-            guided_alignment=self.config.guided_alignment,
-            recorder=recorders[1],
-            look_ahead=look_ahead,
+            precision=torch.bfloat16 if config.precision == "bfloat16" else torch.float32,
+            guided_alignment=config.guided_alignment,
+            pool=pools[1],
+            prefetch_threads=min(_PREFETCHED, cores_per_worker()) if asynchronous else 0,
         )
-        self.journal = None
-        if workers.first:
-            self.journal = Journal(run.folder, self.progress.update, tensorboard=tensorboard)
+        self.updater = Updater(
+            run, self.optimizer, self.gradient,
+            TrainState(block_tokens=default_block_tokens(device)),
+            workers, self._event, clock, asynchronous=asynchronous,
+        )  # fmt: skip
+        self.updater.restore()
+        self.report = Reporter(
+            run, self.state.update, is_main=workers.is_main, clock=clock, tensorboard=tensorboard
+        )
+        self.validation = Validation(self.averaged, run, device, workers)
         self.pieces = PieceTable(run.src, run.trg)
         self.plan, self.planned_epoch = self._plan(0), 0
-        total = self.config.epochs * len(self.plan)
-        self.total = min(total, self.config.max_updates or total)
-        self.validation = Validation(self.averaged, run, device, workers)
-        self.started = began - self.progress.seconds
-        self.saved_at, self.save_due, self.elapsed = time.monotonic(), False, 0.0
-        self.window, self.draw_again_at, self.longest_update = Window(), 0.0, 0.0
-        self.launched: _Launched | None = None
-        self.settled_at = 0.0
+        self.max_updates = config.epochs * len(self.plan)
+        if config.max_updates is not None:
+            self.max_updates = min(self.max_updates, config.max_updates)
+        self.start = start - self.state.seconds
+        self.is_save_due = save_due or self._is_time_to_save
+        self.saved_at, self.save_due, self.elapsed = clock(), False, 0.0
+        self.folder_id = _folder_id(run.folder)
+        self.seconds_left, self.by_minutes = 0.0, False  # from the forecast
 
-    def go_on(self) -> tuple[Run, Progress]:
-        """Train until something ends it; the loop itself."""
-        if self.progress.stopped_by is not None and not self._revive():
-            if self.run.info.finished is None:
-                self._finish()  # a kill came between the last save and here
-            logger.info(f"{self.run.folder}: training is finished ({self.progress.stopped_by})")
-            return self.run, self.progress
-        self._begin()
-        with (
-            stopping_on_signals() as stop,
-            self._bar() as bar,
-            contextlib.closing(self.gradient),
-        ):
-            for batch in self._batches(stop):
-                went_on = self._update(batch)
-                bar.update(self.progress.update - bar.n)
-                if not went_on:
-                    continue  # what was due there was done when the checkpoint was written
-                validate = self._validation_due()
-                if self.window.updates >= _LOG_EVERY or (self.window.updates and validate):
-                    self._log(bar)
-                if validate:
-                    self._validate_and_save()
-                elif self.save_due:
-                    self._save_if_possible()
-            if self.window.updates:
-                self._log(bar)
-            if self.progress.stopped_by and not self.progress.update:
-                raise NmtError(
-                    f"{self.run.folder}: {self.progress.stopped_by} before the first update",
-                    "raise train.max_minutes and run the same command again",
-                )
-            if self.progress.stopped_by is None:
-                self._save()
-                logger.info(
-                    f"saved at update {self.progress.update:,}; the same command goes on from there"
-                )
-            else:
+    @property
+    def state(self) -> TrainState:
+        """Where training stands; another object after a rollback."""
+        return self.updater.state
+
+    def run_to_end(self) -> TrainState:
+        """Train until a limit or a signal stops the training; the loop itself."""
+        if self.state.stopped_by is not None and not self._can_continue():
+            if self.run.info.finished is None:  # killed before it was marked as finished
                 self._finish()
-        return self.run, self.progress
+            logger.info(f"{self.run.folder}: training is finished ({self.state.stopped_by})")
+            return self.state
+        self._begin()
+        with stopping_on_signals() as stop, self._bar(), contextlib.closing(self.gradient):
+            while True:
+                try:
+                    if self._should_stop(stop):
+                        break
+                    self._update()
+                    validate = self._is_validation_due()
+                    window = self.updater.window
+                    if window.updates >= _LOG_EVERY or (window.updates and validate):
+                        self._log()
+                    if validate:
+                        self._validate_and_save()
+                    elif self.save_due:
+                        self._save_if_possible()
+                except RolledBack as rollback:
+                    self.workers.barrier()  # all have read the checkpoint
+                    self._save_if_possible()
+                    self._event(str(rollback))
+                self._show_progress()
+            if self.updater.window.updates:
+                self._log()
+        self._end()
+        return self.state
 
     def _begin(self) -> None:
-        """Say what will happen; see to it that there is a checkpoint to go back to."""
-        progress = self.progress
-        self._write("start", workers=self.workers.count, **environment(self.device))
+        """Report what will be trained, save a first checkpoint, and forecast the needs."""
+        state = self.state
+        self.report.write(
+            "start", state.update, workers=self.workers.count, **environment(self.device)
+        )
         parameters = sum(p.numel() for p in self.model.parameters())
         logger.info(
-            f"{len(self.corpus):,} pairs, {len(self.plan):,} updates an epoch, at most "
-            f"{self.total:,}; {parameters:,} parameters"
+            f"{len(self.corpus):,} pairs, {len(self.plan):,} updates per epoch, at most "
+            f"{self.max_updates:,}; {parameters:,} parameters"
             + (f"; {self.workers.count} workers" if self.workers.count > 1 else "")
-            + (f"; going on at update {progress.update:,}" if progress.update else "")
+            + (f"; resuming at update {state.update:,}" if state.update else "")
         )
-        recorded = ", recorded as CUDA graphs" if self.gradient.recorded is not None else ""
-        logger.info(f"recurrence: {describe_kernels(self.device)}{recorded}")
-        if self.workers.first and not plots.is_installed():
+        graphs = ", captured as CUDA graphs" if self.gradient.captured is not None else ""
+        logger.info(f"recurrence: {describe_kernels(self.device)}{graphs}")
+        if self.workers.is_main and not plots.is_installed():
             logger.info(
                 "curves.svg is not drawn: matplotlib is missing (pip install 'nmt-zh-en[plots]')"
             )
         if not self.run.checkpoints.all():
-            self._save()  # a disk that can't hold it is better known now than in an hour
+            self._save()  # fails now if the disk is too small
         self._forecast()
 
     def _forecast(self) -> None:
-        kept = 3 + self.config.keep_best  # one being written
+        """Measure and report time, memory and disk space."""
+        checkpoints = 3 + self.config.keep_best  # two newest, one being written
         forecast = make_forecast(
-            lambda blocks: self.gradient.compute(blocks, 0, alone=True),
+            lambda blocks: self.gradient.compute(blocks, 0, local=True),
             self.plan,
             self.gradient.lengths,
             self.model,
             self.run.folder,
-            kept * (4 if self.config.ema else 3),  # weights, their average, two moments
+            checkpoints * (4 if self.config.ema else 3),  # weights, their average, two moments
         )
-        self.gradient.clear()
-        # The smallest memory decides, lest one worker alone runs out of it.
-        (self.gradient.most_cells,) = self.workers.smallest([self.gradient.most_cells])
-        epochs = (self.total - self.progress.update) / len(self.plan)
+        self.gradient.zero()
+        # All workers use the limit of the one with the least memory.
+        (self.gradient.max_cells,) = self.workers.min([self.gradient.max_cells])
+        epochs = (self.max_updates - self.state.update) / len(self.plan)
         minutes = self.config.max_minutes
-        most = math.inf if minutes is None else minutes * 60 - self.progress.seconds
-        logger.info(forecast.text(epochs, most))
+        max_seconds = math.inf if minutes is None else minutes * 60 - self.state.seconds
+        self.seconds_left = forecast.seconds_per_epoch * epochs
+        logger.info(forecast.text(epochs, max_seconds))
         if (warning := forecast.warning()) is not None:
             logger.warning(warning)
-        self._write("forecast", **forecast.record())
+        self.report.write("forecast", self.state.update, **forecast.record())
 
-    def _batches(self, stop: Stop) -> Iterator[Blocks]:
-        """The batches still to come; the position moves on with each."""
-        while True:
-            progress = self.progress  # another one after going back
-            if progress.epoch != self.planned_epoch:
-                self.plan, self.planned_epoch = self._plan(progress.epoch), progress.epoch
-            if progress.batch >= len(self.plan):
-                progress.epoch, progress.batch = progress.epoch + 1, 0
-                continue
-            # The update to come takes its time too.
-            seconds = self._elapsed() + self.longest_update
-            progress.stopped_by = reason_to_stop(self.config, progress, seconds)
-            # One worker's clock or signal is as good as everybody's.
-            asked, stopped, save_due, self.elapsed = self.workers.largest(
-                [bool(stop), progress.stopped_by is not None, self._save_due(), self._elapsed()]
-            )
-            self.save_due = bool(save_due)
-            if (stopped or asked) and not self._settle():
-                continue  # went back: there is more to do, or the same question again
-            if stopped:
-                if progress.stopped_by is None:  # another worker's time is over
-                    progress.stopped_by = reason_to_stop(self.config, progress, math.inf)
-                return
-            if asked:
-                return
-            batch = self.plan[progress.batch]
-            progress.batch += 1
-            yield batch
-
-    def _update(self, batch: Blocks) -> bool:
-        """One optimizer step on one batch; False if training went back instead.
-
-        A GPU is given the next update before the outcome of this one is known, so that it
-        never waits for the program: what an update is made from does not depend on the
-        outcome of the one before, except through the weights.
-        """
-        if self.launched is None:
-            self.settled_at = time.monotonic()
-        launched = self._launch(batch)
-        if not self._settle():
-            return False  # and the update just launched never was
-        self.launched = launched
-        # A decision that depends on what was done waits for it.
-        most = self.config.max_updates
-        known = not is_launched(self.device) or self.save_due or self._validation_due()
-        if known or (most is not None and self.progress.update + 1 >= most):
-            return self._settle()
-        return True
-
-    def _launch(self, batch: Blocks) -> _Launched:
-        """Have one update computed; a gradient that is not finite changes nothing."""
-        config, progress = self.config, self.progress
-        # Batches left out count too, so that nobody has to know yet whether the last one is.
-        number = progress.update + progress.skipped + (self.launched is not None) + 1
-        minutes = config.max_minutes if config.schedule_by == "minutes" else None
-        spent = None if minutes is None else self.elapsed / (minutes * 60)
-        rate = learning_rate(config, number, self.total, spent) * progress.rate_scale
-        self.model.train()
-        seed = _random_number(config.seed, number, self.workers.rank)
-        computed = self.gradient.compute(batch, seed, number)
-        norm = self.step(rate, number)
-        launched = _Launched(torch.stack([computed.loss, norm]), computed, rate)
-        soon = self.plan[progress.batch : progress.batch + _LOOK_AHEAD]
-        for ahead, blocks in enumerate(soon, start=1):
-            self.gradient.expect(blocks, number + ahead)
-        return launched
-
-    def _settle(self) -> bool:
-        """Take note of the outcome of what was launched last; False if training went back."""
-        launched, self.launched = self.launched, None
-        if launched is None:
-            return True
-        loss, norm = launched.outcome()
-        if not math.isfinite(norm):
-            return self._skip()
-        progress, now = self.progress, time.monotonic()
-        progress.update, progress.bad_in_a_row = progress.update + 1, 0
-        computed = launched.computed
-        progress.tokens += computed.everybodys_tokens
-        seconds, self.settled_at = now - self.settled_at, now
-        self.longest_update = max(self.longest_update, seconds)
-        self.window.add(loss, computed.tokens, norm, computed.cells, launched.rate, seconds)
-        return True
-
-    def _skip(self) -> bool:
-        """A gradient that is no number would spoil every weight: leave this batch out.
-
-        Returns:
-            Whether training goes on from here; else it has gone back.
-        """
-        progress = self.progress
-        progress.skipped += 1
-        progress.bad_in_a_row += 1
-        self._event(f"update {progress.update + 1}: the gradient is not finite; batch left out")
-        if progress.bad_in_a_row < _MOST_BAD_UPDATES:
-            return True
-        self._go_back()
-        return False
-
-    def _go_back(self) -> None:
-        """Too many bad batches: from the last checkpoint again, with a lower rate."""
-        spoiled = self.progress
-        if spoiled.went_back >= _MOST_WAYS_BACK:
-            raise NmtError(
-                f"update {spoiled.update + 1}: no finite gradient in {_MOST_BAD_UPDATES} batches "
-                f"in a row, also after going back {_MOST_WAYS_BACK} times and lowering the "
-                f"learning rate to {spoiled.rate_scale:g} of what was asked for; "
-                "the last checkpoint is whole",
-                "start a new run with a lower rate: --set train.learning_rate="
-                f"{self.config.learning_rate * spoiled.rate_scale:.1g}",
-            )
-        self._restore()
-        progress = self.progress
-        progress.rate_scale = spoiled.rate_scale * _LOWER
-        progress.went_back = spoiled.went_back + 1
-        progress.skipped = spoiled.skipped
-        progress.seconds = self._elapsed()
-        self.window = Window()
-        self.workers.wait()  # all have read the checkpoint before its state is changed
-        self._save_if_possible()
-        self._event(
-            f"{_MOST_BAD_UPDATES} bad batches in a row: back to update {progress.update}, "
-            f"learning rate times {progress.rate_scale:g}"
+    def _bar(self) -> contextlib.AbstractContextManager[object]:
+        """Open a progress bar over the limit that will end the training."""
+        minutes = self.config.max_minutes
+        self.by_minutes = minutes is not None and (
+            self._seconds() + self.seconds_left >= minutes * 60
         )
+        if self.by_minutes:
+            return self.report.open_bar(minutes or 0, self._seconds() / 60, "min")
+        return self.report.open_bar(self.max_updates, self.state.update, "updates")
 
-    def _validation_due(self) -> bool:
-        """Whether this update crossed a multiple of `validate_every` epochs."""
+    def _show_progress(self) -> None:
+        done = self._seconds() / 60 if self.by_minutes else self.state.update
+        position = f"epoch {self._epochs():.1f}, update {self.state.update:,}"
+        self.report.progress(done, position, self.updater.window)
+
+    def _should_stop(self, stop: Stop) -> bool:
+        """Whether a limit or a signal ends the training; sets `stopped_by` for a limit.
+
+        A signal or a limit on any worker stops all of them.
+        """
+        state = self.state
+        self._plan_epoch()
+        if state.batch >= len(self.plan):
+            state.epoch, state.batch = state.epoch + 1, 0
+            self._plan_epoch()
+        seconds = self._seconds() + self.updater.longest  # the next update must fit too
+        state.stopped_by = reason_to_stop(self.config, state, seconds)
+        due = self.is_save_due(state)
+        limit, signal, save_due, self.elapsed = self.workers.max(
+            [state.stopped_by is not None, bool(stop), due, self._seconds()]
+        )
+        self.save_due = bool(save_due)
+        if limit or signal:
+            self.updater.collect()  # may roll back, and then training continues
+        if limit and state.stopped_by is None:  # another worker's clock
+            state.stopped_by = reason_to_stop(self.config, state, math.inf)
+        return bool(limit or signal)
+
+    def _update(self) -> None:
+        """Perform one update on the next batch."""
+        config, state = self.config, self.state
+        batch = self.plan[state.batch]
+        state.batch += 1
+        time_share = None
+        if config.schedule_by == "minutes" and config.max_minutes is not None:
+            time_share = self.elapsed / (config.max_minutes * 60)
+        number = self.updater.next_number
+        rate = learning_rate(config, number, self.max_updates, time_share) * state.rate_scale
+        done = state.update + (self.updater.pending is not None) + 1
+        last = config.max_updates is not None and done >= config.max_updates
+        upcoming = self.plan[state.batch : state.batch + _PREFETCHED]
+        synchronous = last or self.save_due or self._is_validation_due()
+        self.updater.update(batch, rate, upcoming, synchronous=synchronous)
+
+    def _is_validation_due(self) -> bool:
+        """Whether the last batch crossed a multiple of `validate_every` epochs."""
         every = self.config.validate_every
-        before = self._epochs_done() - 1 / len(self.plan)
-        return math.floor(self._epochs_done() / every + 1e-9) > math.floor(before / every + 1e-9)
-
-    def _validate_and_save(self) -> None:
-        began = time.monotonic()
-        bleu = self._validate()
-        self.progress.validation_seconds = time.monotonic() - began
-        self._save_if_possible(bleu)
-        self.progress.validation_seconds = time.monotonic() - began
+        before = self._epochs() - 1 / len(self.plan)
+        return math.floor(self._epochs() / every + 1e-9) > math.floor(before / every + 1e-9)
 
     def _validate(self) -> float:
-        """Translate dev, score it, say it; returns dev BLEU."""
-        found = self.validation.validate()
-        better = self.progress.note_score(found.bleu)
-        self._write(
-            "validation",
-            epoch=round(self._epochs_done(), 3),
-            seconds=round(self._elapsed(), 1),
-            dev_bleu=round(found.bleu, 2),
-            dev_chrf=round(found.chrf, 2),
-            signature=found.signature,
-            sentences=len(self.validation.src),
-            samples=found.samples,
-            **({"also": found.also} if found.also else {}),
-        )
-        logger.info(
-            f"epoch {self._epochs_done():.1f}, update {self.progress.update:,}, "
-            f"{self._elapsed() / 60:.1f} min: dev BLEU {found.bleu:.2f}, chrF {found.chrf:.2f}"
-            + (" (best)" if better else "")
-            + "".join(f"; {name}: BLEU {also['bleu']:.2f}" for name, also in found.also.items())
-        )
-        for sample in found.samples:
-            logger.info(f"    {sample['source']}  =>  {sample['translation']}")
-        self._draw()
-        return found.bleu
+        """Translate and score dev; return its BLEU."""
+        scores = self.validation.validate()
+        best = self.state.note_score(scores.bleu)
+        update, epochs, seconds = self.state.update, self._epochs(), self._seconds()
+        self.report.validation(scores, update, epochs, seconds, best=best)
+        self.report.draw()
+        return scores.bleu
 
-    def _draw(self, *, at_the_end: bool = False) -> None:
-        """Draw the curves, unless that would take more than a fiftieth of the time."""
-        if not self.workers.first or not plots.is_installed():
-            return
-        began = time.monotonic()
-        if at_the_end or began > self.draw_again_at:
-            draw_curves(self.run.folder)
-            now = time.monotonic()
-            self.draw_again_at = now + 50 * (now - began)
+    def _validate_and_save(self) -> None:
+        start = self.clock()
+        bleu = self._validate()
+        self.state.validation_seconds = self.clock() - start
+        self._save_if_possible(bleu)
+        self.state.validation_seconds = self.clock() - start
 
     def _save(self, bleu: float | None = None) -> None:
-        self.progress.seconds = self._elapsed()
-        self.saved_at = time.monotonic()
-        if self.workers.first:
+        """Save a checkpoint of finite weights.
+
+        Raises:
+            NmtError: the disk is full, the run directory is gone, or the weights are not finite.
+        """
+        self._check_folder()
+        if not self._weights_are_finite():
+            raise NmtError(f"update {self.state.update}: the weights are not finite, so not saved")
+        self.state.seconds, self.saved_at = self._seconds(), self.clock()
+        if self.workers.is_main:
             self.run.checkpoints.save(
-                asdict(self.progress), self.averaged.state_dict(), self.step.tensors(), bleu
+                asdict(self.state),
+                self.averaged.state_dict(),
+                self.optimizer.state_dict(),
+                bleu,
             )
 
     def _save_if_possible(self, bleu: float | None = None) -> None:
-        """Save; with a full disk go on training, the next time there may be room."""
+        """Save a checkpoint; if the disk is full, continue and try again later.
+
+        Raises:
+            RolledBack: the weights are not finite.
+        """
+        self._check_folder()
+        if not self._weights_are_finite():
+            self.updater.roll_back("the weights are not finite")
         try:
             self._save(bleu)
         except (NmtError, OSError) as error:
-            self._event(f"update {self.progress.update} is not saved, training goes on: {error}")
+            self._event(f"update {self.state.update} is not saved, training continues: {error}")
 
-    def _save_due(self) -> bool:
-        return time.monotonic() - self.saved_at > self.config.save_every * 60
+    def _weights_are_finite(self) -> bool:
+        (broken,) = self.workers.max([not self.optimizer.weights_are_finite()])
+        return not broken
 
-    def _restore(self) -> None:
-        """Take up the last good checkpoint, if there is one."""
-        found = self.run.checkpoints.last_good()
-        self.workers.wait()  # all have chosen before anything is removed or written
-        if self.workers.first:
-            self.run.tidy(0 if found is None else found[0].update)
-        if found is None:
-            return
-        checkpoint, tensors = found
-        self.progress = Progress.of(checkpoint.state.training)
-        self.step.put_back(tensors, checkpoint.update)
+    def _is_time_to_save(self, _: TrainState) -> bool:
+        return self.clock() - self.saved_at > self.config.save_every * 60
 
-    def _revive(self) -> bool:
-        """Whether there is more to do after the end, since a limit was raised."""
-        progress, before = self.progress, self.progress.stopped_by
-        progress.stopped_by = reason_to_stop(self.config, progress, progress.seconds)
-        if progress.stopped_by is None and before == reason_to_stop(
-            self.config, progress, math.inf
-        ):
-            progress.stopped_by = before  # what is left of that time is too little for an update
-        if progress.stopped_by is None and self.workers.first:
+    def _check_folder(self) -> None:
+        """Refuse to continue without the run directory that training started in."""
+        if _folder_id(self.run.folder) != self.folder_id:
+            raise NmtError(
+                f"{self.run.folder}: the run directory was moved or removed during training",
+                "move it back and run the same command again; it resumes from the last checkpoint",
+            )
+
+    def _can_continue(self) -> bool:
+        """Whether a finished run can be trained further because a limit was raised."""
+        state, before = self.state, self.state.stopped_by
+        state.stopped_by = reason_to_stop(self.config, state, state.seconds)
+        if state.stopped_by is None and before == reason_to_stop(self.config, state, math.inf):
+            state.stopped_by = before  # the same time limit; the rest is too short for an update
+        if state.stopped_by is None and self.workers.is_main:
             self.run.mark_finished(False)
-        return progress.stopped_by is None
+        return state.stopped_by is None
+
+    def _end(self) -> None:
+        """Save after a signal, or finish the run after a limit."""
+        state = self.state
+        if state.stopped_by is None:
+            self._save()
+            logger.info(f"saved at update {state.update:,}; the same command resumes from there")
+        elif state.update:
+            self._finish()
+        else:
+            raise NmtError(
+                f"{self.run.folder}: {state.stopped_by} before the first update",
+                "raise train.max_minutes and run the same command again",
+            )
 
     def _finish(self) -> None:
-        """End of training: what was not validated yet is, so that the best is known.
+        """Validate the last weights if needed, and mark the run as finished.
 
-        Killed on the way, it is done again from its start.
+        Repeated from the start if it was interrupted.
         """
+        self._check_folder()
         newest = self.run.checkpoints.all()[-1]
-        validated = newest.update == self.progress.update and newest.dev_bleu is not None
-        self.workers.wait()  # all have looked before anything is saved
+        validated = newest.update == self.state.update and newest.dev_bleu is not None
+        self.workers.barrier()  # all have read the checkpoints
         self._save(newest.dev_bleu if validated else self._validate())
-        self.workers.wait()
-        if not self.workers.first:
+        self.workers.barrier()
+        if not self.workers.is_main:
             return
-        self._draw(at_the_end=True)
+        self.report.draw(force=True)
         self.run.mark_finished()
         best = self.run.checkpoints.best()
         logger.info(
-            f"finished: {self.progress.stopped_by}; best dev BLEU {best.dev_bleu:.2f} at "
-            f"update {best.update:,}, {self._elapsed() / 60:.1f} min in all"
+            f"finished: {self.state.stopped_by}; best dev BLEU {best.dev_bleu:.2f} at "
+            f"update {best.update:,}, {self._seconds() / 60:.1f} min in total"
         )
 
-    def _log(self, bar: tqdm[Any]) -> None:
-        values, self.window = self.window.values(self.workers), Window()
-        self._write(
-            "log",
-            epoch=round(self._epochs_done(), 3),
-            tokens=self.progress.tokens,
-            seconds=round(self._elapsed(), 1),
-            skipped=self.progress.skipped,
-            **values,
-        )
-        bar.set_postfix_str(f"loss {values['loss']:.2f}, {values['tokens_per_second']:,} tokens/s")
+    def _log(self) -> None:
+        window, state = self.updater.take_window(), self.state
+        values = {
+            "epoch": round(self._epochs(), 3),
+            "tokens": state.tokens,
+            "seconds": round(self._seconds(), 1),
+            "skipped": state.skipped,
+            **window.values(self.workers),
+        }
+        self.report.log(values, state.update)
 
-    def _event(self, message: str, *, warning: bool = True) -> None:
-        """Something out of the ordinary: said, and written down."""
-        logger.log(logging.WARNING if warning else logging.INFO, message)
-        self._write("event", message=message)
+    def _event(self, message: str) -> None:
+        self.report.event(message, self.state.update)
 
-    def _write(self, kind: str, **values: Any) -> None:
-        if self.journal is not None:
-            self.journal.write(kind, self.progress.update, **values)
+    def _epochs(self) -> float:
+        return self.state.epoch + self.state.batch / len(self.plan)
 
-    def _bar(self) -> tqdm[Any]:
-        return tqdm(
-            total=self.total, initial=self.progress.update, desc="training", unit=" updates",
-            disable=None if self.workers.first else True, dynamic_ncols=True,
-        )  # fmt: skip
+    def _seconds(self) -> float:
+        return self.clock() - self.start
 
-    def _epochs_done(self) -> float:
-        return self.progress.epoch + self.progress.batch / len(self.plan)
-
-    def _elapsed(self) -> float:
-        return time.monotonic() - self.started
+    def _plan_epoch(self) -> None:
+        """Plan the batches of the current epoch, if they are not planned yet."""
+        epoch = self.state.epoch
+        if epoch != self.planned_epoch:
+            self.plan, self.planned_epoch = self._plan(epoch), epoch
 
     def _plan(self, epoch: int) -> list[Blocks]:
+        """Augment the corpus for an epoch, and return its batches."""
         corpus = augment(
             self.corpus, self.pieces,
             joined=self.config.joined_pairs, spans=self.config.span_pairs,
@@ -561,8 +458,17 @@ class _Training:
         )  # fmt: skip
         self.gradient.use(corpus)
         tokens = self.config.batch_tokens
-        assert tokens != "auto"  # settled before
+        assert tokens != "auto"  # resolved before the run was created
         return plan_epoch(
             *self.gradient.lengths, tokens, self.config.seed, epoch,
-            block_tokens=self.progress.block_tokens,
+            block_tokens=self.state.block_tokens,
         )  # fmt: skip
+
+
+def _folder_id(folder: Path) -> tuple[int, int] | None:
+    """Return what identifies a directory whatever its name; None if there is none."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

@@ -1,4 +1,4 @@
-"""What an update does with its gradient: clip it, move the weights, and their average."""
+"""The optimizer: gradient clipping, AdamW, and an exponential moving average of the weights."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from torch import Tensor
 
 from nmt.config.schema import TrainConfig
 from nmt.model import Seq2Seq
-from nmt.train.cuda_graphs import Recorder, Recording
+from nmt.train.cuda_graphs import CapturedFunction, GraphPool
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam, as PyTorch calls them
+_MOMENTS = ("exp_avg", "exp_avg_sq")  # PyTorch's names of Adam's moments
 
 
-class Step:
-    """Adam (Loshchilov & Hutter 2019) with a clipped gradient, and the average of the weights.
+class Optimizer:
+    """AdamW (Loshchilov & Hutter 2019) with clipping and averaged weights.
 
-    A gradient that is not finite changes nothing. Where the step is recorded, what changes
-    from one to the next lies in tensors.
+    An update with a non-finite gradient changes nothing. Values that differ between updates
+    are in tensors, so that a captured CUDA graph reads them.
 
     Args:
-        model: whose gradient was computed.
-        averaged: holds the average of the weights; `model` itself if there is none.
-        config: rate, decay, clipping.
-        recorder: records the step, and nothing else; None: it is launched each time.
+        model: has the gradients.
+        averaged: receives the moving average; `model` itself if there is none.
+        config: learning rate, betas, weight decay, clipping, average.
+        pool: captures the update as a CUDA graph; None to launch kernels one by one.
     """
 
     def __init__(
-        self, model: Seq2Seq, averaged: Seq2Seq, config: TrainConfig, recorder: Recorder | None
+        self, model: Seq2Seq, averaged: Seq2Seq, config: TrainConfig, pool: GraphPool | None
     ) -> None:
-        self.model, self.averaged, self.config, self.recorder = model, averaged, config, recorder
-        assert config.ema != "auto"  # resolved before
-        self._ema = config.ema
+        self.model, self.averaged, self.config, self.pool = model, averaged, config, pool
+        assert config.ema != "auto"  # resolved before the run was created
+        self._max_decay = config.ema
         device = next(model.parameters()).device
-        self.optimizer = torch.optim.AdamW(
+        self.adamw = torch.optim.AdamW(
             model.parameters(), lr=config.learning_rate, betas=config.adam_betas,
-            weight_decay=config.weight_decay, fused=True, capturable=recorder is not None,
+            weight_decay=config.weight_decay, fused=True, capturable=pool is not None,
         )  # fmt: skip
-        for parameter in model.parameters():  # a recording must know where the moments are
+        for parameter in model.parameters():  # a graph needs fixed addresses of the moments
             moments = {key: torch.zeros_like(parameter) for key in _MOMENTS}
-            self.optimizer.state[parameter] = {"step": torch.zeros((), device=device), **moments}
-        self._rate, self._nearer = (torch.zeros((), device=device) for _ in range(2))
+            self.adamw.state[parameter] = {"step": torch.zeros((), device=device), **moments}
+        self._rate, self._average_weight = (torch.zeros((), device=device) for _ in range(2))
         self._norm = torch.zeros((), device=device)
         self._apply: Callable[[], None] = (
-            self._step if recorder is None else Recording(recorder, self._step)
+            self._step if pool is None else CapturedFunction(pool, self._step)
         )
 
     def __call__(self, rate: float, number: int) -> Tensor:
@@ -55,57 +55,57 @@ class Step:
             number: of the update, from 1.
 
         Returns:
-            The norm of the gradient before clipping, a scalar; the next step may overwrite it.
+            The gradient norm before clipping, a scalar that the next update overwrites.
         """
-        # Early weights are far from the end: the average begins short and grows long.
-        decay = min(self._ema, (1 + number) / (10 + number))
-        self._nearer.fill_(1 - decay)
+        # The average covers few updates at first: early weights are far from the final ones.
+        decay = min(self._max_decay, (1 + number) / (10 + number))
+        self._average_weight.fill_(1 - decay)
         self._rate.fill_(rate)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate if self.recorder is None else self._rate
+        for group in self.adamw.param_groups:
+            group["lr"] = rate if self.pool is None else self._rate
         self._apply()
         return self._norm
 
     @torch.no_grad()
     def _step(self) -> None:
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        # If the norm is finite, so is the loss, or its gradient would not be.
-        spoiled = (~norm.isfinite()).float()
-        self.optimizer.found_inf = spoiled  # type: ignore[attr-defined] # what AMP's scaler sets
-        self.optimizer.step()
-        # A recorded gradient stays where it is.
-        self.optimizer.zero_grad(set_to_none=self.recorder is None)
+        # A non-finite loss has a non-finite gradient, so checking the norm is enough.
+        skip = (~norm.isfinite()).float()
+        self.adamw.found_inf = skip  # type: ignore[attr-defined] # as AMP's GradScaler does
+        self.adamw.step()
+        self.adamw.zero_grad(set_to_none=self.pool is None)  # a graph keeps the addresses
         self._norm.copy_(norm)
         if self.averaged is self.model:
             return
-        weight = (1 - spoiled) * self._nearer
+        weight = (1 - skip) * self._average_weight
         for averaged, parameter in zip(
             self.averaged.parameters(), self.model.parameters(), strict=True
         ):
             averaged.lerp_(parameter, weight)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """What training needs besides the weights to translate with, named by parameter.
+    def weights_are_finite(self) -> bool:
+        """Whether all weights and their averages are finite."""
+        parameters = [*self.model.parameters(), *self.averaged.parameters()]
+        return bool(torch.stack([p.isfinite().all() for p in parameters]).all())
 
-        Adam's two moments; and the weights themselves where those saved are their average.
-        """
-        found: dict[str, Tensor] = {}
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return Adam's moments by parameter, and the weights if the saved ones are averages."""
+        tensors: dict[str, Tensor] = {}
         for name, parameter in self.model.named_parameters():
             for key in _MOMENTS:
-                found[f"{key}.{name}"] = self.optimizer.state[parameter][key]
+                tensors[f"{key}.{name}"] = self.adamw.state[parameter][key]
             if self.averaged is not self.model:
-                found[f"weight.{name}"] = parameter
-        return found
+                tensors[f"weight.{name}"] = parameter
+        return tensors
 
-    def put_back(self, tensors: dict[str, dict[str, Tensor]], update: int) -> None:
-        """Give network and optimizer what a checkpoint of that update holds."""
+    def load(self, tensors: dict[str, dict[str, Tensor]], update: int) -> None:
+        """Load model and optimizer from the tensors of the checkpoint of `update`, in place."""
         self.averaged.load_state_dict(tensors["model"])
         trainer = tensors["trainer"]
         for name, parameter in self.model.named_parameters():
             if self.averaged is not self.model:
                 parameter.data.copy_(trainer[f"weight.{name}"])
-            # In place, since a recorded step knows the place.
-            state = self.optimizer.state[parameter]
+            state = self.adamw.state[parameter]
             state["step"].fill_(float(update))
             for key in _MOMENTS:
                 state[key].copy_(trainer[f"{key}.{name}"])

@@ -31,8 +31,8 @@ def open_or_create(config: Config, workers: Workers) -> Run:
     Raises:
         NmtError: it was started on another corpus, or with keys that may not change.
     """
-    run = _open_or_create(config) if workers.first else None
-    workers.wait()  # until the first has made the folder
+    run = _open_or_create(config) if workers.is_main else None
+    workers.barrier()  # until the first has made the folder
     return run or Run.open(config.run)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from nmt.config.schema import TrainConfig
-from nmt.train.state import Progress
+from nmt.train.state import TrainState
 
 _FLOOR = 0.01  # linear and cosine end at this share of the highest rate
 
@@ -39,7 +39,7 @@ def learning_rate(
     return peak * (_FLOOR + (1 - _FLOOR) * left)
 
 
-def reason_to_stop(config: TrainConfig, progress: Progress, seconds: float) -> str | None:
+def reason_to_stop(config: TrainConfig, progress: TrainState, seconds: float) -> str | None:
     """Why no further update should be made, None if there is no reason.
 
     Args:
@@ -52,7 +52,7 @@ def reason_to_stop(config: TrainConfig, progress: Progress, seconds: float) -> s
         return f"{config.epochs} epochs are done"
     if config.max_updates is not None and progress.update >= config.max_updates:
         return f"{config.max_updates} updates are done"
-    if progress.stale >= config.patience:
+    if progress.validations_since_best >= config.patience:
         return f"dev BLEU has not risen in {config.patience} validations"
     if config.max_minutes is not None:
         reserve = progress.validation_seconds * 1.2 or config.max_minutes * 6

@@ -22,14 +22,14 @@ from nmt.config.schema import ModelConfig, TrainConfig
 from nmt.data.batches import Batch, Indices, make_batch, plan_epoch
 from nmt.data.manifest import load_manifest
 from nmt.data.packed import PackedSet
-from nmt.device import compute_reproducibly
+from nmt.device import use_deterministic_algorithms
 from nmt.model import Seq2Seq
 from nmt.model.fast import recurrence
 from nmt.model.fast.kernels import REFERENCE, Kernels
 from nmt.model.fast.triton_launch import TritonKernels
-from nmt.train.cuda_graphs import RecordedGradient, Recorder
-from nmt.train.gradient import SummedLoss
-from nmt.train.optimizer import Step
+from nmt.train.cuda_graphs import CapturedGradient, GraphPool
+from nmt.train.gradient import ModelLoss
+from nmt.train.optimizer import Optimizer
 
 Results = Iterator[tuple[str, Any]]
 
@@ -82,7 +82,7 @@ class Bench:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.device = torch.device(settings.device)
-        compute_reproducibly(self.device)
+        use_deterministic_algorithms(self.device)
         self.kernels: Kernels = TritonKernels() if self.device.type == "cuda" else REFERENCE
         self.corpus = PackedSet.open(Path(settings.corpus), "train")
         manifest = load_manifest(Path(settings.corpus))
@@ -152,12 +152,12 @@ class Trainer:
     ) -> None:
         self.model, self.kernels = model.train(), kernels
         device = next(model.parameters()).device
-        recorders = [Recorder(device) if recorded else None for _ in range(2)]
-        self.step = Step(model, model, TrainConfig(ema=0), recorders[0])
-        self.loss = SummedLoss(model, 0.1, 0.0, precision)
+        pools = [GraphPool(device) if recorded else None for _ in range(2)]
+        self.step = Optimizer(model, model, TrainConfig(ema=0), pools[0])
+        self.loss = ModelLoss(model, 0.1, 0.0, precision)
         self.recorded = None
-        if recorders[1] is not None:
-            self.recorded = RecordedGradient(self.loss, list(model.parameters()), recorders[1])
+        if pools[1] is not None:
+            self.recorded = CapturedGradient(self.loss, list(model.parameters()), pools[1])
 
     def gradient(self, batch: Batch, mark: Callable[[str], None] = lambda _: None) -> Tensor:
         """Compute the gradients without CUDA graphs; return the loss in nats per token.
@@ -176,7 +176,7 @@ class Trainer:
         """Add the gradients with CUDA graphs; `batch` is on the CPU."""
         assert self.recorded is not None
         with use_kernels(self.kernels):
-            plain = self.recorded.add(self.recorded.ready(batch), 1 / batch.trg_tokens)
+            plain = self.recorded.accumulate(self.recorded.prepare(batch), 1 / batch.trg_tokens)
         return plain / batch.trg_tokens
 
     def update(self, batch: Batch, device: torch.device) -> None:

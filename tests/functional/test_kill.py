@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from nmt.run.journal import read_journal
-from tests.functional.test_resume import fingerprint
 from tests.helpers.command import nmt
 from tests.helpers.toy import write_config
+from tests.helpers.training import fingerprint
 
 KILLS = 20
 ROOT = Path(__file__).parents[2]

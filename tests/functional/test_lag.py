@@ -1,12 +1,12 @@
-"""What training does on a GPU only changes nothing.
+"""Asynchronous updates, prefetching and CUDA graphs do not change the result.
 
-Launching an update before the last one's outcome is known, gathering the next batch beside it,
-recording: here on the CPU, which is told to do the same.
+Here on the CPU, which is made to do what a GPU does.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,11 +14,17 @@ import torch
 from nmt.run.directory import Run
 from nmt.run.journal import read_journal
 from nmt.train import loop
-from tests.functional import test_trouble
-from tests.functional.test_resume import fingerprint, stopped_by_signal, train
-from tests.functional.test_trouble import events, spoil
+from nmt.train.update import Updater
 from tests.helpers.command import nmt
 from tests.helpers.toy import write_config
+from tests.helpers.training import (
+    events,
+    fingerprint,
+    spoil_losses,
+    train,
+    train_run,
+    train_until_signal,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -37,28 +43,30 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def lagging(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The CPU lags too; the list tells how many updates were on their way at each launch."""
-    waiting: list[int] = []
-    launch = loop._Training._launch
+    """Make the CPU asynchronous; return the number of pending updates at each launch."""
+    pending: list[int] = []
+    update = Updater.update
 
-    def counted(self: loop._Training, *arguments: object) -> loop._Launched:
-        waiting.append(int(self.launched is not None))
-        return launch(self, *arguments)  # type: ignore[arg-type]
+    def counted(self: Updater, *arguments: Any, **keys: Any) -> None:
+        pending.append(int(self.pending is not None))
+        update(self, *arguments, **keys)
 
-    monkeypatch.setattr(loop, "is_launched", lambda _: True)
-    monkeypatch.setattr(loop, "is_recorded", lambda *_: False)
-    monkeypatch.setattr(loop._Training, "_launch", counted)
-    return waiting
+    monkeypatch.setattr(loop, "is_asynchronous", lambda _: True)
+    monkeypatch.setattr(loop, "uses_cuda_graphs", lambda _: False)
+    monkeypatch.setattr(Updater, "update", counted)
+    return pending
 
 
 @pytest.fixture(scope="module")
 def prompt(prepared: Path) -> Path:
     """A run that knows the outcome of each update before the next."""
-    return train(prepared, prepared.parent / "prompt")
+    return train_run(prepared, prepared.parent / "prompt")
 
 
-def test_the_same_files(prepared: Path, prompt: Path, tmp_path: Path, lagging: list[int]) -> None:
-    run = train(prepared, tmp_path / "run")
+def test_asynchronous_updates_give_the_same_files(
+    prepared: Path, prompt: Path, tmp_path: Path, lagging: list[int]
+) -> None:
+    run = train_run(prepared, tmp_path / "run")
     assert fingerprint(run) == fingerprint(prompt)
     assert len(lagging) == 70  # and not one more than max_updates
     # Nothing is on its way at the first, and after each of the two validations.
@@ -69,22 +77,22 @@ def test_the_same_files(prepared: Path, prompt: Path, tmp_path: Path, lagging: l
 
 
 @pytest.mark.parametrize("stop", [1, 25])
-def test_the_same_files_after_a_stop(
+def test_asynchronous_updates_resume_with_the_same_files(
     prepared: Path, prompt: Path, tmp_path: Path, lagging: list[int], stop: int
 ) -> None:
-    stopped_by_signal(prepared, tmp_path / "run", stop)
+    train_until_signal(prepared, tmp_path / "run", stop)
     assert Run.open(tmp_path / "run").info.finished is None
-    train(prepared, tmp_path / "run")
+    train_run(prepared, tmp_path / "run")
     assert fingerprint(tmp_path / "run") == fingerprint(prompt)
     assert 1 in lagging
 
 
 @pytest.mark.parametrize(
     ("bad", "recorded"),
-    [({29}, False), (set(range(35, 40)), False), ({74}, False), (set(range(35, 40)), True)],
+    [({25}, False), (set(range(31, 36)), False), ({70}, False), (set(range(31, 36)), True)],
     ids=["before a validation", "five", "last", "five, recorded"],
 )
-def test_the_same_files_with_bad_batches(
+def test_asynchronous_updates_skip_and_roll_back_as_synchronous_ones(
     prepared: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -94,55 +102,59 @@ def test_the_same_files_with_bad_batches(
     found = []
     for lags in (False, True):
         with monkeypatch.context() as patch:
-            spoil(patch, bad, float("nan"))
-            patch.setattr(loop, "is_launched", lambda _, lags=lags: lags)
-            patch.setattr(loop, "is_recorded", lambda _: recorded)
-            run = train(prepared, tmp_path / f"run-{lags}")
+            spoil_losses(patch, bad, float("nan"))
+            patch.setattr(loop, "is_asynchronous", lambda _, lags=lags: lags)
+            patch.setattr(loop, "uses_cuda_graphs", lambda _: recorded)
+            run = train_run(prepared, tmp_path / f"run-{lags}")
         found.append((fingerprint(run), events(run)))
     assert found[0] == found[1]
     assert found[0][1]
 
 
-def test_a_bad_batch_changes_neither_weights_nor_moments_nor_average(
+def test_a_skipped_update_changes_neither_weights_nor_moments_nor_average(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lagging: list[int]
 ) -> None:
     del lagging
-    seen = []
-    launch = loop._Training._launch
+    unchanged = []
+    update = Updater.update
 
-    def watched(self: loop._Training, *arguments: object) -> loop._Launched:
+    def watched(self: Updater, *arguments: Any, **keys: Any) -> None:
+        optimizer = self.optimizer
+
         def snapshot() -> list[torch.Tensor]:
-            of_adam = [t for state in self.step.optimizer.state.values() for t in state.values()]
-            both = [*self.model.parameters(), *self.averaged.parameters(), *of_adam]
-            return [tensor.detach().clone() for tensor in both]
+            moments = [t for state in optimizer.adamw.state.values() for t in state.values()]
+            weights = [*optimizer.model.parameters(), *optimizer.averaged.parameters()]
+            return [tensor.detach().clone() for tensor in (*weights, *moments)]
 
         before = snapshot()
-        launched = launch(self, *arguments)  # type: ignore[arg-type]
-        same = all(torch.equal(a, b) for a, b in zip(before, snapshot(), strict=False))
-        seen.append(same)
-        return launched
+        update(self, *arguments, **keys)
+        same = all(torch.equal(a, b) for a, b in zip(before, snapshot(), strict=True))
+        unchanged.append(same)
 
-    monkeypatch.setattr(loop._Training, "_launch", watched)
-    spoil(monkeypatch, {10}, float("inf"))
-    train(prepared, tmp_path / "run", "train.max_updates=12")
-    assert [number for number, same in enumerate(seen) if same] == [5]  # four are the forecast's
+    monkeypatch.setattr(Updater, "update", watched)
+    spoil_losses(monkeypatch, {6}, float("inf"))
+    train_run(prepared, tmp_path / "run", "train.max_updates=12")
+    assert [number for number, same in enumerate(unchanged, start=1) if same] == [6]
 
 
-def test_trouble_that_does_not_end_is_told_as_promptly(
+def test_training_fails_after_too_many_rollbacks(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lagging: list[int]
+) -> None:
+    spoil_losses(monkeypatch, set(range(31, 10_000)), float("nan"))
+    result = train(prepared, tmp_path / "run")
+    assert result.code == 2
+    assert "no finite gradient in 5 consecutive batches, also after 3 rollbacks" in result.err
+    assert 1 in lagging
+
+
+def test_a_captured_training_resumes_with_the_same_bits(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lagging: list[int]
 ) -> None:
     del lagging
-    test_trouble.test_only_bad_batches_stop_with_an_explanation(prepared, tmp_path, monkeypatch)
-
-
-def test_a_recorded_training_goes_on_where_it_stopped(
-    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lagging: list[int]
-) -> None:
-    del lagging
-    monkeypatch.setattr(loop, "is_recorded", lambda *_: True)
-    whole = train(prepared, tmp_path / "whole")
-    stopped_by_signal(prepared, tmp_path / "parts", 25)
-    train(prepared, tmp_path / "parts")
+    monkeypatch.setattr(loop, "uses_cuda_graphs", lambda *_: True)
+    whole = train_run(prepared, tmp_path / "whole")
+    train_until_signal(prepared, tmp_path / "parts", 25)
+    train_run(prepared, tmp_path / "parts")
     assert fingerprint(tmp_path / "parts") == fingerprint(whole)
     losses = [record["loss"] for record in read_journal(whole) if record["kind"] == "log"]
     assert losses[-1] < losses[0]

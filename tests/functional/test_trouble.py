@@ -1,10 +1,11 @@
 """What goes wrong at night: no memory, no numbers, no disk, no time."""
 
 import contextlib
+import functools
 import os
+import re
 import shutil
 import subprocess
-import types
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from nmt.run.directory import Run
 from nmt.run.journal import read_journal
 from nmt.train import gradient, loop, validation
 from nmt.train.loss import Loss, batch_loss
-from tests.functional.test_resume import fingerprint, newest
-from tests.helpers.command import Result, nmt
+from nmt.train.optimizer import Optimizer
+from nmt.train.state import TrainState
+from tests.helpers.command import nmt
 from tests.helpers.toy import write_config
+from tests.helpers.training import events, fingerprint, injected, newest, spoil_losses, train
 
 
 @pytest.fixture(scope="module")
@@ -32,41 +35,18 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return config
 
 
-def train(config: Path, run: Path, *sets: str) -> Result:
-    words = [word for key in (f"run={run}", *sets) for word in ("--set", key)]
-    return nmt("train", "--config", config, "--device", "cpu", *words)
-
-
-def events(run: Path) -> list[str]:
-    return [r["message"] for r in read_journal(run) if r["kind"] == "event"]
-
-
-def spoil(monkeypatch: pytest.MonkeyPatch, bad: set[int] | None, value: float) -> None:
-    """Let the loss of some computations be `value`; the forecast's four are the first."""
-    count = [0]
-
-    def spoiled(*arguments: Any) -> Loss:
-        loss = batch_loss(*arguments)
-        count[0] += 1
-        if bad is None or count[0] in bad:
-            return Loss(loss.smoothed * value, loss.plain * value, loss.tokens)
-        return loss
-
-    monkeypatch.setattr(gradient, "batch_loss", spoiled)
-
-
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_one_bad_batch_is_left_out_and_counted(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
-    spoil(monkeypatch, {10}, value)
+    spoil_losses(monkeypatch, {6}, value)
     result = train(prepared, tmp_path / "run")
     assert result.code == 0, result.err
-    message = "update 6: the gradient is not finite; batch left out"
+    message = "update 6: the gradient is not finite; batch skipped"
     assert f"warning: {message}" in result.err
     assert events(tmp_path / "run") == [message]
     state = Run.open(tmp_path / "run").checkpoints.all()[-1].state.training
-    assert (state["skipped"], state["went_back"], state["rate_scale"]) == (1, 0, 1.0)
+    assert (state["skipped"], state["rollbacks"], state["rate_scale"]) == (1, 0, 1.0)
     assert state["update"] == 49  # 50 batches
     assert_finite(tmp_path / "run")
 
@@ -79,12 +59,15 @@ def assert_finite(run: Path) -> None:
 def test_five_bad_batches_go_back_with_a_lower_rate(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spoil(monkeypatch, set(range(35, 40)), float("nan"))  # after the first epoch's validation
+    spoil_losses(
+        monkeypatch, set(range(31, 36)), float("nan")
+    )  # after the first epoch's validation
     result = train(prepared, tmp_path / "run")
     assert result.code == 0, result.err
-    assert "5 bad batches in a row: back to update 25, learning rate times 0.5" in result.err
+    reason = "no finite gradient in 5 consecutive batches"
+    assert f"{reason}: rolled back to update 25, learning rate times 0.5" in result.err
     state = Run.open(tmp_path / "run").checkpoints.all()[-1].state.training
-    assert (state["skipped"], state["went_back"], state["rate_scale"]) == (5, 1, 0.5)
+    assert (state["skipped"], state["rollbacks"], state["rate_scale"]) == (5, 1, 0.5)
     assert state["update"] == 50
     assert_finite(tmp_path / "run")
     validations = [r["update"] for r in read_journal(tmp_path / "run") if r["kind"] == "validation"]
@@ -95,13 +78,13 @@ def test_only_bad_batches_stop_with_an_explanation(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        spoil(patch, set(range(35, 10_000)), float("nan"))
+        spoil_losses(patch, set(range(31, 10_000)), float("nan"))
         result = train(prepared, tmp_path / "run")
     assert result.code == 2
     assert result.err.splitlines()[-2:] == [
-        "error: update 26: no finite gradient in 5 batches in a row, also after going back 3 "
-        "times and lowering the learning rate to 0.125 of what was asked for; the last "
-        "checkpoint is whole",
+        "error: update 26: no finite gradient in 5 consecutive batches, also after 3 rollbacks and "
+        "with the learning rate reduced to 0.125 of its configured value; the last checkpoint is "
+        "intact",
         "hint: start a new run with a lower rate: --set train.learning_rate=0.0006",
     ]
     assert_finite(tmp_path / "run")
@@ -147,7 +130,7 @@ def test_batch_that_does_not_fit_is_split(
         tried = no_memory(patch, 5, error)
         result = train(prepared, tmp_path / "parts", *keys)
     assert result.code == 0, result.err
-    assert "does not fit into memory: batches this large are computed in parts" in result.err
+    assert "does not fit into memory: batches of this size are computed in parts" in result.err
     assert max(rows for rows, _ in tried) > 5
     assert sum(not fits for _, fits in tried) <= 3  # learned, not tried again every time
     whole, parts = (
@@ -164,7 +147,7 @@ def test_single_sentence_that_does_not_fit_is_said(
     no_memory(monkeypatch, 0, OUT_OF_MEMORY[0])
     result = train(prepared, tmp_path / "run")
     assert result.code == 2
-    assert "error: memory is too small for a single sentence pair of " in result.err
+    assert "error: out of memory for a single sentence pair of " in result.err
     assert "hint: lower data.clean.max_pieces" in result.err
 
 
@@ -191,10 +174,10 @@ def test_disk_full_for_a_while_costs_nothing_but_those_checkpoints(
 
     real = checkpoints.save_file
     monkeypatch.setattr(checkpoints, "save_file", sometimes_full)
-    monkeypatch.setattr(loop._Training, "_save_due", lambda self: self.progress.update % 9 == 0)
-    result = train(prepared, tmp_path / "run")
+    with injected(save_due=lambda state: state.update % 9 == 0):
+        result = train(prepared, tmp_path / "run")
     assert result.code == 0, result.err
-    lost = [e for e in events(tmp_path / "run") if "is not saved, training goes on" in e]
+    lost = [e for e in events(tmp_path / "run") if "is not saved, training continues" in e]
     assert len(lost) == 4
     assert "the disk is full; nothing was left half-written" in lost[0]
     last = "checkpoints/00000050/"
@@ -283,9 +266,9 @@ def test_minutes_end_with_a_validation_and_a_save_inside_them(
 
         monkeypatch.setattr(owner, name, ticked)
 
-    monkeypatch.setattr(loop, "time", types.SimpleNamespace(monotonic=lambda: clock[0]))
-    ticking(gradient.Gradient, "compute", 8.0)
-    ticking(loop._Training, "_validate", 15.0)
+    monkeypatch.setattr(loop, "train", functools.partial(loop.train, clock=lambda: clock[0]))
+    ticking(gradient.GradientComputer, "compute", 8.0)
+    ticking(validation.Validation, "validate", 15.0)
     ticking(CheckpointStore, "save", 0.5)
     keys = ("train.max_minutes=5", "train.epochs=1000", "train.patience=1000")
     result = train(prepared, tmp_path / "run", *keys)
@@ -379,7 +362,7 @@ def test_tensorboard_gets_the_numbers_of_the_journal(prepared: Path, tmp_path: P
     assert [e.value for e in events.Scalars("log/loss")] == pytest.approx(loss)
 
 
-def test_tensorboard_that_is_missing_is_said(
+def test_missing_tensorboard_is_refused_before_the_run_is_created(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
@@ -392,13 +375,14 @@ def test_tensorboard_that_is_missing_is_said(
         "error: --tensorboard: the package tensorboard is not installed",
         "hint: pip install 'nmt-zh-en[tensorboard]'",
     ]
+    assert not (tmp_path / "run").exists()
 
 
 def test_it_saves_every_so_many_minutes(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, saved = [0.0], []
-    compute, save = gradient.Gradient.compute, CheckpointStore.save
+    compute, save = gradient.GradientComputer.compute, CheckpointStore.save
 
     def computed(*args: Any, **keys: Any) -> Any:
         clock[0] += 8.0
@@ -408,10 +392,118 @@ def test_it_saves_every_so_many_minutes(
         saved.append(training["update"])
         return save(self, training, *arguments)
 
-    monkeypatch.setattr(loop, "time", types.SimpleNamespace(monotonic=lambda: clock[0]))
-    monkeypatch.setattr(gradient.Gradient, "compute", computed)
+    monkeypatch.setattr(loop, "train", functools.partial(loop.train, clock=lambda: clock[0]))
+    monkeypatch.setattr(gradient.GradientComputer, "compute", computed)
     monkeypatch.setattr(CheckpointStore, "save", noted)
     result = train(prepared, tmp_path / "run", "train.epochs=1", "train.save_every=1")
     assert result.code == 0, result.err
-    # The forecast's four computations took 32 of the first 60 seconds.
+    # The four computations of the forecast take 32 of the first 60 seconds.
     assert [update for update in saved if 0 < update < 25] == [5, 14, 23]
+
+
+@pytest.mark.parametrize("change", ["renamed", "removed", "replaced"])
+def test_training_fails_when_its_run_directory_disappears(
+    prepared: Path, tmp_path: Path, change: str
+) -> None:
+    run = tmp_path / "run"
+
+    def disturb(state: TrainState) -> bool:
+        if state.update == 10:
+            if change == "removed":
+                shutil.rmtree(run)
+            else:
+                run.rename(tmp_path / "elsewhere")
+            if change == "replaced":
+                shutil.copytree(tmp_path / "elsewhere", run)
+        return state.update == 12
+
+    with injected(save_due=disturb):
+        result = train(prepared, run)
+    assert result.code == 2
+    assert f"error: {run}: the run directory was moved or removed during training" in result.err
+    assert "finished" not in result.err
+    if change == "removed":
+        assert not run.exists()
+
+
+def test_run_directory_that_disappears_before_the_end_is_an_error(
+    prepared: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+
+    def rename_at_the_end(state: TrainState) -> bool:
+        if state.update == 8:
+            run.rename(tmp_path / "elsewhere")
+        return False
+
+    with injected(save_due=rename_at_the_end):
+        result = train(prepared, run, "train.max_updates=8")
+    assert result.code == 2
+    assert "moved or removed during training" in result.err
+
+
+def test_weights_that_are_not_finite_are_rolled_back_and_never_saved(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, count = Optimizer.__call__, [0]
+
+    def broken_once(self: Optimizer, rate: float, number: int) -> torch.Tensor:
+        norm = step(self, rate, number)
+        count[0] += 1
+        if count[0] == 10:
+            next(self.model.parameters()).data.view(-1)[0] = torch.inf
+        return norm
+
+    monkeypatch.setattr(Optimizer, "__call__", broken_once)
+    with injected(save_due=lambda state: state.update % 9 == 0):
+        result = train(prepared, tmp_path / "run", "train.max_updates=20")
+    assert result.code == 0, result.err
+    (event,) = events(tmp_path / "run")
+    assert event.startswith("the weights are not finite: rolled back to update 1,")
+    assert_finite(tmp_path / "run")
+
+
+def test_weights_that_are_not_finite_at_the_end_are_an_error(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Optimizer, "weights_are_finite", lambda self: not self.adamw.state)
+    result = train(prepared, tmp_path / "run", "train.max_updates=3")
+    assert result.code == 2
+    assert "the weights are not finite" in result.err
+
+
+def test_without_a_terminal_a_line_is_logged_every_30_seconds(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    compute = gradient.GradientComputer.compute
+
+    def computed(*args: Any, **keys: Any) -> Any:
+        clock[0] += 8.0
+        return compute(*args, **keys)
+
+    monkeypatch.setattr(gradient.GradientComputer, "compute", computed)
+    with injected(clock=lambda: clock[0]):
+        result = train(prepared, tmp_path / "run", "train.max_updates=20")
+    lines = re.findall(r"update (\d+), (\d+)% of the training", result.err)
+    assert [int(update) for update, _ in lines] == [1, 5, 9, 13, 17]
+    assert [int(share) for _, share in lines] == [5, 25, 45, 65, 85]
+
+
+def test_progress_counts_minutes_when_they_end_the_training(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    compute = gradient.GradientComputer.compute
+
+    def computed(*args: Any, **keys: Any) -> Any:
+        clock[0] += 8.0
+        return compute(*args, **keys)
+
+    monkeypatch.setattr(gradient.GradientComputer, "compute", computed)
+    keys = ("train.max_minutes=2", "train.epochs=1000")
+    with injected(clock=lambda: clock[0]):
+        result = train(prepared, tmp_path / "run", *keys)
+    shares = [int(share) for share in re.findall(r"(\d+)% of the training", result.err)]
+    assert shares == sorted(shares)
+    assert shares[0] > 30  # 40 of 120 seconds, not 1 of 25,000 updates

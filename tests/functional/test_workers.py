@@ -77,7 +77,7 @@ def test_one_worker_is_killed_and_the_job_recovers(tmp_path: Path) -> None:
     os.kill(worker_pid(workers.pid), signal.SIGKILL)
     errors = workers.communicate(timeout=300)[1]
     assert workers.returncode == 0, errors
-    assert "going on at update" in errors
+    assert "resuming at update" in errors
     assert "finished: 15 epochs are done" in errors
     starts = [r for r in read_journal(tmp_path / "run") if r["kind"] == "start"]
     assert len(starts) == 2

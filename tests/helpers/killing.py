@@ -12,6 +12,7 @@ where it is; when it comes to the place drawn for it, this process sends SIGKILL
 Prints one JSON object: the kills, and the exit code of the training that was let through.
 """
 
+import functools
 import json
 import os
 import random
@@ -66,16 +67,18 @@ class Place:
 def child(arguments: list[str], place: Place | None, log: Path) -> NoReturn:
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     # By updates instead of minutes, so that two trainings keep the same checkpoints.
-    loop._Training._save_due = lambda self: self.progress.update % SAVE_EVERY == 0  # type: ignore[method-assign]
+    loop.train = functools.partial(  # type: ignore[assignment]
+        loop.train, save_due=lambda state: state.update % SAVE_EVERY == 0
+    )
     if place is not None:
-        compute = gradient.Gradient.compute
+        compute = gradient.GradientComputer.compute
 
         def computed(*args: Any, **keys: Any) -> Any:
             if not keys.get("alone"):
                 place.reached("update", "update")
             return compute(*args, **keys)
 
-        gradient.Gradient.compute = computed  # type: ignore[method-assign]
+        gradient.GradientComputer.compute = computed  # type: ignore[method-assign]
         for owner, name in (
             (nmt.run.checkpoints, "save_file"), (nmt.io.write.os, "fsync"), (Path, "rename"),
             (Path, "replace"), (Path, "write_text"), (shutil, "rmtree"),

@@ -9,7 +9,7 @@ import torch
 from nmt.config.load import build_config
 from nmt.config.schema import Config
 from nmt.distributed import Workers
-from nmt.train.auto import settle, settle_precision
+from nmt.train.auto import resolve_auto, resolve_precision
 
 DATA = {"dir": "data", "sources": [{"source": "tsv", "path": "a.tsv"}]}
 
@@ -23,7 +23,7 @@ def config(**sections: object) -> Config:
     [(100, 512), (15_000, 512), (15_001, 1024), (50_000, 1024), (999_999, 4096), (10**8, 8192)],
 )
 def test_larger_corpora_get_larger_batches(pairs: int, batch_tokens: int) -> None:
-    assert settle(config(), pairs).train.batch_tokens == batch_tokens
+    assert resolve_auto(config(), pairs).train.batch_tokens == batch_tokens
 
 
 @pytest.mark.parametrize(
@@ -33,12 +33,12 @@ def test_larger_corpora_get_larger_batches(pairs: int, batch_tokens: int) -> Non
 def test_fine_tuning_uses_smaller_batches_and_shorter_averages(
     pairs: int, batch_tokens: int, ema: float
 ) -> None:
-    train = settle(config(train={"start_from": "runs/old"}), pairs).train
+    train = resolve_auto(config(train={"start_from": "runs/old"}), pairs).train
     assert (train.batch_tokens, train.ema) == (batch_tokens, ema)
 
 
 def test_it_says_what_it_chose_and_why(capsys: pytest.CaptureFixture[str]) -> None:
-    settled = settle(config(), 12_509)
+    settled = resolve_auto(config(), 12_509)
     assert settled.model.dropout == 0.2
     assert capsys.readouterr().err == (
         "auto, for 12,509 training pairs: model.dropout 0.2, train.batch_tokens 512, "
@@ -48,8 +48,8 @@ def test_it_says_what_it_chose_and_why(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_what_is_given_stays_and_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     given = config(model={"dropout": 0.4}, train={"batch_tokens": 77, "ema": 0.5})
-    assert settle(given, 100) == given
-    assert settle(settle(config(), 100), 10**7) == settle(config(), 100)
+    assert resolve_auto(given, 100) == given
+    assert resolve_auto(resolve_auto(config(), 100), 10**7) == resolve_auto(config(), 100)
     assert "77" not in capsys.readouterr().err
     assert given.run == Path("runs/a")
 
@@ -57,7 +57,7 @@ def test_what_is_given_stays_and_nothing_is_said(capsys: pytest.CaptureFixture[s
 class TwoWorkers(Workers):
     """The other one has no instructions for bfloat16."""
 
-    def smallest(self, values: Sequence[float]) -> list[float]:
+    def min(self, values: Sequence[float]) -> list[float]:
         return [min(value, 0.0) for value in values]
 
 
@@ -68,8 +68,8 @@ def test_precision_is_settled_and_the_same_for_all(
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast, raising=False)
     cpu = torch.device("cpu")
-    alone = settle_precision(config(), cpu, Workers())
+    alone = resolve_precision(config(), cpu, Workers())
     assert alone.train.precision == ("bfloat16" if fast else "float32")
-    assert settle_precision(config(), cpu, TwoWorkers(0, 2)).train.precision == "float32"
+    assert resolve_precision(config(), cpu, TwoWorkers(0, 2)).train.precision == "float32"
     given = config(train={"precision": "bfloat16"})
-    assert settle_precision(given, cpu, Workers()) == given
+    assert resolve_precision(given, cpu, Workers()) == given

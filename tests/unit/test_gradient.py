@@ -1,4 +1,4 @@
-"""Equality 6 of the house, for the parts that a lack of memory and several workers make."""
+"""The gradient does not depend on micro-batches, blocks, workers or prefetching."""
 
 import threading
 from typing import Any
@@ -12,19 +12,25 @@ from nmt.data.batches import Batch, make_batch
 from nmt.device import is_out_of_memory
 from nmt.distributed import Workers
 from nmt.train import gradient as gradient_module
-from nmt.train.gradient import Gradient, _Sentences
-from nmt.train.loop import _random_number
+from nmt.train.gradient import GradientComputer
+from nmt.train.update import update_seed
 from tests.helpers.small import gradients, random_corpus, small_model
 
 CPU = torch.device("cpu")
 BATCH = np.arange(12)
 
 
-def gradient(rank: int = 0, count: int = 1) -> Gradient:
+def gradient(rank: int = 0, count: int = 1) -> GradientComputer:
     # Outside a process group: the shares of workers are computed one after the other.
-    made = Gradient(small_model().double(), random_corpus(12), 0.1, CPU, Workers())
+    made = GradientComputer(small_model().double(), random_corpus(12), 0.1, CPU, Workers())
     made.workers = Workers(rank, count)
     return made
+
+
+def prefetching(threads: int) -> GradientComputer:
+    return GradientComputer(
+        small_model().double(), random_corpus(12), 0.1, CPU, Workers(), prefetch_threads=threads
+    )
 
 
 def close(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
@@ -32,13 +38,13 @@ def close(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
     torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.parametrize("most_cells", [200, 50, 1])
-def test_any_number_of_parts_gives_the_same_gradient(most_cells: int) -> None:
+@pytest.mark.parametrize("max_cells", [200, 50, 1])
+def test_any_number_of_parts_gives_the_same_gradient(max_cells: int) -> None:
     whole = gradient()
     loss, tokens, *_ = whole.compute([BATCH], 1)
     parts = gradient()
-    parts.most_cells = most_cells
-    assert len(parts._parts(_Sentences(parts.corpus, parts.lengths, [BATCH]))) > 1
+    parts.max_cells = max_cells
+    assert len(parts.split([BATCH])) > 1
     loss_in_parts, tokens_in_parts, *_ = parts.compute([BATCH], 1)
     assert tokens == tokens_in_parts
     torch.testing.assert_close(loss, loss_in_parts)
@@ -55,19 +61,19 @@ BLOCKS = [np.arange(5), np.arange(5, 6), np.arange(6, 12)]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 16])
-@pytest.mark.parametrize("most_cells", [float("inf"), 50])
+@pytest.mark.parametrize("max_cells", [float("inf"), 50])
 def test_blocks_and_workers_give_the_gradient_of_the_whole_batch(
-    count: int, most_cells: float
+    count: int, max_cells: float
 ) -> None:
     whole = gradient()
     loss, tokens, *_ = whole.compute([BATCH], 1)
     shares, found = [], []
     for rank in range(count):
         share = gradient(rank, count)
-        share.most_cells = most_cells
-        found.append(share.compute(BLOCKS, 1, alone=True))
+        share.max_cells = max_cells
+        found.append(share.compute(BLOCKS, 1, local=True))
         shares.append(gradients(share.model))
-    assert {one.everybodys_tokens for one in found} == {tokens}
+    assert {one.total_tokens for one in found} == {tokens}
     assert sum(one.tokens for one in found) == tokens
     assert all(one.cells > 0 for one in found) == (count <= len(BATCH))
     torch.testing.assert_close(sum(one.loss for one in found), loss)
@@ -82,7 +88,7 @@ def test_sum_over_workers_is_the_gradient_of_the_whole_batch(count: int) -> None
     shares, seen = [], 0
     for rank in range(count):
         share = gradient(rank, count)
-        seen += share.compute([BATCH], 1, alone=True)[1]
+        seen += share.compute([BATCH], 1, local=True)[1]
         shares.append(gradients(share.model))
     assert seen == tokens
     assert cells >= tokens
@@ -94,12 +100,8 @@ def test_every_sentence_is_in_one_part_of_one_worker() -> None:
     found = []
     for rank in range(3):
         share = gradient(rank, 3)
-        share.most_cells = 100
-        found += [
-            int(s)
-            for part in share._parts(_Sentences(share.corpus, share.lengths, [BATCH]))
-            for s in part
-        ]
+        share.max_cells = 100
+        found += [int(s) for part in share.split([BATCH]) for s in part]
     assert sorted(found) == list(BATCH)
 
 
@@ -111,6 +113,7 @@ def test_every_sentence_is_in_one_part_of_one_worker() -> None:
         (RuntimeError("CUDA error: out of memory"), True),
         (RuntimeError("Triton Error [CUDA]: out of memory"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), True),
+        (RuntimeError("could not create a primitive"), True),
         (MemoryError(), True),
         (RuntimeError("shapes cannot be multiplied"), False),
     ],
@@ -119,41 +122,45 @@ def test_out_of_memory_is_told_from_other_errors(error: Exception, expected: boo
     assert is_out_of_memory(error) is expected
 
 
-def test_random_numbers_differ_by_seed_update_and_worker() -> None:
-    numbers = {_random_number(s, n, r) for s in range(3) for n in range(50) for r in range(3)}
+def testupdate_seeds_differ_by_seed_update_and_worker() -> None:
+    numbers = {update_seed(s, n, r) for s in range(3) for n in range(50) for r in range(3)}
     assert len(numbers) == 450
-    assert _random_number(1, 2, 0) == _random_number(1, 2, 0)
+    assert update_seed(1, 2, 0) == update_seed(1, 2, 0)
     assert all(0 <= number < 2**63 for number in numbers)
 
 
 def test_batches_gathered_ahead_are_used() -> None:
     expected = gradient()
     expected.compute([BATCH], 1)
-    ahead = Gradient(small_model().double(), random_corpus(12), 0.1, CPU, Workers(), look_ahead=2)
+    ahead = GradientComputer(
+        small_model().double(), random_corpus(12), 0.1, CPU, Workers(), prefetch_threads=2
+    )
     blocks = [BATCH]
-    ahead.expect(blocks, 7)
+    ahead.prefetch(blocks, 7)
     ahead.corpus = random_corpus(12, seed=2)  # would be another gradient, were it gathered now
     ahead.compute(blocks, 1, 7)
     close(gradients(ahead.model), gradients(expected.model))
     ahead.close()
 
 
-@pytest.mark.parametrize("change", ["blocks", "most_cells"])
+@pytest.mark.parametrize("change", ["blocks", "max_cells"])
 def test_what_was_gathered_for_another_batch_is_not_used(change: str) -> None:
-    ahead = Gradient(small_model().double(), random_corpus(12), 0.1, CPU, Workers(), look_ahead=2)
+    ahead = GradientComputer(
+        small_model().double(), random_corpus(12), 0.1, CPU, Workers(), prefetch_threads=2
+    )
     blocks = [BATCH]
-    ahead.expect(blocks, 7)
-    ahead.expect([BATCH], 8)
-    ahead._expected[7][1].result()
+    ahead.prefetch(blocks, 7)
+    ahead.prefetch([BATCH], 8)
+    ahead._prefetched[7][1].result()
     expected = gradient()
     if change == "blocks":
         blocks = [BATCH[:3]]
     else:
-        ahead.most_cells = 50
+        ahead.max_cells = 50
     expected.compute(blocks, 1)
     ahead.compute(blocks, 1, 7)
     close(gradients(ahead.model), gradients(expected.model))
-    assert ahead._expected == {}  # training is elsewhere
+    assert ahead._prefetched == {}  # training is elsewhere
     ahead.close()
 
 
@@ -169,9 +176,11 @@ def test_out_of_memory_while_gathering_ahead_is_retried_in_parts(
         return make_batch(*arguments)
 
     monkeypatch.setattr(gradient_module, "make_batch", failing_once)
-    ahead = Gradient(small_model().double(), random_corpus(12), 0.1, CPU, Workers(), look_ahead=1)
+    ahead = GradientComputer(
+        small_model().double(), random_corpus(12), 0.1, CPU, Workers(), prefetch_threads=1
+    )
     blocks = [BATCH]
-    ahead.expect(blocks, 1)
+    ahead.prefetch(blocks, 1)
     ahead.compute(blocks, 1, 1)
     expected = gradient()
     expected.compute(blocks, 1)
@@ -187,10 +196,12 @@ def test_closing_cancels_pending_batches(monkeypatch: pytest.MonkeyPatch) -> Non
         return make_batch(*arguments)
 
     monkeypatch.setattr(gradient_module, "make_batch", blocking)
-    ahead = Gradient(small_model(), random_corpus(12), 0.1, CPU, Workers(), look_ahead=1)
+    ahead = GradientComputer(
+        small_model(), random_corpus(12), 0.1, CPU, Workers(), prefetch_threads=1
+    )
     for number in range(4):
-        ahead.expect([BATCH], number)
+        ahead.prefetch([BATCH], number)
     ahead.close()
     resume.set()
-    assert all(future.cancelled() for _, future in list(ahead._expected.values())[1:])
+    assert all(future.cancelled() for _, future in list(ahead._prefetched.values())[1:])
     assert len(begun) <= 1

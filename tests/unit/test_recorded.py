@@ -1,4 +1,4 @@
-"""Recording, with running again in place of replaying: buckets and padding change nothing."""
+"""CUDA graphs on a CPU, where the function runs again: buckets and padding change nothing."""
 
 from __future__ import annotations
 
@@ -16,28 +16,34 @@ from nmt.config.schema import TrainConfig
 from nmt.data.batches import Batch, make_batch
 from nmt.distributed import Workers
 from nmt.errors import NmtError
+from nmt.model import Seq2Seq
 from nmt.symbols import PAD
-from nmt.train.cuda_graphs import RecordedGradient, Recorder, bucket_sizes, in_bucket
-from nmt.train.gradient import Gradient, SummedLoss
-from nmt.train.loop import is_recorded
-from nmt.train.optimizer import Step
+from nmt.train.cuda_graphs import (
+    CapturedGradient,
+    GraphPool,
+    bucket_sizes,
+    pad_to_bucket,
+    uses_cuda_graphs,
+)
+from nmt.train.gradient import GradientComputer, ModelLoss
+from nmt.train.optimizer import Optimizer
 from tests.helpers.small import align_to_last, gradients, random_corpus, small_model
 
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("most_cells", [float("inf"), 50])
-def test_recorded_gradient_is_the_gradient(most_cells: float) -> None:
+@pytest.mark.parametrize("max_cells", [float("inf"), 50])
+def test_recorded_gradient_is_the_gradient(max_cells: float) -> None:
     sizes = [np.arange(12), np.arange(3), np.arange(3, 12), np.arange(5, 6), np.arange(3)]
     network = small_model().double()
-    launched = Gradient(network, random_corpus(12), 0.1, CPU, Workers())
-    recorded = Gradient(
-        copy.deepcopy(network), random_corpus(12), 0.1, CPU, Workers(), recorder=Recorder(CPU)
+    launched = GradientComputer(network, random_corpus(12), 0.1, CPU, Workers())
+    recorded = GradientComputer(
+        copy.deepcopy(network), random_corpus(12), 0.1, CPU, Workers(), pool=GraphPool(CPU)
     )
-    launched.most_cells = recorded.most_cells = most_cells
+    launched.max_cells = recorded.max_cells = max_cells
     for batch in sizes:
         plain, found = launched.compute([batch], 1), recorded.compute([batch], 1)
-        assert plain.tokens == found.tokens == found.everybodys_tokens
+        assert plain.tokens == found.tokens == found.total_tokens
         assert found.cells >= plain.cells
         # The loss is computed in float32 whatever the network's own precision.
         torch.testing.assert_close(plain.loss, found.loss, check_dtype=False)
@@ -46,30 +52,34 @@ def test_recorded_gradient_is_the_gradient(most_cells: float) -> None:
         )
 
 
-class Watched(Recorder):
+def captured_gradient(model: Seq2Seq) -> GradientComputer:
+    return GradientComputer(model, random_corpus(12), 0.1, CPU, Workers(), pool=GraphPool(CPU))
+
+
+class Watched(GraphPool):
     """Notes what it is asked to do."""
 
     def __init__(self) -> None:
         super().__init__(CPU)
         self.done: list[str] = []
 
-    def run(self, function: Callable[[], None]) -> None:
+    def warm_up(self, function: Callable[[], None]) -> None:
         self.done.append("launched")
-        super().run(function)
+        super().warm_up(function)
 
-    def record(self, function: Callable[[], None]) -> Callable[[], None]:
+    def capture(self, function: Callable[[], None]) -> Callable[[], None]:
         self.done.append("recorded")
-        return super().record(function)
+        return super().capture(function)
 
 
-def recorded_gradient(recorder: Recorder, most: int = 2) -> RecordedGradient:
+def recorded_gradient(pool: GraphPool, most: int = 2) -> CapturedGradient:
     network = small_model()
-    loss = SummedLoss(network, 0.1, 0.0, torch.float32)
-    return RecordedGradient(loss, list(network.parameters()), recorder, most)
+    loss = ModelLoss(network, 0.1, 0.0, torch.float32)
+    return CapturedGradient(loss, list(network.parameters()), pool, most)
 
 
 def some(sentences: int) -> Batch:
-    return in_bucket(make_batch(random_corpus(12), np.arange(sentences)))
+    return pad_to_bucket(make_batch(random_corpus(12), np.arange(sentences)))
 
 
 def test_a_bucket_is_launched_once_and_recorded_when_it_comes_again() -> None:
@@ -77,27 +87,27 @@ def test_a_bucket_is_launched_once_and_recorded_when_it_comes_again() -> None:
     gradient = recorded_gradient(watched)
     few, many = some(2), some(12)
     for batch in (few, few, few, many, few):
-        gradient.add(batch, 1.0)
+        gradient.accumulate(batch, 1.0)
     assert watched.done == ["launched", "recorded", "launched"]
-    gradient.add(some(6), 1.0)  # the third: `many` goes
-    gradient.add(few, 1.0)
-    gradient.add(many, 1.0)
+    gradient.accumulate(some(6), 1.0)  # the third: `many` goes
+    gradient.accumulate(few, 1.0)
+    gradient.accumulate(many, 1.0)
     assert watched.done == ["launched", "recorded", *["launched"] * 3]
-    gradient.forget()
-    gradient.add(many, 1.0)
+    gradient.reset()
+    gradient.accumulate(many, 1.0)
     assert watched.done == ["launched", "recorded", *["launched"] * 4]
 
 
 def test_what_is_forgotten_is_gone_at_once() -> None:
-    gradient = recorded_gradient(Recorder(CPU))
+    gradient = recorded_gradient(GraphPool(CPU))
     for batch in (some(2), some(2), some(12)):
-        gradient.add(batch, 1.0)
+        gradient.accumulate(batch, 1.0)
     buckets = [weakref.ref(bucket) for bucket in gradient.buckets.values()]
     gc.disable()  # not only when garbage is looked for
     try:
-        gradient.add(some(6), 1.0)
+        gradient.accumulate(some(6), 1.0)
         assert [bucket() is None for bucket in buckets] == [True, False]
-        gradient.forget()
+        gradient.reset()
         assert all(bucket() is None for bucket in buckets)
     finally:
         gc.enable()
@@ -105,7 +115,9 @@ def test_what_is_forgotten_is_gone_at_once() -> None:
 
 def test_a_batch_that_is_no_number_does_not_spoil_the_next() -> None:
     network = small_model()
-    recorded = Gradient(network, random_corpus(12), 0.1, CPU, Workers(), recorder=Recorder(CPU))
+    recorded = GradientComputer(
+        network, random_corpus(12), 0.1, CPU, Workers(), pool=GraphPool(CPU)
+    )
     recorded.compute([np.arange(12)], 1)
     good = gradients(network)
     kept = network.decoder.output_bias.detach().clone()
@@ -154,11 +166,11 @@ def test_large_batches_are_padded_less() -> None:
 def test_recorded_steps_are_the_steps(ema: float) -> None:
     config = TrainConfig(ema=ema, weight_decay=0.1, clip=0.5)
     found: list[dict[str, Tensor]] = []
-    for recorder in (None, Recorder(CPU)):
+    for pool in (None, GraphPool(CPU)):
         network = small_model()
         averaged = copy.deepcopy(network) if ema else network
-        step = Step(network, averaged, config, recorder)
-        gradient = Gradient(network, random_corpus(12), 0.1, CPU, Workers(), recorder=recorder)
+        step = Optimizer(network, averaged, config, pool)
+        gradient = GradientComputer(network, random_corpus(12), 0.1, CPU, Workers(), pool=pool)
         norms = []
         for number in range(1, 5):
             gradient.compute([np.arange(4 + number)], number)
@@ -170,8 +182,10 @@ def test_recorded_steps_are_the_steps(ema: float) -> None:
 
 def test_a_step_leaves_no_gradient() -> None:
     network = small_model()
-    step = Step(network, network, TrainConfig(ema=0), Recorder(CPU))
-    gradient = Gradient(network, random_corpus(12), 0.1, CPU, Workers(), recorder=Recorder(CPU))
+    step = Optimizer(network, network, TrainConfig(ema=0), GraphPool(CPU))
+    gradient = GradientComputer(
+        network, random_corpus(12), 0.1, CPU, Workers(), pool=GraphPool(CPU)
+    )
     gradient.compute([np.arange(4)], 1)
     places = [p.grad.data_ptr() for p in network.parameters() if p.grad is not None]
     step(1e-2, 1)
@@ -181,50 +195,53 @@ def test_a_step_leaves_no_gradient() -> None:
 
 def test_a_step_writes_where_a_recording_would() -> None:
     network = small_model()
-    step = Step(network, network, TrainConfig(ema=0), Recorder(CPU))
-    norm, moments = step(1e-2, 1), step.optimizer.state[network.decoder.output_bias]["exp_avg"]
-    gradient = Gradient(network, random_corpus(12), 0.1, CPU, Workers(), recorder=Recorder(CPU))
+    step = Optimizer(network, network, TrainConfig(ema=0), GraphPool(CPU))
+    norm, moments = step(1e-2, 1), step.adamw.state[network.decoder.output_bias]["exp_avg"]
+    gradient = GradientComputer(
+        network, random_corpus(12), 0.1, CPU, Workers(), pool=GraphPool(CPU)
+    )
     gradient.compute([np.arange(4)], 1)
     assert step(1e-2, 2) is norm
     assert norm > 0
     assert moments.any()
     tensors = {
         "model": {name: t.clone() for name, t in network.state_dict().items()},
-        "trainer": {name: t.clone() for name, t in step.tensors().items()},
+        "trainer": {name: t.clone() for name, t in step.state_dict().items()},
     }
     step(1e-2, 3)
-    step.put_back(tensors, 7)
-    state = step.optimizer.state[network.decoder.output_bias]
+    step.load(tensors, 7)
+    state = step.adamw.state[network.decoder.output_bias]
     assert state["exp_avg"] is moments
     assert torch.equal(moments, tensors["trainer"]["exp_avg.decoder.output_bias"])
     assert float(state["step"]) == 7
 
 
-class Failing(Recorder):
+class Failing(GraphPool):
     """A driver that fails to record, so many times."""
 
     def __init__(self, error: RuntimeError, times: int) -> None:
         super().__init__(CPU)
         self.error, self.times = error, times
 
-    def _recorded(self, function: Callable[[], None]) -> Callable[[], None]:
+    def _captured(self, function: Callable[[], None]) -> Callable[[], None]:
         self.times -= 1
         if self.times >= 0:
             raise self.error
-        return super()._recorded(function)
+        return super()._captured(function)
 
 
 def test_a_driver_that_refuses_is_told_of_with_a_way_out() -> None:
     failing = Failing(RuntimeError("operation not permitted when stream is capturing\nmore"), 9)
-    gradient = Gradient(small_model(), random_corpus(12), 0.1, CPU, Workers(), recorder=failing)
+    gradient = GradientComputer(small_model(), random_corpus(12), 0.1, CPU, Workers(), pool=failing)
     gradient.compute([np.arange(12)], 1)
     with pytest.raises(NmtError) as raised:
         gradient.compute([np.arange(12)], 1)
-    assert "can't record an update: operation not permitted when stream is capturing" in str(
-        raised.value
+    assert (
+        "cannot capture an update as a CUDA graph: operation not permitted when stream is capturing"
+        in str(raised.value)
     )
     assert raised.value.hint is not None
-    assert raised.value.hint.startswith("set NMT_LAUNCH=1 in the environment")
+    assert raised.value.hint.startswith("set NMT_NO_CUDA_GRAPHS=1 in the environment")
 
 
 @pytest.mark.parametrize(("times", "cut"), [(1, False), (2, False), (9, True)])
@@ -234,13 +251,13 @@ def test_memory_that_is_full_while_recording(
     """First what is cached goes, then what was recorded; smaller batches are the last resort."""
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     failing = Failing(torch.cuda.OutOfMemoryError("CUDA out of memory."), times)
-    gradient = Gradient(small_model(), random_corpus(12), 0.1, CPU, Workers(), recorder=failing)
+    gradient = GradientComputer(small_model(), random_corpus(12), 0.1, CPU, Workers(), pool=failing)
     blocks = [np.arange(12)] * 2  # the second is recorded, or would be
     gradient.compute([blocks[0]], 1)
     whole = {name: 2 * each for name, each in gradients(gradient.model).items()}
     for _ in range(3):
         gradient.compute(blocks, 1)
-    assert (gradient.most_cells < float("inf")) == cut
+    assert (gradient.max_cells < float("inf")) == cut
     halves = {name: each / 2 for name, each in whole.items()}
     torch.testing.assert_close(gradients(gradient.model), halves, rtol=1e-4, atol=1e-6)
 
@@ -249,25 +266,25 @@ def test_memory_that_is_full_again_and_again(monkeypatch: pytest.MonkeyPatch) ->
     """What is recorded and forgotten in turn would never be replayed."""
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     failing = Failing(torch.cuda.OutOfMemoryError("CUDA out of memory."), 0)
-    gradient = Gradient(small_model(), random_corpus(12), 0.1, CPU, Workers(), recorder=failing)
+    gradient = GradientComputer(small_model(), random_corpus(12), 0.1, CPU, Workers(), pool=failing)
     cut = []
     for sentences in (12, 10, 8):
         failing.times = 2  # once more when the cache is empty
         gradient.compute([np.arange(sentences)] * 2, 1)
-        cut.append(gradient.most_cells)
+        cut.append(gradient.max_cells)
     assert cut[0] == float("inf") > cut[1] == cut[2]
 
 
 def test_workers_shares_are_recorded_too() -> None:
-    whole = Gradient(small_model(), random_corpus(12), 0.1, CPU, Workers())
+    whole = GradientComputer(small_model(), random_corpus(12), 0.1, CPU, Workers())
     whole.compute([np.arange(12)], 1)
     total: dict[str, Tensor] = {}
     for rank in range(3):
-        share = Gradient(
-            small_model(), random_corpus(12), 0.1, CPU, Workers(), recorder=Recorder(CPU)
+        share = GradientComputer(
+            small_model(), random_corpus(12), 0.1, CPU, Workers(), pool=GraphPool(CPU)
         )
         share.workers = Workers(rank, 3)
-        share.compute([np.arange(12)], 1, alone=True)
+        share.compute([np.arange(12)], 1, local=True)
         for name, each in gradients(share.model).items():
             total[name] = total.get(name, torch.zeros(())) + each
     torch.testing.assert_close(total, gradients(whole.model), rtol=1e-4, atol=1e-6)
@@ -275,18 +292,18 @@ def test_workers_shares_are_recorded_too() -> None:
 
 def test_launching_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = torch.device("cuda")
-    monkeypatch.delenv("NMT_LAUNCH", raising=False)
-    assert is_recorded(cuda)
-    assert not is_recorded(CPU)
-    monkeypatch.setenv("NMT_LAUNCH", "1")
-    assert not is_recorded(cuda)
+    monkeypatch.delenv("NMT_NO_CUDA_GRAPHS", raising=False)
+    assert uses_cuda_graphs(cuda)
+    assert not uses_cuda_graphs(CPU)
+    monkeypatch.setenv("NMT_NO_CUDA_GRAPHS", "1")
+    assert not uses_cuda_graphs(cuda)
 
 
 def test_a_step_is_adams_on_the_clipped_gradient_and_the_average_follows() -> None:
     config = TrainConfig(ema=0.5, weight_decay=0.1, clip=0.5, adam_betas=(0.8, 0.95))
     network = small_model()
     averaged, twin = copy.deepcopy(network), copy.deepcopy(network)
-    step = Step(network, averaged, config, None)
+    step = Optimizer(network, averaged, config, None)
     adam = torch.optim.AdamW(twin.parameters(), betas=config.adam_betas, weight_decay=0.1)
     expected = {name: p.detach().clone() for name, p in network.named_parameters()}
     norms = []

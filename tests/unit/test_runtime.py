@@ -121,4 +121,4 @@ def test_workers_of_a_machine_divide_its_cores(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(device, "allowed_cores", lambda: 8)
     for workers, cores in (("1", 8), ("3", 2), ("16", 1)):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", workers)
-        assert device.cores_of_a_worker() == cores
+        assert device.cores_per_worker() == cores

@@ -4,7 +4,7 @@ import pytest
 
 from nmt.config.schema import TrainConfig
 from nmt.train.schedule import learning_rate, reason_to_stop
-from nmt.train.state import Progress
+from nmt.train.state import TrainState
 
 TOTAL = 1000
 
@@ -77,24 +77,24 @@ def test_budget_of_minutes_needs_minutes() -> None:
 @pytest.mark.parametrize(
     ("progress", "seconds", "reason"),
     [
-        (Progress(), 0, None),
-        (Progress(epoch=20), 0, "20 epochs are done"),
-        (Progress(epoch=19, update=500), 0, "500 updates are done"),
-        (Progress(stale=9), 0, None),
-        (Progress(stale=10), 0, "dev BLEU has not risen in 10 validations"),
-        (Progress(), 539, None),  # a tenth is kept for the first validation
-        (Progress(), 540, "10 minutes are over"),
-        (Progress(validation_seconds=10), 587, None),
-        (Progress(validation_seconds=10), 588, "10 minutes are over"),
+        (TrainState(), 0, None),
+        (TrainState(epoch=20), 0, "20 epochs are done"),
+        (TrainState(epoch=19, update=500), 0, "500 updates are done"),
+        (TrainState(validations_since_best=9), 0, None),
+        (TrainState(validations_since_best=10), 0, "dev BLEU has not risen in 10 validations"),
+        (TrainState(), 539, None),  # a tenth is kept for the first validation
+        (TrainState(), 540, "10 minutes are over"),
+        (TrainState(validation_seconds=10), 587, None),
+        (TrainState(validation_seconds=10), 588, "10 minutes are over"),
     ],
 )
-def test_reasons_to_stop(progress: Progress, seconds: float, reason: str | None) -> None:
+def test_reasons_to_stop(progress: TrainState, seconds: float, reason: str | None) -> None:
     limits = config(epochs=20, max_updates=500, max_minutes=10, patience=10)
     assert reason_to_stop(limits, progress, seconds) == reason
 
 
 def test_an_equal_dev_bleu_is_not_a_better_one() -> None:
-    progress = Progress()
+    progress = TrainState()
     best = [progress.note_score(bleu) for bleu in (1.0, 1.0, 0.5, 1.5, 1.0)]
     assert best == [True, False, False, True, False]
-    assert (progress.best_bleu, progress.stale) == (1.5, 1)
+    assert (progress.best_bleu, progress.validations_since_best) == (1.5, 1)

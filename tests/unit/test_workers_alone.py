@@ -5,15 +5,15 @@ from nmt.distributed import Workers
 
 def test_a_worker_alone_agrees_with_itself() -> None:
     alone = Workers()
-    assert alone.first
-    assert alone.largest([1.0, 0.0]) == [1.0, 0.0]
-    assert alone.smallest([1.0, 0.0]) == [1.0, 0.0]
-    assert alone.total([3.5]) == [3.5]
-    alone.wait()
+    assert alone.is_main
+    assert alone.max([1.0, 0.0]) == [1.0, 0.0]
+    assert alone.min([1.0, 0.0]) == [1.0, 0.0]
+    assert alone.sum([3.5]) == [3.5]
+    alone.barrier()
 
 
 def test_shares_are_every_so_manyth_item() -> None:
     items = [str(n) for n in range(7)]
-    shares = [Workers(rank, 3).share(items) for rank in range(3)]
+    shares = [Workers(rank, 3).shard(items) for rank in range(3)]
     assert shares == [["0", "3", "6"], ["1", "4"], ["2", "5"]]
     assert Workers().gather(items) == items
