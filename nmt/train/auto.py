@@ -1,7 +1,7 @@
-"""Settings that the corpus or the machine decides where the configuration says ``auto``.
+"""Resolve settings that are ``auto`` from the corpus size and the processor.
 
-They are settled before a run is made, so that what was chosen is kept with it, and a training
-that goes on elsewhere is told if something else would be chosen there.
+They are resolved before the run directory is created and stored in it. A resumed training
+compares its own choice with the stored one.
 """
 
 from __future__ import annotations

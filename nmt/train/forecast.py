@@ -94,7 +94,7 @@ def make_forecast(
         compute([block])
     synchronize(device)
     per_token = (time.monotonic() - began) / sum(target_tokens(lengths, block) for block in timed)
-    # The blocks were shuffled, so any few of them stand for all.
+    # Blocks are in random order, so the first few are a sample.
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     return Forecast(
         seconds_per_epoch=per_token * (int(lengths[1].sum()) + len(lengths[1])),

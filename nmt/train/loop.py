@@ -4,6 +4,8 @@ Random numbers of an update depend only on (seed, update), and the batches of an
 (seed, epoch). Training that resumes from a checkpoint therefore continues with the same bits.
 """
 
+# Over 400 lines: the loop and its decisions are read top to bottom.
+
 from __future__ import annotations
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Starting a run or going on with one: which configuration may differ."""
+"""Create a run or open it to resume; the configuration keys that may change on resuming."""
 
 from __future__ import annotations
 
@@ -59,23 +59,21 @@ def _open_or_create(config: Config) -> Run:
         with run.locked():
             logger.info(f"changed for the rest of the training: {shown}")
             if any(key.startswith("search.") for key in changed) or _SENTENCES in changed:
-                logger.warning(
-                    "dev BLEU from now on is not comparable with that before; the best is of both"
-                )
+                logger.warning("dev BLEU is no longer comparable with earlier validations")
             run.replace_config(config)
     return run
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """Keys that differ, with both values; what `prepare` alone reads does not count."""
-    found: dict[str, tuple[Any, Any]] = {}
+    """Return the keys that differ, with both values, except those of `run` and `data`."""
+    differing: dict[str, tuple[Any, Any]] = {}
     for key in sorted({*old, *new}):
         path = f"{prefix}{key}"
         before, after = old.get(key), new.get(key)
         if path in ("run", "data"):
-            continue  # where it is; and the corpus is compared by its checksum
+            continue  # the corpus is compared by its checksum
         if isinstance(before, dict) and isinstance(after, dict):
-            found |= _differences(before, after, f"{path}.")
+            differing |= _differences(before, after, f"{path}.")
         elif before != after:
-            found[path] = (before, after)
-    return found
+            differing[path] = (before, after)
+    return differing

@@ -40,7 +40,7 @@ def learning_rate(
 
 
 def reason_to_stop(config: TrainConfig, progress: TrainState, seconds: float) -> str | None:
-    """Why no further update should be made, None if there is no reason.
+    """Return why training should stop, None to continue.
 
     Args:
         config: its limits.

@@ -99,16 +99,16 @@ def test_asynchronous_updates_skip_and_roll_back_as_synchronous_ones(
     bad: set[int],
     recorded: bool,
 ) -> None:
-    found = []
+    results = []
     for lags in (False, True):
         with monkeypatch.context() as patch:
             spoil_losses(patch, bad, float("nan"))
             patch.setattr(loop, "is_asynchronous", lambda _, lags=lags: lags)
             patch.setattr(loop, "uses_cuda_graphs", lambda _: recorded)
             run = train_run(prepared, tmp_path / f"run-{lags}")
-        found.append((fingerprint(run), events(run)))
-    assert found[0] == found[1]
-    assert found[0][1]
+        results.append((fingerprint(run), events(run)))
+    assert results[0] == results[1]
+    assert results[0][1]
 
 
 def test_a_skipped_update_changes_neither_weights_nor_moments_nor_average(

@@ -39,8 +39,8 @@ def test_same_seed_gives_the_same_files(prepared: Path, undisturbed: Path) -> No
 
 
 def test_another_seed_gives_other_weights(prepared: Path, undisturbed: Path) -> None:
-    other = train_run(prepared, prepared.parent / "other", "train.seed=2")
-    assert fingerprint(other) != fingerprint(undisturbed)
+    reseeded = train_run(prepared, prepared.parent / "other", "train.seed=2")
+    assert fingerprint(reseeded) != fingerprint(undisturbed)
 
 
 @pytest.mark.parametrize("stop", [1, 13, 25, 40])
@@ -52,10 +52,10 @@ def test_stop_and_resume_equals_no_stop(prepared: Path, undisturbed: Path, stop:
     assert fingerprint(folder) == fingerprint(undisturbed)
 
 
-def test_it_goes_on_with_its_blocks_where_others_would_be_made(
+def test_a_resumed_training_keeps_its_block_size(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that began on a CPU and goes on on a GPU, or the other way round."""
+    """A run that started on a CPU and is resumed on a GPU, or the other way round."""
     monkeypatch.setattr(batches, "_BLOCK_TOKENS", {"cpu": 60})
     whole = train_run(prepared, tmp_path / "whole")
     assert Run.open(whole).checkpoints.last_good()[0].state.training["block_tokens"] == 60  # type: ignore[index]
@@ -99,7 +99,7 @@ def test_another_ruler_on_the_way_is_warned_of(prepared: Path, tmp_path: Path) -
     words = [word for key in keys for word in ("--set", key)]
     result = nmt("train", "--config", prepared, "--device", "cpu", *words)
     assert result.code == 0, result.err
-    assert "dev BLEU from now on is not comparable with that before" in result.err
+    assert "dev BLEU is no longer comparable with earlier validations" in result.err
 
 
 def validations(run: Path) -> list[dict[str, object]]:

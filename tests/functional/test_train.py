@@ -383,7 +383,7 @@ def test_terminal_that_is_closed_saves(
     ours, theirs = os.openpty()
     process = start(config, theirs)
     os.close(theirs)
-    # The terminal takes no more than a page unless somebody reads it.
+    # The terminal buffers one page; a thread reads it.
     reader = threading.Thread(target=drain, args=(ours,), daemon=True)
     reader.start()
     wait_for_validations(process, tmp_path / "run" / "train.jsonl", 1)

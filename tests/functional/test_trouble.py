@@ -88,7 +88,7 @@ def test_only_bad_batches_stop_with_an_explanation(
         "hint: start a new run with a lower rate: --set train.learning_rate=0.0006",
     ]
     assert_finite(tmp_path / "run")
-    # And it is whole: with the trouble gone, training goes on from it.
+    # The checkpoint is intact: training resumes from it.
     assert train(prepared, tmp_path / "run").code == 0
 
 
@@ -205,9 +205,9 @@ def test_disk_full_at_the_end_is_an_error_and_the_last_good_files_stay(
         f"error: {folder}: the disk is full; nothing was left half-written",
         "hint: free some space and run the same command again",
     ]
-    found = Run.open(tmp_path / "run").checkpoints.last_good()
-    assert found is not None
-    assert found[0].update == 25
+    last_good = Run.open(tmp_path / "run").checkpoints.last_good()
+    assert last_good is not None
+    assert last_good[0].update == 25
     monkeypatch.undo()
     assert train(prepared, tmp_path / "run").code == 0
     assert train(prepared, tmp_path / "undisturbed").code == 0
@@ -283,7 +283,7 @@ def test_minutes_end_with_a_validation_and_a_save_inside_them(
     again = train(prepared, tmp_path / "run", *keys)
     assert "training is finished (5 minutes are over)" in again.err
     assert fingerprint(tmp_path / "run") == files
-    # More time, and it goes on.
+    # With a higher limit it resumes.
     more = ("train.max_minutes=6", *keys[1:])
     assert "6 minutes are over" in train(prepared, tmp_path / "run", *more).err
 
@@ -297,9 +297,9 @@ def test_training_ends_when_dev_bleu_has_not_risen_for_patience_validations(
         name, value, signature = "BLEU", 0.0, "nrefs:1|made up"
 
     def scores(*_: object) -> list[Any]:
-        one, other = Scored(), Scored()
-        one.value, other.name = next(bleu), "chrF2"
-        return [one, other]
+        bleu_score, chrf_score = Scored(), Scored()
+        bleu_score.value, chrf_score.name = next(bleu), "chrF2"
+        return [bleu_score, chrf_score]
 
     monkeypatch.setattr(validation, "score", scores)
     keys = ("train.validate_every=0.2", "train.patience=5")

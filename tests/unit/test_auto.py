@@ -46,30 +46,28 @@ def test_it_says_what_it_chose_and_why(capsys: pytest.CaptureFixture[str]) -> No
     )
 
 
-def test_what_is_given_stays_and_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    given = config(model={"dropout": 0.4}, train={"batch_tokens": 77, "ema": 0.5})
-    assert resolve_auto(given, 100) == given
+def test_explicit_values_are_kept_without_a_message(capsys: pytest.CaptureFixture[str]) -> None:
+    explicit = config(model={"dropout": 0.4}, train={"batch_tokens": 77, "ema": 0.5})
+    assert resolve_auto(explicit, 100) == explicit
     assert resolve_auto(resolve_auto(config(), 100), 10**7) == resolve_auto(config(), 100)
     assert "77" not in capsys.readouterr().err
-    assert given.run == Path("runs/a")
+    assert explicit.run == Path("runs/a")
 
 
 class TwoWorkers(Workers):
-    """The other one has no instructions for bfloat16."""
+    """A group whose second worker has no bfloat16 instructions."""
 
     def min(self, values: Sequence[float]) -> list[float]:
         return [min(value, 0.0) for value in values]
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_precision_is_settled_and_the_same_for_all(
-    fast: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_precision_is_the_same_on_all_workers(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast, raising=False)
     cpu = torch.device("cpu")
     alone = resolve_precision(config(), cpu, Workers())
     assert alone.train.precision == ("bfloat16" if fast else "float32")
     assert resolve_precision(config(), cpu, TwoWorkers(0, 2)).train.precision == "float32"
-    given = config(train={"precision": "bfloat16"})
-    assert resolve_precision(given, cpu, Workers()) == given
+    explicit = config(train={"precision": "bfloat16"})
+    assert resolve_precision(explicit, cpu, Workers()) == explicit

@@ -22,9 +22,9 @@ BATCH = np.arange(12)
 
 def gradient(rank: int = 0, count: int = 1) -> GradientComputer:
     # Outside a process group: the shares of workers are computed one after the other.
-    made = GradientComputer(small_model().double(), random_corpus(12), 0.1, CPU, Workers())
-    made.workers = Workers(rank, count)
-    return made
+    computer = GradientComputer(small_model().double(), random_corpus(12), 0.1, CPU, Workers())
+    computer.workers = Workers(rank, count)
+    return computer
 
 
 def prefetching(threads: int) -> GradientComputer:
@@ -67,16 +67,16 @@ def test_blocks_and_workers_give_the_gradient_of_the_whole_batch(
 ) -> None:
     whole = gradient()
     loss, tokens, *_ = whole.compute([BATCH], 1)
-    shares, found = [], []
+    shares, results = [], []
     for rank in range(count):
         share = gradient(rank, count)
         share.max_cells = max_cells
-        found.append(share.compute(BLOCKS, 1, local=True))
+        results.append(share.compute(BLOCKS, 1, local=True))
         shares.append(gradients(share.model))
-    assert {one.total_tokens for one in found} == {tokens}
-    assert sum(one.tokens for one in found) == tokens
-    assert all(one.cells > 0 for one in found) == (count <= len(BATCH))
-    torch.testing.assert_close(sum(one.loss for one in found), loss)
+    assert {result.total_tokens for result in results} == {tokens}
+    assert sum(one.tokens for one in results) == tokens
+    assert all(one.cells > 0 for one in results) == (count <= len(BATCH))
+    torch.testing.assert_close(sum(one.loss for one in results), loss)
     total = _sum(shares)
     close(total, gradients(whole.model))
 
@@ -97,12 +97,12 @@ def test_sum_over_workers_is_the_gradient_of_the_whole_batch(count: int) -> None
 
 
 def test_every_sentence_is_in_one_part_of_one_worker() -> None:
-    found = []
+    sentences = []
     for rank in range(3):
         share = gradient(rank, 3)
         share.max_cells = 100
-        found += [int(s) for part in share.split([BATCH]) for s in part]
-    assert sorted(found) == list(BATCH)
+        sentences += [int(s) for part in share.split([BATCH]) for s in part]
+    assert sorted(sentences) == list(BATCH)
 
 
 @pytest.mark.parametrize(

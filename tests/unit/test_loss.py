@@ -1,4 +1,4 @@
-"""Equalities 6 and 8 of the house, and the loss against PyTorch's own."""
+"""The loss equals PyTorch's own, in chunks, in padded batches and over micro-batches."""
 
 import math
 
@@ -40,21 +40,21 @@ def test_gradients_equal_those_of_pytorch_whatever_the_chunk(
     torch.manual_seed(1)
     shapes = ((37, 12), (VOCAB, 12), (VOCAB,))  # features, weight, bias
     ids = torch.randint(1, VOCAB, (37,))
-    ids[5] = PAD  # asks for nothing
-    given = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
-    logits = torch.nn.functional.linear(*given)
+    ids[5] = PAD  # no target
+    inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    logits = torch.nn.functional.linear(*inputs)
     expected = torch.nn.functional.cross_entropy(
         logits, ids, reduction="sum", label_smoothing=0.1, ignore_index=PAD
     )
-    gradients = torch.autograd.grad(3 * expected, given)
+    gradients = torch.autograd.grad(3 * expected, inputs)
     # One row at a time, five rows, all rows.
     for numbers, cached in ((1, 1), (5 * VOCAB, 2 * VOCAB), (1 << 20, 1 << 20)):
         monkeypatch.setitem(loss_module._LOGITS_PER_CHUNK, "cpu", numbers)
         monkeypatch.setitem(loss_module._LOGITS_IN_CACHE, "cpu", cached)
-        smoothed, plain = output_loss(*given, ids, 0.1)
+        smoothed, plain = output_loss(*inputs, ids, 0.1)
         torch.testing.assert_close(smoothed, expected)
         assert not plain.requires_grad
-        torch.testing.assert_close(torch.autograd.grad(3 * smoothed, given), gradients)
+        torch.testing.assert_close(torch.autograd.grad(3 * smoothed, inputs), gradients)
 
 
 def test_bfloat16_loss_stays_near_and_is_float32() -> None:
@@ -71,16 +71,16 @@ def test_bfloat16_loss_stays_near_and_is_float32() -> None:
     for name, gradient in gradients(network).items():
         assert gradient.dtype == torch.float32
         error = (gradient - expected[name]).norm() / expected[name].norm()
-        # Energies do not see a bias that all keys share, so what is left of its gradient is small.
-        most = 0.3 if name == "decoder.attention.project.bias" else 0.02
-        assert 0 < float(error) < most, name
+        # Energies are invariant to a bias that all keys share, so its gradient is small.
+        limit = 0.3 if name == "decoder.attention.project.bias" else 0.02
+        assert 0 < float(error) < limit, name
 
 
-def test_alignment_loss_is_a_cross_entropy_with_the_teacher() -> None:
+def test_alignment_loss_is_a_cross_entropy_with_the_alignment() -> None:
     attention = torch.tensor([[[0.5, 0.25, 0.25], [0.0, 1.0, 0.0], [0.2, 0.3, 0.5]]])
-    teacher = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 0.0]]])
-    expected = -math.log(0.5) - 0.5 * math.log(1.0)  # the last row asks for nothing
-    assert float(alignment_loss(attention, teacher)) == pytest.approx(expected, abs=1e-5)
+    alignment = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 0.0]]])
+    expected = -math.log(0.5) - 0.5 * math.log(1.0)  # the last row has no link
+    assert float(alignment_loss(attention, alignment)) == pytest.approx(expected, abs=1e-5)
 
 
 def test_attention_converges_to_the_alignment() -> None:
@@ -152,8 +152,8 @@ def test_the_output_layer_of_a_gpu_equals_the_other(
         with torch.autocast("cpu", precision, enabled=precision != torch.float32):
             loss = batch_loss(network, batch, 0.1)
         torch.autograd.backward(loss.smoothed)
-        found = {"smoothed": loss.smoothed.detach(), "plain": loss.plain, **gradients(network)}
-        seen.append(found)
+        values = {"smoothed": loss.smoothed.detach(), "plain": loss.plain, **gradients(network)}
+        seen.append(values)
     close = (
         {"rtol": 1e-5, "atol": 1e-6} if precision == torch.float32 else {"rtol": 0.03, "atol": 0.03}
     )

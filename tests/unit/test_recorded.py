@@ -42,11 +42,11 @@ def test_recorded_gradient_is_the_gradient(max_cells: float) -> None:
     )
     launched.max_cells = recorded.max_cells = max_cells
     for batch in sizes:
-        plain, found = launched.compute([batch], 1), recorded.compute([batch], 1)
-        assert plain.tokens == found.tokens == found.total_tokens
-        assert found.cells >= plain.cells
+        plain, replayed = launched.compute([batch], 1), recorded.compute([batch], 1)
+        assert plain.tokens == replayed.tokens == replayed.total_tokens
+        assert replayed.cells >= plain.cells
         # The loss is computed in float32 whatever the network's own precision.
-        torch.testing.assert_close(plain.loss, found.loss, check_dtype=False)
+        torch.testing.assert_close(plain.loss, replayed.loss, check_dtype=False)
         torch.testing.assert_close(
             gradients(recorded.model), gradients(launched.model), rtol=1e-5, atol=1e-7
         )
@@ -72,10 +72,10 @@ class Watched(GraphPool):
         return super().capture(function)
 
 
-def recorded_gradient(pool: GraphPool, most: int = 2) -> CapturedGradient:
+def recorded_gradient(pool: GraphPool, max_buckets: int = 2) -> CapturedGradient:
     network = small_model()
     loss = ModelLoss(network, 0.1, 0.0, torch.float32)
-    return CapturedGradient(loss, list(network.parameters()), pool, most)
+    return CapturedGradient(loss, list(network.parameters()), pool, max_buckets)
 
 
 def some(sentences: int) -> Batch:
@@ -103,7 +103,7 @@ def test_what_is_forgotten_is_gone_at_once() -> None:
     for batch in (some(2), some(2), some(12)):
         gradient.accumulate(batch, 1.0)
     buckets = [weakref.ref(bucket) for bucket in gradient.buckets.values()]
-    gc.disable()  # not only when garbage is looked for
+    gc.disable()  # so that only reference counts free the buckets
     try:
         gradient.accumulate(some(6), 1.0)
         assert [bucket() is None for bucket in buckets] == [True, False]
@@ -165,7 +165,7 @@ def test_large_batches_are_padded_less() -> None:
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_recorded_steps_are_the_steps(ema: float) -> None:
     config = TrainConfig(ema=ema, weight_decay=0.1, clip=0.5)
-    found: list[dict[str, Tensor]] = []
+    results: list[dict[str, Tensor]] = []
     for pool in (None, GraphPool(CPU)):
         network = small_model()
         averaged = copy.deepcopy(network) if ema else network
@@ -176,8 +176,8 @@ def test_recorded_steps_are_the_steps(ema: float) -> None:
             gradient.compute([np.arange(4 + number)], number)
             norms.append(float(step(1e-2 / number, number)))
         named = {f"averaged.{name}": p for name, p in averaged.state_dict().items()}
-        found.append({"norms": torch.tensor(norms), **network.state_dict(), **named})
-    torch.testing.assert_close(*found)
+        results.append({"norms": torch.tensor(norms), **network.state_dict(), **named})
+    torch.testing.assert_close(*results)
 
 
 def test_a_step_leaves_no_gradient() -> None:
