@@ -436,7 +436,7 @@ def test_what_is_configured_reaches_the_training(
 
 
 def test_no_key_of_the_training_is_forgotten_here() -> None:
-    elsewhere = {"train.schedule_by", "train.span_pairs", "train.start_from"}
+    elsewhere = {"train.schedule_by", "train.span_pairs", "train.start_from", "train.also_validate"}
     known = {key.partition("=")[0] for key in REACH} | SAFE_KEYS | elsewhere
     assert {f"train.{name}" for name in TrainConfig.model_fields} <= known
 
