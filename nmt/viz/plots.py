@@ -19,6 +19,7 @@ from nmt.viz.protocols import AttentionMap, Score
 
 INSTALL = "pip install 'nmt-zh-en[plots]'"
 KINDS = ("svg", "png")
+_MAX_LABEL = 48  # characters of a system's name in a legend
 # Foreground of a figure, replaced by `currentColor` in an SVG.
 _FOREGROUND = "#010203"
 _THEME = """<style>
@@ -101,7 +102,7 @@ def length_chart(
                 [x + shift for x in range(len(labels))],
                 [score.value for score in row],
                 yerr=_interval_lengths(row),
-                label=name,
+                label=_short(name),
                 color=_COLOURS[system % len(_COLOURS)],
                 marker=_MARKERS[system % len(_MARKERS)],
                 capsize=3,
@@ -116,6 +117,11 @@ def length_chart(
         if len(scores) > 1:
             axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.25))
         return _save(figure, kind)
+
+
+def _short(name: str) -> str:
+    """Return the end of a long name: a legend wider than the figure leaves no room for axes."""
+    return name if len(name) <= _MAX_LABEL else "…" + name[1 - _MAX_LABEL :]
 
 
 def training_curves(records: Sequence[Mapping[str, Any]]) -> bytes | None:

@@ -366,8 +366,8 @@ def test_full_disk_behind_stdout_is_reported(toy_run: Path) -> None:
         )  # fmt: skip
     assert process.returncode == 2
     assert process.stderr.decode().splitlines()[-2:] == [
-        "error: standard output: cannot be written (No space left on device); what came before is "
-        "there",
+        "error: standard output: cannot be written (No space left on device); earlier lines were "
+        "written",
         "hint: --output FILE writes all lines or none",
     ]
 
