@@ -27,7 +27,7 @@ import torch
 
 from nmt.distributed import Workers
 from nmt.errors import NmtError
-from nmt.io.write import write_whole, writing_to
+from nmt.io.write import check_inside, write_whole, writing_to
 from nmt.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -52,6 +52,7 @@ class Journal:
 
     def __init__(self, folder: Path, update: int, *, tensorboard: bool = False) -> None:
         self.path = folder / JOURNAL
+        check_inside(self.path, folder)
         self._board = _board(folder / "tensorboard", update) if tensorboard else None
         if self.path.exists():
             kept = [r for r in read_journal(folder) if r.get("update", 0) <= update]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from nmt.io.write import write_whole
+from nmt.io.write import check_inside, write_whole
 from nmt.run.journal import read_journal
 from nmt.viz.plots import training_curves
 
@@ -19,6 +19,7 @@ def draw_curves(folder: Path) -> None:
     try:
         picture = training_curves(read_journal(folder))
         if picture is not None:
+            check_inside(folder / NAME, folder)
             write_whole(folder / NAME, picture)
     except Exception as error:
         logger.warning(f"curves are not drawn: {error}")

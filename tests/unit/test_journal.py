@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from nmt.errors import NmtError
 from nmt.run.journal import JOURNAL, Journal, environment, read_journal
+from nmt.train.curves import NAME, draw_curves
 
 
 def test_records_are_read_in_order(tmp_path: Path) -> None:
@@ -85,3 +87,33 @@ def test_the_environment_has_versions_and_hardware() -> None:
     assert record["torch"] == torch.__version__
     assert record["device"] == "cpu"
     assert {"program", "git", "python", "device_name", "threads"} <= set(record)
+
+
+def test_a_journal_that_is_a_link_out_of_the_run_is_refused(tmp_path: Path) -> None:
+    target = tmp_path / "outside.txt"
+    target.write_text("unchanged", encoding="utf-8")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / JOURNAL).symlink_to(target)
+    with pytest.raises(NmtError, match="a symbolic link leads out of"):
+        Journal(run, 0)
+    assert target.read_text(encoding="utf-8") == "unchanged"
+
+
+def test_curves_are_not_drawn_through_a_link_out_of_the_run(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    target = tmp_path / "outside.txt"
+    target.write_text("unchanged", encoding="utf-8")
+    run = tmp_path / "run"
+    run.mkdir()
+    journal = Journal(run, 0)
+    for update in (1, 2):
+        values = dict.fromkeys(("loss", "gradient_norm", "learning_rate", "padding", "epoch"), 1.0)
+        journal.write("log", update, tokens_per_second=1, tokens=1, seconds=1.0, **values)
+        journal.write("validation", update, dev_bleu=1.0, dev_chrf=1.0, epoch=0.1, seconds=1.0)
+    (run / NAME).symlink_to(target)
+    draw_curves(run)
+    assert target.read_text(encoding="utf-8") == "unchanged"
+    (run / NAME).unlink()
+    draw_curves(run)
+    assert (run / NAME).is_file()
