@@ -236,7 +236,7 @@ def pad_sources(sources: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """Pad source ids for translation; return them and their mask. No source may be empty."""
     src = _padded(sources)
     lengths = torch.tensor([len(ids) for ids in sources])
-    # By length, not by id: PAD may replace a token inside a sentence (occlusion).
+    # The mask follows the lengths; ids are not compared with PAD.
     return src, torch.arange(src.shape[1]) < lengths.unsqueeze(1)
 
 
