@@ -95,7 +95,7 @@ def find_spans(text: str, patterns: Sequence[regex.Pattern[str]] = ()) -> list[S
         patterns: further patterns, which win over the built-in kinds.
 
     Returns:
-        Spans in the order of the line, without overlap. Tags that touch are one span.
+        Spans in the order of the line, without overlap.
 
     Raises:
         NmtError: a pattern of the user's took longer than a second.
@@ -112,7 +112,7 @@ def find_spans(text: str, patterns: Sequence[regex.Pattern[str]] = ()) -> list[S
             spans.append(span)
             end = span.end
     spans += _built_in(text, end, len(text))
-    return _join_touching_tags(text, spans)
+    return spans
 
 
 def mask(text: str, spans: Sequence[Span]) -> Masked:
@@ -358,23 +358,6 @@ def _end_of_url(text: str, begin: int, end: int) -> int:
         else:
             break
     return end
-
-
-def _join_touching_tags(text: str, spans: list[Span]) -> list[Span]:
-    """Join tags of one direction that touch, ``<b><i>``: they move together."""
-    joined: list[Span] = []
-    for span in spans:
-        last = joined[-1] if joined else None
-        if (
-            last is not None
-            and last.kind == span.kind == "tag"
-            and last.end == span.begin
-            and _TAG_NAME.match(last.text) is None
-        ):
-            joined[-1] = Span(last.begin, span.end, "tag", text[last.begin : span.end])
-        else:
-            joined.append(span)
-    return joined
 
 
 def _touch(characters: list[str], following: str) -> bool:
